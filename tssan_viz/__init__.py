@@ -1,0 +1,52 @@
+"""See what a self-attention network for skeleton actions attends to, and test whether classes differ in it.
+
+The public names are loaded when they are first used, so that asking a store a question does not
+import torch, and recording does not import matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "record": "tssan_viz.recording",
+    "open_store": "tssan_viz.store",
+    "Selection": "tssan_viz.selection",
+    "compare_class": "tssan_viz.comparison",
+    "figure5": "tssan_viz.figures",
+    "head_view": "tssan_viz.views",
+    "save_html": "tssan_viz.views",
+    "to_bertviz": "tssan_viz.views",
+}
+
+__all__ = [
+    "Selection",
+    "compare_class",
+    "figure5",
+    "head_view",
+    "open_store",
+    "record",
+    "save_html",
+    "to_bertviz",
+]
+
+if TYPE_CHECKING:
+    from tssan_viz.comparison import compare_class
+    from tssan_viz.figures import figure5
+    from tssan_viz.recording import record
+    from tssan_viz.selection import Selection
+    from tssan_viz.store import open_store
+    from tssan_viz.views import head_view, save_html, to_bertviz
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tssan_viz' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

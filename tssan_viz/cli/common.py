@@ -1,0 +1,38 @@
+"""What every command shares: the consoles, the options that mean the same everywhere, opening the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from tssan_viz.store import AttentionStore
+
+console = Console()
+err_console = Console(stderr=True)
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
+        show_default=False,
+    ),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", help="Which recorded run. Default: the newest.", show_default=False),
+]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="A folder that `tssan-viz prepare` wrote.", show_default=False)
+]
+
+
+def open_store(url: str | None) -> AttentionStore:
+    """Open the store that `--store`, `$TSSAN_STORE` or the current folder names."""
+    from tssan_viz.store import open_store as open_attention_store
+
+    return open_attention_store(url)
