@@ -1,0 +1,40 @@
+"""Build the API documentation from the docstrings: `make docs`, or `python docs/build.py FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pdoc
+import pdoc.render
+
+MODULES = [
+    "tssan_viz",
+    "tssan_viz.recording",
+    "tssan_viz.store",
+    "tssan_viz.selection",
+    "tssan_viz.comparison",
+    "tssan_viz.figures",
+    "tssan_viz.views",
+    "tssan",
+    "tssan.skeletons",
+    "tssan.clips",
+    "tssan.dataset",
+    "tssan.network",
+    "tssan.recipe",
+    "tssan.training",
+    "tssan_dash",
+]
+
+
+def build(folder: Path) -> None:
+    """Write one page per module, and an index, into `folder`."""
+    pdoc.render.configure(docformat="numpy", footer_text="tssan-viz")
+    pdoc.pdoc(*MODULES, output_directory=folder)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python docs/build.py FOLDER")
+    build(Path(sys.argv[1]))
+    print(f"written: {sys.argv[1]}/index.html")
