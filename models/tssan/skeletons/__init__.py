@@ -1,0 +1,1 @@
+"""Skeleton sequences: what one is, which joints and classes there are, one reader per format."""
