@@ -1,4 +1,4 @@
-"""Build the API documentation from the docstrings: `make docs`, or `python docs/build.py FOLDER`."""
+"""Build the API documentation from the docstrings: `python docs/build.py FOLDER`."""
 
 from __future__ import annotations
 

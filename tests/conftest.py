@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,7 +89,7 @@ def stays_on_this_machine(url: str) -> bool:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that lets no request leave the machine, and fails the test on one or on a script error."""
+    """A page whose test fails on a script error or a request that leaves the machine."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
     strangers: list[str] = []

@@ -1,4 +1,4 @@
-"""See what a self-attention network for skeleton actions attends to, and test whether classes differ in it.
+"""See what a self-attention network for skeleton actions attends to, and compare classes in it.
 
 The public names are loaded when they are first used, so that asking a store a question does not
 import torch, and recording does not import matplotlib.

@@ -68,7 +68,9 @@ def test_no_absolute_path_of_anybody_and_no_large_file_is_tracked() -> None:
     somebodys_path = re.compile(r"(?<![\w.])/(?:home|Users|work|root)/\w")
     for file in tracked_files():
         assert file.stat().st_size < 2_000_000, f"{file} is large for a source repository"
-        assert file.suffix not in {".skeleton", ".mat", ".npz", ".npy", ".pkl", ".safetensors"}, file
+        assert file.suffix not in {".skeleton", ".mat", ".npz", ".npy", ".pkl", ".safetensors"}, (
+            file
+        )
         if file.suffix in {".png", ".pdf", ".mjs"} or file == Path(__file__):
             continue
         found = somebodys_path.search(file.read_text(errors="replace"))

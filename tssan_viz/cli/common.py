@@ -1,4 +1,4 @@
-"""What every command shares: the consoles, the options that mean the same everywhere, opening the store."""
+"""What every command shares: consoles, options that mean the same everywhere, the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ RunOption = Annotated[
     typer.Option("--run", help="Which recorded run. Default: the newest.", show_default=False),
 ]
 DataOption = Annotated[
-    Path, typer.Option("--data", help="A folder that `tssan-viz prepare` wrote.", show_default=False)
+    Path,
+    typer.Option("--data", help="A folder that `tssan-viz prepare` wrote.", show_default=False),
 ]
 
 
