@@ -1,0 +1,118 @@
+// Questions to one layer's weights (h, q, s), as plain functions.
+
+/**
+ * The strongest weights, weakest first, so that the strong are painted over the weak.
+ *
+ * @param {Float32Array} weights (h, q, s) of one layer
+ * @param {number[]} size [h, q, s]
+ * @param {number[]} heads indices (from 0) of the heads that are on
+ * @param {{side: "query"|"key", frame: number}|null} focus only lines of this frame
+ * @returns {{head: Uint16Array, query: Uint16Array, key: Uint16Array, weight: Float32Array, total: number}}
+ *   at most `limit` lines; `total` counts those there were to choose from
+ */
+export function strongestLines(weights, size, heads, focus, limit = 4000) {
+  const [, queries, keys] = size;
+  const firstQuery = focus?.side === "query" ? focus.frame : 0;
+  const lastQuery = focus?.side === "query" ? focus.frame + 1 : queries;
+  const firstKey = focus?.side === "key" ? focus.frame : 0;
+  const lastKey = focus?.side === "key" ? focus.frame + 1 : keys;
+  const total = heads.length * (lastQuery - firstQuery) * (lastKey - firstKey);
+  const candidates = new Float32Array(total);
+  const places = new Uint32Array(total);
+  let n = 0;
+  for (let h = 0; h < heads.length; h++) {
+    for (let q = firstQuery; q < lastQuery; q++) {
+      const row = (heads[h] * queries + q) * keys;
+      for (let s = firstKey; s < lastKey; s++) {
+        if (!(weights[row + s] > 0)) continue;
+        candidates[n] = weights[row + s];
+        places[n++] = row + s;
+      }
+    }
+  }
+  let threshold = 0;
+  let ties = limit;
+  if (n > limit) {
+    const sorted = candidates.slice(0, n).sort();
+    threshold = sorted[n - limit];
+    let above = 0;
+    while (above < limit && sorted[n - 1 - above] > threshold) above++;
+    ties = limit - above;
+  }
+  const chosen = [];
+  for (let i = 0; i < n; i++) {
+    if (candidates[i] > threshold) chosen.push(i);
+    else if (candidates[i] === threshold && ties-- > 0) chosen.push(i);
+  }
+  chosen.sort((a, b) => candidates[a] - candidates[b]);
+  const lines = {
+    head: new Uint16Array(chosen.length),
+    query: new Uint16Array(chosen.length),
+    key: new Uint16Array(chosen.length),
+    weight: new Float32Array(chosen.length),
+    total,
+  };
+  for (let i = 0; i < chosen.length; i++) {
+    const place = places[chosen[i]];
+    lines.head[i] = Math.floor(place / (queries * keys));
+    lines.query[i] = Math.floor(place / keys) % queries;
+    lines.key[i] = place % keys;
+    lines.weight[i] = candidates[chosen[i]];
+  }
+  return lines;
+}
+
+/**
+ * What each frame of the other side has to do with the focus, head by head.
+ *
+ * With a query frame in focus: its row. With a key frame: its column. Without: how much each key
+ * frame receives, as the mean over all query frames.
+ *
+ * @returns {Float32Array[]} per head that is on, one weight per frame
+ */
+export function weightsPerFrame(weights, size, heads, focus) {
+  const [, queries, keys] = size;
+  const result = [];
+  for (let h = 0; h < heads.length; h++) {
+    const base = heads[h] * queries * keys;
+    if (focus?.side === "query") {
+      result.push(weights.slice(base + focus.frame * keys, base + (focus.frame + 1) * keys));
+    } else if (focus) {
+      const column = new Float32Array(queries);
+      for (let q = 0; q < queries; q++) column[q] = weights[base + q * keys + focus.frame];
+      result.push(column);
+    } else {
+      const sums = new Float64Array(keys);
+      for (let q = 0; q < queries; q++) {
+        for (let s = 0; s < keys; s++) sums[s] += weights[base + q * keys + s];
+      }
+      const mean = new Float32Array(keys);
+      for (let s = 0; s < keys; s++) mean[s] = sums[s] / queries;
+      result.push(mean);
+    }
+  }
+  return result;
+}
+
+/** The mean over heads of what `weightsPerFrame` gave. */
+export function meanOverHeads(perHead, frames) {
+  const mean = new Float32Array(frames);
+  for (let h = 0; h < perHead.length; h++) {
+    for (let i = 0; i < frames; i++) mean[i] += perHead[h][i] / perHead.length;
+  }
+  return mean;
+}
+
+/** The places of the `count` largest values, largest first. */
+export function largest(values, count) {
+  const order = [];
+  for (let i = 0; i < values.length; i++) order.push(i);
+  return order.sort((a, b) => values[b] - values[a] || a - b).slice(0, count);
+}
+
+/** A weight as it is said and printed: three places, never a false zero. */
+export function weightText(weight) {
+  if (weight === 0) return "0";
+  if (Math.abs(weight) < 0.0005) return weight.toExponential(1);
+  return weight.toFixed(3);
+}

@@ -1,0 +1,60 @@
+// Colours of heads and of maps, and which ink can be read on them.
+
+/**
+ * One colour per head, distinguishable with protan, deutan and tritan vision, and all of a lightness
+ * that stands out from white and from near-black paper alike (found by search, see the tests).
+ */
+export const HEAD_COLOURS = [
+  "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#0077BB",
+  "#009988", "#CC3311", "#33BBEE", "#EE3377", "#BBBBBB", "#882255", "#999933", "#44AA99",
+];
+
+/** The colour of a head, counted from 1. */
+export function headColour(head) {
+  return HEAD_COLOURS[(head - 1) % HEAD_COLOURS.length];
+}
+
+/** "#rrggbb", "#rgb" or "rgb(r, g, b)" -> [r, g, b] in 0..255. */
+export function rgb(colour) {
+  const hex = /^#([0-9a-f]{3}|[0-9a-f]{6})$/i.exec(colour);
+  if (hex) {
+    const digits = hex[1].length === 3 ? hex[1].replace(/./g, "$&$&") : hex[1];
+    return [0, 2, 4].map((at) => parseInt(digits.slice(at, at + 2), 16));
+  }
+  const parts = /^rgba?\(([^)]+)\)$/i.exec(colour);
+  if (parts) return parts[1].split(/[\s,/]+/).slice(0, 3).map(Number);
+  throw new Error(`"${colour}" is not a colour of the form #rrggbb or rgb(r, g, b)`);
+}
+
+/** [r, g, b] -> "#rrggbb". */
+export function hex(colour) {
+  return `#${colour.map((value) => Math.round(value).toString(16).padStart(2, "0")).join("")}`;
+}
+
+/** Relative luminance (WCAG 2). */
+export function luminance(colour) {
+  const [r, g, b] = colour.map((value) => {
+    const part = value / 255;
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+
+/** Contrast of two colours [r, g, b] (WCAG 2): 1 to 21. */
+export function contrast(one, other) {
+  const [light, dark] = [luminance(one), luminance(other)].sort((a, b) => b - a);
+  return (light + 0.05) / (dark + 0.05);
+}
+
+/** What is seen where `colour` lies with opacity `alpha` on `paper` (all [r, g, b]). */
+export function blend(colour, paper, alpha) {
+  return colour.map((value, i) => Math.round(value * alpha + paper[i] * (1 - alpha)));
+}
+
+const DARK = "#14171c";
+const LIGHT = "#ffffff";
+
+/** Near-black or white: the ink that is read better on `colour` [r, g, b]. */
+export function inkOn(colour) {
+  return contrast(rgb(DARK), colour) >= contrast(rgb(LIGHT), colour) ? DARK : LIGHT;
+}

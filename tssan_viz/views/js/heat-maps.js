@@ -1,0 +1,201 @@
+// Maps side by side, each kind on one shared scale, with the exact value under the pointer.
+
+import { weightText } from "./attention.js";
+import { RDBU, VIRIDIS, pixels } from "./colour-maps.js";
+import { decode } from "./decode.js";
+import { element, oncePerFrame, sizeCanvas, watchWidth } from "./dom.js";
+import { inks, themeNow, watchTheme } from "./theme.js";
+
+const TABLES = { seq: VIRIDIS, div: RDBU };
+const LEFT = 34;
+const BOTTOM = 30;
+
+/**
+ * The range of each kind over all its maps: seq from 0 to the largest, div even about 0.
+ * @returns {{seq?: [number, number], div?: [number, number]}}
+ */
+export function ranges(values, [maps, queries, keys], kinds) {
+  const size = queries * keys;
+  const result = {};
+  for (let n = 0; n < maps; n++) {
+    let most = 0;
+    for (let i = n * size; i < (n + 1) * size; i++) {
+      const value = kinds[n] === "div" ? Math.abs(values[i]) : values[i];
+      if (value > most) most = value;
+    }
+    const before = result[kinds[n]]?.[1] ?? 0;
+    const high = Math.max(before, most);
+    result[kinds[n]] = [kinds[n] === "div" ? -high : 0, high];
+  }
+  return result;
+}
+
+/** The place in a table of 256 colours; a flat range lies in its middle. */
+export function colourIndex(value, [low, high]) {
+  if (!(high > low)) return low === 0 && high === 0 ? 0 : 128;
+  return Math.min(255, Math.max(0, Math.floor(((value - low) / (high - low)) * 256)));
+}
+
+/** Numbers for an axis: about `count` frames, evenly spaced, the first among them. */
+export function ticks(frames, count) {
+  const every = [1, 2, 5, 10, 20, 25, 50, 100, 200, 500].find((step) => frames / step <= count) ?? frames;
+  const result = [];
+  for (let frame = 0; frame < frames; frame += every) result.push(frame);
+  return result;
+}
+
+/**
+ * Show heat maps in `root` (see `headView` for the arguments; there is no state).
+ *
+ * Manifest: titles (one per map), kinds ("seq" | "div"), maps {dtype, shape [n, q, s]}, labels (of the
+ * frames, or null), units {seq, div} (what the colour bars are called).
+ */
+export function heatMaps(root, manifest, tensors) {
+  const values = decode(manifest.maps, tensors.maps);
+  const [maps, queries, keys] = manifest.maps.shape;
+  const { titles, kinds } = manifest;
+  const scale = ranges(values, manifest.maps.shape, kinds);
+  const label = (frame) => manifest.labels?.[frame] ?? String(frame);
+  let at = null;
+  let width = 0;
+
+  const grid = element("div", { className: "maps" });
+  const canvases = [];
+  for (let n = 0; n < maps; n++) {
+    const canvas = element("canvas", {
+      attributes: { role: "img", "aria-label": `${titles[n]}: heat map, query frames down, key frames across` },
+    });
+    canvas.addEventListener("pointermove", (event) => point(event, n));
+    canvas.addEventListener("pointerdown", (event) => point(event, n));
+    canvas.addEventListener("pointerleave", () => {
+      at = null;
+      redraw();
+    });
+    canvases.push(canvas);
+    grid.append(element("figure", {}, element("figcaption", {}, titles[n]), canvas));
+  }
+  const bars = element("div", { className: "scales" });
+  const reading = element("p", { className: "reading", attributes: { "aria-live": "polite" } });
+  root.append(grid, bars, reading);
+
+  const images = [];
+  for (let n = 0; n < maps; n++) images.push(image(values, n, queries, keys, kinds[n], scale[kinds[n]]));
+  for (const kind of ["seq", "div"]) if (scale[kind]) bars.append(colourBar(kind, scale[kind], manifest.units));
+
+  const redraw = oncePerFrame(draw);
+
+  function cell() {
+    const fit = Math.min(maps, Math.max(1, Math.floor((width + 18) / (180 + LEFT + 18))));
+    const beside = Math.ceil(maps / Math.ceil(maps / fit));
+    const room = (width - (beside - 1) * 18) / beside - LEFT - 4;
+    return Math.max(96, Math.min(room, maps <= 3 ? 340 : 260));
+  }
+
+  function draw() {
+    if (!width) return;
+    const size = Math.floor(cell());
+    const ink = inks(root);
+    const tall = Math.round((size * Math.min(queries, 4 * keys)) / Math.max(keys, queries / 4));
+    for (let n = 0; n < maps; n++) {
+      const g = sizeCanvas(canvases[n], LEFT + size + 4, tall + BOTTOM);
+      g.imageSmoothingEnabled = false;
+      g.drawImage(images[n], LEFT, 0, size, tall);
+      g.font = `10px ${ink.font}`;
+      g.fillStyle = ink.muted;
+      g.textAlign = "center";
+      g.textBaseline = "middle";
+      for (const frame of ticks(keys, size / 30)) {
+        g.fillText(label(frame), LEFT + ((frame + 0.5) * size) / keys, tall + 9);
+      }
+      g.fillText("key frame", LEFT + size / 2, tall + 22);
+      g.textAlign = "right";
+      for (const frame of ticks(queries, tall / 22)) {
+        g.fillText(label(frame), LEFT - 4, Math.max(5, ((frame + 0.5) * tall) / queries));
+      }
+      g.save();
+      g.translate(7, tall / 2);
+      g.rotate(-Math.PI / 2);
+      g.textAlign = "center";
+      g.fillText("query frame", 0, 0);
+      g.restore();
+      if (at) {
+        g.strokeStyle = kinds[n] === "div" ? "#000000" : "#ffffff";
+        g.lineWidth = 1.5;
+        const x = LEFT + (at.key * size) / keys;
+        const y = (at.query * tall) / queries;
+        g.strokeRect(x, y, Math.max(size / keys, 3), Math.max(tall / queries, 3));
+      }
+    }
+    reading.replaceChildren(...words());
+  }
+
+  function point(event, n) {
+    const box = canvases[n].getBoundingClientRect();
+    const key = Math.floor(((event.clientX - box.left - LEFT) / (box.width - LEFT - 4)) * keys);
+    const query = Math.floor(((event.clientY - box.top) / (box.height - BOTTOM)) * queries);
+    const inside = key >= 0 && key < keys && query >= 0 && query < queries;
+    if (inside && at?.key === key && at?.query === query && at?.map === n) return;
+    at = inside ? { map: n, key, query } : null;
+    redraw();
+  }
+
+  function words() {
+    if (!at) return [];
+    const value = (n) => weightText(values[(n * queries + at.query) * keys + at.key]);
+    const rest = [];
+    for (let n = 0; n < maps; n++) if (n !== at.map) rest.push(`${titles[n]} ${value(n)}`);
+    return [
+      `query frame ${label(at.query)} → key frame ${label(at.key)}: `,
+      element("strong", {}, `${titles[at.map]} ${value(at.map)}`),
+      rest.length ? ` · ${rest.join(" · ")}` : "",
+    ];
+  }
+
+  const applyTheme = () => {
+    root.dataset.theme = themeNow();
+    redraw();
+  };
+  const endings = [
+    watchTheme(applyTheme),
+    watchWidth(grid, (now) => {
+      width = now;
+      redraw();
+    }),
+    redraw.cancel,
+  ];
+  applyTheme();
+
+  return {
+    update() {},
+    destroy() {
+      for (const end of endings) end();
+      root.replaceChildren();
+    },
+  };
+}
+
+/** One map as a canvas of one pixel per weight. */
+function image(values, n, queries, keys, kind, range) {
+  const canvas = element("canvas", { width: keys, height: queries });
+  const g = canvas.getContext("2d");
+  const data = g.createImageData(keys, queries);
+  const target = new Uint32Array(data.data.buffer);
+  const table = pixels(TABLES[kind]);
+  for (let i = 0; i < target.length; i++) {
+    target[i] = table[colourIndex(values[n * target.length + i], range)];
+  }
+  g.putImageData(data, 0, 0);
+  return canvas;
+}
+
+function colourBar(kind, [low, high], units) {
+  const canvas = element("canvas", { attributes: { "aria-hidden": "true" } });
+  const g = sizeCanvas(canvas, 128, 12);
+  const table = TABLES[kind];
+  for (let i = 0; i < 256; i++) {
+    g.fillStyle = `#${table.slice(6 * i, 6 * i + 6)}`;
+    g.fillRect(i / 2, 0, 1, 12);
+  }
+  const name = units?.[kind] ?? (kind === "div" ? "difference" : "attention weight");
+  return element("div", { className: "scale" }, `${name}: ${weightText(low)}`, canvas, weightText(high));
+}

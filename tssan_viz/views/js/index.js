@@ -1,0 +1,67 @@
+// One module for all hosts, shaped as anywidget wants it: export default { render({ model, el }) }.
+
+import { element } from "./dom.js";
+import { headView } from "./head-view.js";
+import { heatMaps } from "./heat-maps.js";
+import { createModel } from "./model.js";
+import css from "./style.css";
+
+const VIEWS = { head: headView, heatmaps: heatMaps };
+const STATE = ["layer", "heads", "locked", "segment", "person", "orientation"];
+const PAYLOAD = ["manifest", "maps", "poses"];
+
+function render({ model, el }) {
+  const root = element("div", { className: "tssan-view" });
+  el.replaceChildren(element("style", { textContent: css }), root);
+  let view = null;
+  let waiting = false;
+
+  const state = () => Object.fromEntries(STATE.map((key) => [key, model.get(key)]));
+  const tell = (difference) => {
+    for (const key in difference) model.set(key, difference[key]);
+    model.save_changes();
+  };
+  const build = () => {
+    waiting = false;
+    view?.destroy();
+    view = null;
+    const manifest = model.get("manifest");
+    try {
+      if (manifest?.schema !== 1 || !VIEWS[manifest.view]) {
+        throw new Error("there is no view for this: " + JSON.stringify(manifest)?.slice(0, 200));
+      }
+      const tensors = { maps: model.get("maps"), poses: model.get("poses") };
+      view = VIEWS[manifest.view](root, manifest, tensors, state(), tell);
+    } catch (error) {
+      root.replaceChildren(element("p", { className: "message", textContent: error.message }));
+    }
+  };
+  // Manifest and tensors arrive one after the other: build once, when all of them are there.
+  const rebuild = () => {
+    if (waiting) return;
+    waiting = true;
+    queueMicrotask(() => waiting && build());
+  };
+  const update = () => view?.update(state());
+
+  for (const key of PAYLOAD) model.on(`change:${key}`, rebuild);
+  for (const key of STATE) model.on(`change:${key}`, update);
+  build();
+
+  return () => {
+    for (const key of PAYLOAD) model.off(`change:${key}`, rebuild);
+    for (const key of STATE) model.off(`change:${key}`, update);
+    waiting = false;
+    view?.destroy();
+    el.replaceChildren();
+  };
+}
+
+/** Show a payload where there is no host: returns the model, which holds the state. */
+export function mount(el, values) {
+  const model = createModel(values);
+  render({ model, el });
+  return model;
+}
+
+export default { render };

@@ -1,0 +1,124 @@
+// Where everything is: along one axis the frames, across it bars, labels, poses, lines, poses, labels, bars.
+
+const BARS = 24;
+const LABEL = 18;
+const EDGE = 3;
+
+function clamp(value, low, high) {
+  return Math.min(Math.max(value, low), high);
+}
+
+/**
+ * Lay the head view out for a width in CSS pixels.
+ *
+ * "auto" is horizontal as long as each frame has 15 px; below, frames become rows, which a narrow page
+ * can scroll.
+ *
+ * @param {number} width
+ * @param {{query: number, key: number}} frames how many on each side
+ * @param {"auto"|"horizontal"|"vertical"} orientation
+ * @param {boolean} withPoses
+ */
+export function layOut(width, frames, orientation, withPoses) {
+  const most = Math.max(frames.query, frames.key);
+  const horizontal =
+    orientation === "horizontal" || (orientation === "auto" && (width - 60) / most >= Math.min(15, 900 / most));
+  return horizontal ? sideways(width, frames, most, withPoses) : upright(width, frames, most, withPoses);
+}
+
+function sideways(width, frames, most, withPoses) {
+  const start = 48;
+  const span = Math.max(width - start - 6, most * 7);
+  const total = Math.min(span, most * 96);
+  const step = { query: total / frames.query, key: total / frames.key };
+  const pose = withPoses ? clamp((total / most) * 2.3, 56, 116) : 0;
+  const band = BARS + LABEL + pose + EDGE;
+  const gap = clamp(width * 0.2, 160, 270);
+  const across = 2 * band + gap;
+  return build({
+    horizontal: true, width: Math.ceil(start + total + 6), height: Math.ceil(across),
+    start, step, frames, band, gap, pose, label: LABEL,
+    titles: [
+      { text: "query", x: start - 8, y: BARS + LABEL + pose / 2, align: "right" },
+      { text: "key", x: start - 8, y: across - BARS - LABEL - pose / 2, align: "right" },
+    ],
+  });
+}
+
+function upright(width, frames, most, withPoses) {
+  const start = 22;
+  const row = clamp(1700 / most, 11, 44);
+  const total = row * most;
+  const step = { query: total / frames.query, key: total / frames.key };
+  const pose = withPoses ? clamp(width * 0.13, 44, 72) : 0;
+  const label = 34;
+  const band = BARS + label + pose + EDGE;
+  const across = Math.max(Math.min(width, 900), 2 * band + 90);
+  return build({
+    horizontal: false, width: Math.floor(across), height: Math.ceil(start + total + 4),
+    start, step, frames, band, gap: across - 2 * band, pose, label,
+    titles: [
+      { text: "query", x: BARS + label / 2, y: start / 2, align: "center" },
+      { text: "key", x: across - BARS - label / 2, y: start / 2, align: "center" },
+    ],
+  });
+}
+
+function build({ horizontal, width, height, start, step, frames, band, gap, pose, label, titles }) {
+  // Across the frames the key side mirrors the query side: bars outside, poses next to the lines.
+  const across = (side, from, size) => (side === "query" ? from : 2 * band + gap - from - size);
+  const rectangle = (side, along, length, from, size) =>
+    horizontal
+      ? { x: along, y: across(side, from, size), width: length, height: size }
+      : { x: across(side, from, size), y: along, width: size, height: length };
+  const begin = (side, frame) => start + frame * step[side];
+  const middle = (side, frame) => start + (frame + 0.5) * step[side];
+  return {
+    horizontal, width, height, titles,
+    box: (side, frame) =>
+      rectangle(side, begin(side, frame), Math.max(step[side] - 1, 1), BARS + 1, band - BARS - 1),
+    edge: (side, frame) =>
+      rectangle(side, begin(side, frame), Math.max(step[side] - 1, 1), band - EDGE, EDGE),
+    poseBox: (side, frame) => rectangle(side, begin(side, frame), step[side], BARS + label, pose),
+    /** How wide a pose may be before it runs into those drawn beside it. */
+    poseRoom(side) {
+      return horizontal ? step[side] * this.poseEvery(side) : pose * 0.8;
+    },
+    /** Every how many frames there is room for a pose. */
+    poseEvery: (side) => Math.max(1, Math.ceil((horizontal ? 22 : 26) / step[side])),
+    label(side, frame) {
+      const at = rectangle(side, middle(side, frame), 0, BARS + label / 2, 0);
+      return { x: at.x, y: at.y };
+    },
+    labelEvery: (side, textWidth) =>
+      Math.max(1, Math.ceil((horizontal ? textWidth + 5 : 13) / step[side])),
+    /** A piece of a frame's bar; 0 lies at the label, 1 at the outer rim. */
+    bar(side, frame, low, high) {
+      const thick = Math.max(1, Math.min(step[side] - 2, 18));
+      const room = BARS - 3;
+      return rectangle(side, middle(side, frame) - thick / 2, thick, BARS - high * room, (high - low) * room);
+    },
+    line(g, query, key) {
+      const u0 = middle("query", query);
+      const u1 = middle("key", key);
+      const v0 = band + 1;
+      const v1 = band + gap - 1;
+      const bend = gap * 0.45;
+      if (horizontal) {
+        g.moveTo(u0, v0);
+        g.bezierCurveTo(u0, v0 + bend, u1, v1 - bend, u1, v1);
+      } else {
+        g.moveTo(v0, u0);
+        g.bezierCurveTo(v0 + bend, u0, v1 - bend, u1, v1, u1);
+      }
+    },
+    frameAt(x, y) {
+      const along = horizontal ? x : y;
+      const over = horizontal ? y : x;
+      const side = over < band + 6 ? "query" : over > band + gap - 6 ? "key" : null;
+      if (!side) return null;
+      const frame = Math.floor((along - start) / step[side]);
+      return frame >= 0 && frame < frames[side] ? { side, frame } : null;
+    },
+  };
+}
