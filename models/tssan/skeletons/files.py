@@ -1,0 +1,226 @@
+"""The files of a data set as downloaded: a folder, a zip archive, or a folder of archives."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tssan.errors import DataError
+
+# The longest real skeleton file has a few MB; what is longer than this would only fill the memory.
+MOST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What the files of a data set are called."""
+
+    dataset: str
+    title: str
+    pattern: re.Pattern[str]
+    example: str
+
+
+UTD_MHAD = FileKind(
+    "utd-mhad",
+    "UTD-MHAD",
+    re.compile(r"a(?P<action>\d{1,2})_s(?P<subject>\d)_t(?P<trial>\d)_skeleton\.mat", re.ASCII),
+    "a1_s1_t1_skeleton.mat",
+)
+NW_UCLA = FileKind(
+    "nw-ucla",
+    "Northwestern-UCLA",
+    re.compile(
+        r"a(?P<action>\d{2})_s(?P<subject>\d{2})_e(?P<trial>\d{2})_v(?P<view>\d{2})\.json", re.ASCII
+    ),
+    "a01_s01_e00_v01.json",
+)
+NTU_RGBD = FileKind(
+    "ntu-rgbd",
+    "NTU RGB+D",
+    re.compile(
+        r"S(?P<setup>\d{3})C(?P<camera>\d{3})P(?P<subject>\d{3})R(?P<replication>\d{3})"
+        r"A(?P<action>\d{3})\.skeleton",
+        re.ASCII,
+    ),
+    "S001C001P001R001A001.skeleton",
+)
+KINDS = (UTD_MHAD, NW_UCLA, NTU_RGBD)
+
+
+@dataclass(frozen=True)
+class SkeletonFile:
+    """One file of a data set, in a folder or an archive; `read` returns its bytes.
+
+    `name` is where it lies within the source, with forward slashes.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
+    """Find the files of one data set, sorted by the numbers in their names.
+
+    Parameters
+    ----------
+    source
+        A folder that holds them at any depth, a zip archive that does, or a folder with such
+        archives. Archives are read in place; nothing is unpacked.
+    kind
+        The data set.
+
+    Raises
+    ------
+    DataError
+        If there is no such source, it cannot be read, or holds none of the files.
+    """
+    path = Path(source)
+    try:
+        if not path.exists():
+            raise DataError(_no_such(path, kind))
+        if path.is_dir():
+            listing = list(_folder(path))
+            found = [file for file in listing if _matches(file.name, kind)]
+            if not found:
+                for archive in sorted(path.glob("*.zip")):
+                    members = list(_archive(archive, f"{archive.name}/"))
+                    listing += members
+                    found += [file for file in members if _matches(file.name, kind)]
+        elif zipfile.is_zipfile(path):
+            listing = list(_archive(path, ""))
+            found = [file for file in listing if _matches(file.name, kind)]
+        else:
+            raise DataError(
+                f"{path} is neither a folder nor a zip archive; expected {kind.title}'s files "
+                f"({kind.example}, …) as a folder or as the archive that its authors distribute"
+            )
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    if not found:
+        raise DataError(_none_found(path, [file.name for file in listing], kind))
+    return sorted(found, key=lambda file: (*parse_name(file.name, kind)[1].values(), file.name))
+
+
+def parse_name(name: str, kind: FileKind) -> tuple[str, dict[str, int]]:
+    """Return the sample's name and the numbers in the name of a file.
+
+    Raises
+    ------
+    DataError
+        If the file is not called as those of the data set are.
+    """
+    base = PurePosixPath(name.replace("\\", "/")).name
+    match = kind.pattern.fullmatch(base)
+    if match is None:
+        raise DataError(
+            f"{name}: not the name of a {kind.title} file; expected one like {kind.example}"
+        )
+    sample = base.removesuffix("_skeleton.mat").rsplit(".", 1)[0]
+    return sample, {key: int(number) for key, number in match.groupdict().items()}
+
+
+def content(data: bytes | Path, name: str) -> bytes:
+    """Return the bytes of a file that is given as bytes or as a path.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is larger than any skeleton file.
+    """
+    return data if isinstance(data, bytes) else _read_path(Path(data), name)
+
+
+def _matches(name: str, kind: FileKind) -> bool:
+    path = PurePosixPath(name)
+    # macOS puts a companion with the same ending beside every file of an archive.
+    return kind.pattern.fullmatch(path.name) is not None and "__MACOSX" not in path.parts
+
+
+def _folder(folder: Path) -> Iterator[SkeletonFile]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            yield SkeletonFile(relative, partial(_read_path, path, relative))
+
+
+def _read_path(path: Path, name: str) -> bytes:
+    try:
+        if not path.is_file():
+            raise DataError(f"{name}: not a regular file")
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error}") from None
+    return _not_too_long(data, name)
+
+
+def _archive(path: Path, prefix: str) -> Iterator[SkeletonFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise DataError(f"{path} is a damaged zip archive: {error}; download it again") from None
+    for member in archive.infolist():
+        if not member.is_dir():
+            name = prefix + member.filename
+            yield SkeletonFile(name, partial(_read_member, archive, member, name))
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
+    try:
+        with archive.open(member) as file:
+            data = file.read(MOST_BYTES + 1)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+    ) as error:
+        raise DataError(f"{name}: cannot be read from its archive: {error}") from None
+    return _not_too_long(data, name)
+
+
+def _not_too_long(data: bytes, name: str) -> bytes:
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{name}: more than {MOST_BYTES >> 20} MB; expected a skeleton file")
+    return data
+
+
+def _no_such(path: Path, kind: FileKind) -> str:
+    said = f"{path} does not exist; expected {kind.title}'s archive or folder"
+    if path.parent.is_dir():
+        near = get_close_matches(path.name, os.listdir(path.parent), n=1)
+        if near:
+            said += f"; did you mean {path.parent / near[0]}?"
+    return said
+
+
+def _none_found(path: Path, names: list[str], kind: FileKind) -> str:
+    """Say what is there instead of the files that were expected."""
+    said = f"{path} holds no {kind.title} file"
+    for other in KINDS:
+        of_other = sorted(name for name in names if _matches(name, other))
+        if of_other:
+            return (
+                f"{said} (expected {kind.example}, …), but {len(of_other)} of {other.title} such "
+                f"as {of_other[0]}: `tssan-viz prepare {other.dataset}` reads them"
+            )
+    if names:
+        endings = Counter(PurePosixPath(name).suffix or "no ending" for name in names)
+        common = ", ".join(f"{number} × {ending}" for ending, number in endings.most_common(3))
+        said += f" among its {len(names)} ({common}; such as {min(names)})"
+    else:
+        said += ": it is empty"
+    return f"{said}; expected files like {kind.example}"
