@@ -1,0 +1,1 @@
+"""Compare classes: similarity within and between them, over subjects, with a test that holds."""
