@@ -156,7 +156,7 @@ def perform(
         if body.left_handed:
             person = person[:, MIRRORED] * [-1.0, 1.0, 1.0]
         if m == 1:
-            person = person * [-1.0, 1.0, -1.0] + [0.0, 0.0, APART]
+            person = person * [-1.0, 1.0, -1.0] + np.array([0.0, 0.0, APART])
         joints.append(person)
     return np.stack(joints)
 
@@ -211,12 +211,12 @@ def _film(
     facing, x, z = place.normal(0, 7.0), place.normal(0, 0.12), place.normal(0, 0.10)
     if len(joints) == 2:
         # The middle camera sees two people side by side, the other two one before the other.
-        joints = joints - [0.0, 0.0, APART / 2]
+        joints = joints - np.array([0.0, 0.0, APART / 2])
         facing += 90.0
     # Turning by 180 degrees puts the person's left on the sensor's right: x grows to the sensor's
     # left, as in the Kinect's camera space.
-    placed = _turned(joints, facing) + [x, 0.0, z]
-    seen = _turned(placed, 180.0 + CAMERAS[camera]) + [0.0, -height, distance]
+    placed = _turned(joints, facing) + np.array([x, 0.0, z])
+    seen = _turned(placed, 180.0 + CAMERAS[camera]) + np.array([0.0, -height, distance])
 
     noise = _rng(seed, "noise", subject, action.code, replication, camera).normal(size=seen.shape)
     noise = gaussian_filter1d(noise, 1.0, axis=1)

@@ -56,9 +56,9 @@ def drink_water(m: Manner) -> list[Script]:
                 "right": [
                     hanging(0.0),
                     Hand(0.55 * lift, "chest", 0.13, -0.30, 0.30, DOWN),
-                    Hand(lift, "head", 0.03, -0.07, 0.15, DOWN),
-                    Hand(lift + 0.12, "head", 0.03, -0.05, 0.13, UP),
-                    Hand(away, "head", 0.03, -0.05, 0.13, UP),
+                    Hand(lift, "head", 0.06, -0.11, 0.15, DOWN),
+                    Hand(lift + 0.12, "head", 0.06, -0.09, 0.14, UP),
+                    Hand(away, "head", 0.06, -0.09, 0.14, UP),
                     Hand(away + 0.16, "chest", 0.14, -0.31, 0.30, DOWN),
                     hanging(1.0),
                 ]
@@ -443,21 +443,21 @@ def jump_up(m: Manner) -> list[Script]:
     ]
 
 
-APART = 0.95
+APART = 0.88
 """How far two people stand from each other, in metres, before either moves."""
 
 
 def pushing(m: Manner) -> list[Script]:
     """Step towards the other and thrust both hands; the other is thrown back."""
     hit = m.now(m.habit(0.36, 0.46), 0.02)
-    step = m.habit(0.10, 0.22)
+    step = m.habit(0.14, 0.24)
     back = m.now(m.habit(0.26, 0.42), 0.03)
     height = m.habit(-0.18, -0.04)
     hands = [
         hanging(0.0),
         Hand(hit - 0.12, "chest", 0.15, height - 0.02, 0.20, DOWN),
-        Hand(hit, "chest", 0.13, height, 0.52, DOWN),
-        Hand(hit + 0.07, "chest", 0.13, height, 0.55, DOWN),
+        Hand(hit, "chest", 0.13, height, 0.54, DOWN),
+        Hand(hit + 0.07, "chest", 0.13, height, 0.57, DOWN),
         hanging(min(hit + 0.38, 0.98)),
     ]
     pusher = Script(
@@ -465,8 +465,8 @@ def pushing(m: Manner) -> list[Script]:
         hands={"left": hands, "right": hands},
         pelvis=[
             Key(0.12, (0, 0, 0)),
-            Key(hit, (0, -0.04, 0.5 * step + 0.08)),
-            Key(hit + 0.1, (0, -0.04, 0.5 * step + 0.08)),
+            Key(hit, (0, -0.04, 0.5 * step + 0.10)),
+            Key(hit + 0.1, (0, -0.04, 0.5 * step + 0.10)),
             Key(0.95, (0, 0, 0)),
         ],
         chest=[

@@ -1,8 +1,8 @@
 """A person as a kinematic model: limb lengths, and joints from where trunk, hands and feet are.
 
-Everything here is in the person's own frame: x to the person's left, y up from the floor, z forward,
-in metres; t frames at once. Positions come from forward kinematics along the trunk and two-bone
-inverse kinematics along arms and legs, so a bone has the same length in every frame.
+Everything here is in the person's own frame: x to the person's left, y up from the floor, z
+forward, in metres; t frames at once. Positions come from forward kinematics along the trunk and
+two-bone inverse kinematics along arms and legs, so a bone has the same length in every frame.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ MIRRORED = np.array(
     ]
 )
 
-REFERENCE_STATURE = 1.70
-"""The stature (m) of the person for whom the actions are written; others' reach is in proportion."""
-
-# Segment lengths of a person of the reference stature in metres, after the body-segment proportions
-# of Drillis and Contini (1966), cut to the points that a Kinect v2 reports.
+# Segment lengths in metres of a person of the reference stature, 1.70 m, for whom the actions are
+# written; after the body-segment proportions of Drillis and Contini (1966), cut to the points that
+# a Kinect v2 reports.
 _LENGTHS = {
     "lower_spine": 0.300,
     "upper_spine": 0.225,
@@ -51,6 +49,7 @@ _LENGTHS = {
 }
 _ANKLE_HEIGHT = 0.075
 _TOE_HEIGHT = 0.020
+_UP = np.array([0.0, 1.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Body:
     def standing_height(self) -> float:
         """Height of the spine base above the floor with the knees hardly bent, in metres."""
         legs = self.lengths["thigh"] + self.lengths["shank"]
-        return self.ankle_height + 0.985 * legs + 0.02 * self.scale
+        return self.ankle_height + 0.994 * legs + 0.02 * self.scale
 
 
 @dataclass(frozen=True)
@@ -141,13 +140,12 @@ def trunk(body: Body, base: Array, pelvis: Array, chest: Array, head: Array) -> 
     pelvis, chest, head
         Yaw, pitch and roll (t, 3) in radians, each relative to the part below it.
     """
-    up = np.array([0.0, 1.0, 0.0])
     lower = Frame(base, rotation(pelvis))
     # The lumbar spine takes part in what the chest does, as a spine bends over its length.
     bend = rotation(0.5 * chest)
-    middle = Frame(lower.place(up * body.lengths["lower_spine"]), lower.axes @ bend)
-    upper = Frame(middle.place(up * body.lengths["upper_spine"]), lower.axes @ rotation(chest))
-    nape = upper.place(up * body.lengths["neck"])
+    middle = Frame(lower.place(_UP * body.lengths["lower_spine"]), lower.axes @ bend)
+    upper = Frame(middle.place(_UP * body.lengths["upper_spine"]), lower.axes @ rotation(chest))
+    nape = upper.place(_UP * body.lengths["neck"])
     skull = upper.axes @ rotation(head)
     top = Frame(nape, skull).place(np.array([0.0, 0.96, 0.28]) * body.lengths["head"])
     return Trunk(lower, upper, Frame(top, skull), middle.origin, nape)
@@ -229,12 +227,10 @@ def joints(
             [np.sin(angles[:, 0]), np.zeros(len(angles)), np.cos(angles[:, 0])], axis=-1
         )
         # Knees point where the toes do, a little upwards so that a lifted thigh stays defined.
-        knee, end = two_bones(
-            hip, ankle, heading + [0.0, 0.35, 0.0], length["thigh"], length["shank"]
-        )
+        knee, end = two_bones(hip, ankle, heading + 0.35 * _UP, length["thigh"], length["shank"])
         flat = -np.arcsin((_ANKLE_HEIGHT - _TOE_HEIGHT) * body.scale / length["foot"])
         rise = angles[:, 1] + flat
-        toe = heading * np.cos(rise)[:, None] + np.sin(rise)[:, None] * [0.0, 1.0, 0.0]
+        toe = heading * np.cos(rise)[:, None] + np.sin(rise)[:, None] * _UP
         out[:, JOINT[f"hip_{side}"]] = hip
         out[:, JOINT[f"knee_{side}"]] = knee
         out[:, JOINT[f"ankle_{side}"]] = end

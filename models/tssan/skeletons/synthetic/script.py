@@ -145,9 +145,10 @@ def act(body: Body, script: Script, trial: Trial) -> Array:
         return weights([key.phase for key in keys], phase, trial.blur) @ values + wander
 
     base = body.scale * track(script.pelvis, 0.005)
-    base[:, 1] = body.standing_height + np.minimum(base[:, 1], 1.0)
-    chest = np.radians(track(script.chest, 1.0)) + [0.0, body.slump, 0.0]
-    head = np.radians(track(script.head, 2.0)) - [0.0, 0.6 * body.slump, 0.0]
+    base[:, 1] += body.standing_height
+    chest, head = np.radians(track(script.chest, 1.0)), np.radians(track(script.head, 2.0))
+    chest[:, 1] += body.slump
+    head[:, 1] -= 0.6 * body.slump
     parts = trunk(body, base, np.radians(track(script.hips, 0.7)), chest, head)
 
     floor = Frame(np.zeros((t, 3)), np.broadcast_to(np.eye(3), (t, 3, 3)))
