@@ -1,0 +1,402 @@
+"""Recipes: everything that a training run is made of, in one YAML file with its reasons.
+
+A recipe has three parts, one dataclass each: how clips are cut (`ClipsRecipe`), what the network is
+(`NetworkRecipe`) and how it is trained (`TrainingRecipe`). The values that the paper states are the
+defaults; [S] marks them below, [C] marks a choice that the paper leaves open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tssan.errors import DataError
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class ClipsRecipe:
+    """How a skeleton sequence becomes clips.
+
+    Attributes
+    ----------
+    frames
+        Frames of one clip, F [S: 32; Kinetics 64].
+    segments
+        Clips per sequence, K [S: 3; 1 is the plain SAN].
+    persons
+        Persons per sequence, the first ones of the file; missing ones are zeros [S: 2].
+    centre
+        ``first_frame``: the origin is the centre joint of the first person in its first frame, so
+        that walking stays visible; ``per_frame``: in every frame; ``none`` [C].
+    align
+        ``yaw``: turn about the vertical until the shoulders lie along x; ``spine_shoulder``: turn
+        the spine upright too, as 2s-AGCN's pre-normalisation does; ``none`` [C].
+    scale
+        ``torso``: measure in lengths of the first person's torso; ``none``: in the data's own units
+        [C].
+    motion_scale
+        Factor on the motion, which in metres per frame is far smaller than the positions [C].
+    train_crop
+        Least and greatest share of a sequence that is seen in training [S: 0.5 to 1].
+    test_crop
+        Share in the middle of a sequence that is seen in a test [S: 0.9].
+    min_crop_frames
+        No training crop is shorter than so many source frames, if the sequence has them [C: 64, as
+        both public HCN data paths do].
+    rotate
+        Greatest turn about x and about y in training, in radians [C: the paper has none].
+    rescale
+        Greatest relative change of size in training [C: the paper has none].
+    """
+
+    frames: int = 32
+    segments: int = 3
+    persons: int = 2
+    centre: str = "first_frame"
+    align: str = "spine_shoulder"
+    scale: str = "none"
+    motion_scale: float = 1.0
+    train_crop: tuple[float, float] = (0.5, 1.0)
+    test_crop: float = 0.9
+    min_crop_frames: int = 64
+    rotate: float = 0.0
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "frames", "segments", "persons")
+        _at_least(self, 0, "min_crop_frames", "rotate")
+        _one_of(self, "centre", ("first_frame", "per_frame", "none"))
+        _one_of(self, "align", ("yaw", "spine_shoulder", "none"))
+        _one_of(self, "scale", ("torso", "none"))
+        _above(self, 0, "motion_scale")
+        low, high = self.train_crop
+        if not 0 < low <= high <= 1:
+            raise DataError(
+                f"train_crop: [{low}, {high}] is no range of shares; give [low, high] with "
+                "0 < low ≤ high ≤ 1, such as [0.5, 1.0]"
+            )
+        if not 0 < self.test_crop <= 1:
+            raise DataError(f"test_crop: {self.test_crop} is no share; give 0 < share ≤ 1")
+        if not 0 <= self.rescale < 1:
+            raise DataError(f"rescale: {self.rescale} is no change of size; give 0 ≤ change < 1")
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """What the network is.
+
+    Attributes
+    ----------
+    variant
+        ``san-v2``: position and motion of each person through one block, the persons joined at the
+        end [S].
+    encoder
+        ``cnn`` [S].
+    layers, heads
+        Of the self-attention block [S: 4 and 8; Kinetics 8 and 8].
+    width
+        Width d of the block. None: the encoder's own 1024 [S]; a number: the encoder's features are
+        projected to it first, for data sets too small for 54 million parameters [C].
+    feed_forward
+        Inner width of the feed-forward networks in multiples of d [C: 4, as in the Transformer].
+    norm
+        ``post``: a norm on each sum [S]; ``pre``: a norm before each half, which trains at learning
+        rates where post-norm diverges without warm-up [C].
+    position_embedding
+        ``learned``, as in the BERT whose vocabulary the paper uses, or ``sinusoidal`` [C].
+    encoder_relu
+        ``first``: only after the first convolution, as HCN's implementations have it; ``all`` [C].
+    encoder_dropout, dropout, classifier_dropout
+        After the last convolution [S: 0.5], in the block [S: 0.2], before the classifier [S: 0.5].
+    mask_absent_person
+        Leave absent persons out of the maximum over persons. The paper does not: a zero skeleton
+        enters with the features that the biases give it [S: no].
+    consensus
+        How the predictions of the segments are joined: ``avg`` or ``max`` [S: avg].
+    """
+
+    variant: str = "san-v2"
+    encoder: str = "cnn"
+    layers: int = 4
+    heads: int = 8
+    width: int | None = None
+    feed_forward: int = 4
+    norm: str = "post"
+    position_embedding: str = "learned"
+    encoder_relu: str = "first"
+    encoder_dropout: float = 0.5
+    dropout: float = 0.2
+    classifier_dropout: float = 0.5
+    mask_absent_person: bool = False
+    consensus: str = "avg"
+
+    def __post_init__(self) -> None:
+        _one_of(self, "variant", ("san-v2",))
+        _one_of(self, "encoder", ("cnn",))
+        _one_of(self, "norm", ("post", "pre"))
+        _one_of(self, "position_embedding", ("learned", "sinusoidal"))
+        _one_of(self, "encoder_relu", ("first", "all"))
+        _one_of(self, "consensus", ("avg", "max"))
+        _at_least(self, 1, "layers", "heads", "feed_forward")
+        for name in ("encoder_dropout", "dropout", "classifier_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise DataError(f"{name}: {getattr(self, name)} is no share; give 0 ≤ share < 1")
+        if self.width is not None:
+            _at_least(self, 1, "width")
+            if self.width % 2:
+                raise DataError(f"width: {self.width} is odd; sines and cosines come in pairs")
+        if (self.width or 1024) % self.heads:
+            raise DataError(
+                f"heads: {self.heads} does not divide the width {self.width or 1024}; "
+                "every head takes an equal share"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the network is trained.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the training part [S: 200 on NTU RGB+D, 100 on Kinetics].
+    batch_size
+        Sequences per step [S: 64].
+    optimizer
+        ``adam`` [S], whose weight decay is coupled, or ``adamw``, whose is not.
+    learning_rate
+        The highest one [C: the paper's is not known].
+    weight_decay
+        [C: 1e-4, as in all public relatives of the network].
+    schedule
+        ``plateau``: times `plateau_factor` after `plateau_epochs` epochs without a better
+        validation accuracy [S]; ``one_cycle``: up and down to nothing once; ``constant``.
+    plateau_factor, plateau_epochs
+        [S: 0.5 and 5].
+    label_smoothing
+        Share of the target that is spread over all classes [S: none].
+    clip_gradient
+        Greatest norm of the gradient; None: any [C: none stated].
+    validation
+        Share of the training part that is held out of training, stratified by class; 0: none. The
+        held-out sequences come from the training subjects, never from the test set [C].
+    keep
+        ``best``: the weights of the epoch with the highest validation accuracy; ``last``: those
+        after the last epoch, where a one-cycle schedule has come to rest [C].
+    """
+
+    epochs: int = 200
+    batch_size: int = 64
+    optimizer: str = "adam"
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    schedule: str = "plateau"
+    plateau_factor: float = 0.5
+    plateau_epochs: int = 5
+    label_smoothing: float = 0.0
+    clip_gradient: float | None = None
+    validation: float = 0.05
+    keep: str = "best"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "epochs", "batch_size", "plateau_epochs")
+        _at_least(self, 0, "weight_decay")
+        _above(self, 0, "learning_rate")
+        _one_of(self, "optimizer", ("adam", "adamw"))
+        _one_of(self, "schedule", ("plateau", "one_cycle", "constant"))
+        _one_of(self, "keep", ("best", "last"))
+        if not 0 < self.plateau_factor < 1:
+            raise DataError(f"plateau_factor: {self.plateau_factor} must lie between 0 and 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise DataError(f"label_smoothing: {self.label_smoothing} must be 0 ≤ share < 1")
+        if self.clip_gradient is not None:
+            _above(self, 0, "clip_gradient")
+        if not 0 <= self.validation < 1:
+            raise DataError(f"validation: {self.validation} is no share; give 0 ≤ share < 1")
+        if self.validation == 0 and (self.keep == "best" or self.schedule == "plateau"):
+            raise DataError(
+                "validation: 0 holds nothing out, but `keep: best` and `schedule: plateau` look at "
+                "the validation accuracy; give a share such as 0.05, or `keep: last` with another "
+                "schedule"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run but for data and seed.
+
+    Attributes
+    ----------
+    name
+        What the run is called in tables and pictures.
+    protocol
+        Which division into training and test subjects; None: the data set's first.
+    clips, network, training
+        The three parts.
+    """
+
+    name: str
+    protocol: str | None = None
+    clips: ClipsRecipe = field(default_factory=ClipsRecipe)
+    network: NetworkRecipe = field(default_factory=NetworkRecipe)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values, ready for YAML or JSON."""
+        values = dataclasses.asdict(self)
+        values["clips"]["train_crop"] = list(self.clips.train_crop)
+        return values
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes that come with the package."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe by the name of a shipped one, or from a YAML file.
+
+    Parameters
+    ----------
+    name_or_path
+        ``utd-mhad``, or the path of a file that ends in .yaml or .yml.
+
+    Returns
+    -------
+    Recipe
+        Checked: every key is known, every value has its type and its range.
+
+    Raises
+    ------
+    DataError
+        There is no such recipe, or a key or a value in it is wrong; the message names the file, the
+        key, and what would be right.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = SHIPPED / f"{name_or_path}.yaml"
+        if not path.is_file():
+            near = _nearest(str(name_or_path), recipe_names())
+            raise DataError(
+                f"no recipe is called {str(name_or_path)!r}{near}; there are "
+                f"{', '.join(recipe_names())}, or give the path of a .yaml file"
+            )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the recipe is not UTF-8 text: {error}") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: the recipe is not YAML: {error}") from None
+    return recipe_from_dict(values, source=str(path))
+
+
+def recipe_from_dict(values: Any, *, source: str) -> Recipe:
+    """Build a recipe from plain values; `source` is the file that errors name."""
+    try:
+        recipe = _build(Recipe, values, "")
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    """Fill a dataclass from a mapping; `where` is the dotted key that led here."""
+    if not isinstance(values, Mapping):
+        raise DataError(f"{where or 'the recipe'} must be a mapping of keys, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise DataError(
+                f"unknown key {where}{key}{_nearest(str(key), tuple(hints))}"
+                f"; known are {', '.join(hints)}"
+            )
+        wanted = hints[key]
+        if dataclasses.is_dataclass(wanted):
+            assert isinstance(wanted, type)
+            arguments[key] = _build(wanted, value, f"{where}{key}.")
+        else:
+            arguments[key] = _typed(value, wanted, f"{where}{key}")
+    missing = [
+        name
+        for name, entry in cls.__dataclass_fields__.items()  # type: ignore[attr-defined]
+        if name not in arguments
+        and entry.default is dataclasses.MISSING
+        and entry.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise DataError(f"the key {where}{missing[0]} is missing")
+    try:
+        return cls(**arguments)
+    except DataError as error:
+        raise DataError(f"{where}{error}") from None
+
+
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+    """Return `value` as the type that a field asks for; whole numbers may stand for floats."""
+    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option in (bool, str) and isinstance(value, option):
+            return value
+        if (
+            typing.get_origin(option) is tuple
+            and isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and len(value) == len(typing.get_args(option))
+        ):
+            return tuple(
+                _typed(one, kind, where)
+                for one, kind in zip(value, typing.get_args(option), strict=True)
+            )
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    kinds = " or ".join(
+        "null" if option is type(None) else names.get(option, "a list of two numbers")
+        for option in options
+    )
+    hint = ""
+    if isinstance(value, str) and float in options:
+        hint = " (YAML takes 1e-3 for a word; write 1.0e-3 or 0.001)"
+    raise DataError(f"{where}: {value!r} must be {kinds}{hint}")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _one_of(recipe: object, name: str, known: Sequence[str]) -> None:
+    value = getattr(recipe, name)
+    if value not in known:
+        choices = f"there are {', '.join(known)}" if len(known) > 1 else f"there is {known[0]}"
+        raise DataError(f"{name}: {value!r} does not exist{_nearest(str(value), known)}; {choices}")
+
+
+def _at_least(recipe: object, least: float, *names: str) -> None:
+    for name in names:
+        if not getattr(recipe, name) >= least:
+            raise DataError(f"{name}: {getattr(recipe, name)} must be at least {least}")
+
+
+def _above(recipe: object, bound: float, *names: str) -> None:
+    for name in names:
+        if not getattr(recipe, name) > bound:
+            raise DataError(f"{name}: {getattr(recipe, name)} must be more than {bound}")
