@@ -1,0 +1,97 @@
+"""The attention store: a folder of Lance datasets that explains itself.
+
+A store holds several runs. Of each run it keeps the maps (float16), one line of scalars per row
+(one segment of one person of one video), measures, what a view needs of the videos, and a
+catalogue: class names, codes and aliases, and the skeleton. No part of it imports torch.
+
+On the disk::
+
+    attention-store/
+        store.json                    that this is a store, and its format
+        runs/  sites/  catalogue/     one line per run; per site; the classes and skeleton of a run
+        rows/                         one line of scalars per row, with a checksum of its maps
+        measures/                     one line per row × layer × head
+        samples/                      one line per video: frame numbers, seconds, poses
+        maps/<run>/<query>x<key>/     row_id and a float16 list per site and head: site1_head1, …
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tssan_viz.errors import UserError
+from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo, UnknownClass
+from tssan_viz.store.reader import AttentionStore, StoreNotFound
+from tssan_viz.store.schema import FORMAT, Site, StoredSample
+from tssan_viz.store.tables import StoreDamaged, StoreWriteError
+from tssan_viz.store.writer import RunWriter, prepare_folder
+
+__all__ = [
+    "AttentionStore",
+    "Catalogue",
+    "ClassEntry",
+    "RunWriter",
+    "Site",
+    "SkeletonInfo",
+    "StoreDamaged",
+    "StoreNotFound",
+    "StoreWriteError",
+    "StoredSample",
+    "UnknownClass",
+    "open_store",
+]
+
+DEFAULT_STORE = "attention-store"
+
+
+def open_store(
+    url: str | os.PathLike[str] | None = None, *, create: bool = False
+) -> AttentionStore:
+    """Open an attention store.
+
+    Parameters
+    ----------
+    url
+        Its folder; ``~`` and ``file://`` are understood. None: ``$TSSAN_STORE``, else
+        ``./attention-store``.
+    create
+        Make it if it is not there.
+
+    Raises
+    ------
+    StoreNotFound
+        There is none, and `create` is false; the message says what makes one.
+    UserError
+        The folder holds something else, or a store of a later format.
+    """
+    source = ""
+    if url is None:
+        if os.environ.get("TSSAN_STORE"):
+            url, source = os.environ["TSSAN_STORE"], " (from $TSSAN_STORE)"
+        else:
+            url = DEFAULT_STORE
+    text = os.fspath(url).removeprefix("file://")
+    if "://" in text:
+        raise UserError(f"{text}: a store is a folder on this machine")
+    path = Path(text).expanduser()
+    if create:
+        prepare_folder(path)
+    marker = path / "store.json"
+    if not marker.is_file():
+        raise StoreNotFound(
+            f"there is no attention store at {path}{source}. `tssan-viz demo` makes one to try, "
+            "`tssan-viz record --run RUN --data DIR` records a trained network; "
+            "--store or $TSSAN_STORE names another place"
+        )
+    try:
+        version = json.loads(marker.read_text(encoding="utf-8"))["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{marker} cannot be read as a store's description: {error}") from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path} has store format {version}, this tssan-viz reads {FORMAT}; "
+            "a newer tssan-viz may be needed"
+        )
+    return AttentionStore(path)

@@ -1,0 +1,108 @@
+"""What makes written files survive: fsync, locks that a dying process gives back, whole files."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from tssan_viz.errors import UserError
+
+LANCE_ENDS_WITH = b"LANC"
+_HINT = "latest_version_hint.json"
+
+
+def sync_file(path: Path) -> None:
+    """Return when the file's (or folder's) content is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a reader, or a restart, sees all of it or nothing."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    sync_file(scratch)
+    os.replace(scratch, path)
+    sync_file(path.parent)
+
+
+class FolderSync:
+    """Makes durable what was added to a Lance dataset since the last call (Lance never does)."""
+
+    def __init__(self, dataset: Path) -> None:
+        self._dataset = dataset
+        self._synced: set[str] = set()
+
+    def sync(self) -> None:
+        """Return when the dataset's files, and the folders that lead to them, are on the disk."""
+        fresh: list[Path] = []
+        folders: list[Path] = []
+        for folder, _, names in os.walk(self._dataset):
+            new = [
+                Path(folder, n)
+                for n in names
+                if n == _HINT or str(Path(folder, n)) not in self._synced
+            ]
+            if new:
+                fresh += new
+                folders.append(Path(folder))
+        for path in fresh:
+            try:
+                sync_file(path)
+            except FileNotFoundError:
+                # Another process cleaned up an old version between the listing and now.
+                continue
+        if not self._synced:
+            folders += [self._dataset, *self._dataset.parents[:3]]
+        for folder_path in folders:
+            sync_file(folder_path)
+        self._synced.update(map(str, fresh))
+
+
+def is_whole(path: Path, size: int | None = None) -> bool:
+    """Return whether a Lance file has its end, and the size that its manifest states."""
+    try:
+        length = path.stat().st_size
+        if length < len(LANCE_ENDS_WITH) or (size and length != size):
+            return False
+        with path.open("rb") as file:
+            file.seek(-len(LANCE_ENDS_WITH), os.SEEK_END)
+            return file.read() == LANCE_ENDS_WITH
+    except FileNotFoundError:
+        return False
+
+
+class RunLock:
+    """Lets one process at a time write a run; the lock does not outlive its process."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / ".lock").open("a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(
+                f"run {run!r} is being recorded by another process; "
+                "wait for it, or record under another name"
+            ) from None
+
+    def release(self) -> None:
+        """Let others write the run."""
+        self._file.close()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

@@ -1,0 +1,229 @@
+"""What a store holds: sites, samples, the columns of a row, and how a map is coded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+
+from tssan_viz.errors import UserError
+
+FORMAT = 1
+
+ROW_COLUMNS: dict[str, pa.DataType] = {
+    "row_id": pa.int64(),
+    "run": pa.string(),
+    "step": pa.int64(),
+    "epoch": pa.int32(),
+    "phase": pa.string(),
+    "sample": pa.string(),
+    "label": pa.int32(),
+    "class_name": pa.string(),
+    "class_code": pa.string(),
+    "subject": pa.int32(),
+    "camera": pa.int32(),
+    "setup": pa.int32(),
+    "replication": pa.int32(),
+    "split": pa.string(),
+    "segment": pa.int32(),
+    "person": pa.int32(),
+    "predicted": pa.int32(),
+    "confidence": pa.float32(),
+    "correct": pa.bool_(),
+    "checksum": pa.uint32(),
+}
+ROWS = pa.schema(list(ROW_COLUMNS.items()))
+
+MEASURES = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("run", pa.string()),
+        ("site", pa.int16()),
+        ("stream", pa.string()),
+        ("layer", pa.int16()),
+        ("head", pa.int16()),
+    ]
+)
+
+SAMPLES = pa.schema(
+    [
+        ("run", pa.string()),
+        ("sample", pa.string()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("class_code", pa.string()),
+        ("subject", pa.int32()),
+        ("camera", pa.int32()),
+        ("duplicate_of", pa.string()),
+        ("frames", pa.list_(pa.float32())),
+        ("frames_shape", pa.list_(pa.int32())),
+        ("seconds", pa.list_(pa.float32())),
+        ("poses", pa.list_(pa.float32())),
+        ("poses_shape", pa.list_(pa.int32())),
+        ("present", pa.list_(pa.bool_())),
+        ("present_shape", pa.list_(pa.int32())),
+    ]
+)
+
+SITES = pa.schema(
+    [
+        ("run", pa.string()),
+        ("site", pa.int16()),
+        ("name", pa.string()),
+        ("stream", pa.string()),
+        ("layer", pa.int16()),
+        ("heads", pa.int16()),
+        ("query", pa.int32()),
+        ("key", pa.int32()),
+        ("kind", pa.string()),
+        ("provenance", pa.string()),
+    ]
+)
+
+CATALOGUE = pa.schema([("run", pa.string()), ("catalogue", pa.string())])
+
+RUNS = pa.schema(
+    [("run", pa.string()), ("created", pa.timestamp("us", tz="UTC")), ("info", pa.string())]
+)
+
+KINDS = ("softmax", "signed", "adjacency")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention module's call.
+
+    Parameters
+    ----------
+    name
+        The module's name in the network, for instance ``blocks.0.attend``.
+    layer
+        Counted from 1 within its stream.
+    heads, query, key
+        The sizes of its maps ``(h, q, s)``.
+    stream
+        ``main``, ``position``, ``motion``, ``encoder``, ``decoder`` or ``cross``.
+    kind
+        ``softmax`` (rows are probabilities), ``signed`` or ``adjacency``.
+    provenance
+        How the values were had.
+    """
+
+    name: str
+    layer: int
+    heads: int
+    query: int
+    key: int
+    stream: str = "main"
+    kind: str = "softmax"
+    provenance: str = "recomputed from q and k"
+
+    def __post_init__(self) -> None:
+        for size in ("layer", "heads", "query", "key"):
+            if getattr(self, size) < 1:
+                raise UserError(
+                    f"site {self.name!r}: {size} is {getattr(self, size)}, it is at least 1"
+                )
+        if self.kind not in KINDS:
+            raise UserError(f"site {self.name!r}: kind {self.kind!r} is none of {', '.join(KINDS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSample:
+    """One video as its rows saw it: when its frames were, and what to draw.
+
+    Parameters
+    ----------
+    sample, label, class_name, class_code, subject, camera
+        As in the rows.
+    frames : float32 (k, t)
+        Source frame numbers of the sampled frames, from 0, fractional where they were interpolated.
+    seconds : float32 (k, t) or None
+        The same in seconds of the source.
+    poses : float32 (m, k, t, v, c) or None
+        Joints to draw, in the catalogue's units.
+    present : bool (m, k) or None
+        Which person is there in which segment.
+    duplicate_of
+        The sample whose file is the same, if there is one.
+    """
+
+    sample: str
+    label: int | None
+    class_name: str | None
+    class_code: str | None
+    subject: int | None
+    camera: int | None
+    frames: np.ndarray = field(repr=False)
+    seconds: np.ndarray | None = field(default=None, repr=False)
+    poses: np.ndarray | None = field(default=None, repr=False)
+    present: np.ndarray | None = field(default=None, repr=False)
+    duplicate_of: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, dimensions in {"frames": 2, "seconds": 2, "poses": 5, "present": 2}.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            value = np.asarray(value, dtype=np.bool_ if name == "present" else np.float32)
+            object.__setattr__(self, name, value)
+            if value.ndim != dimensions:
+                raise UserError(
+                    f"sample {self.sample!r}: {name} has shape {value.shape}, "
+                    f"{dimensions} dimensions are expected"
+                )
+        k, t = self.frames.shape
+        if self.seconds is not None and self.seconds.shape != (k, t):
+            raise UserError(
+                f"sample {self.sample!r}: seconds have shape {self.seconds.shape}, "
+                f"frames {(k, t)}; they must agree"
+            )
+        if self.poses is not None and self.poses.shape[1:3] != (k, t):
+            raise UserError(
+                f"sample {self.sample!r}: poses (m, k, t, v, c) have shape {self.poses.shape}, "
+                f"frames (k, t) {(k, t)}; k and t must agree"
+            )
+
+
+def row_id(
+    run: str, step: int, phase: str, sample: str, segment: int | None, person: int | None
+) -> int:
+    """Return the number of a row: a digest of what makes it one, so that no writer has to count.
+
+    Two different rows of a store of a million rows share a number with a probability of 5e-8;
+    within one recording that would be refused as a duplicate.
+    """
+    text = "\0".join(map(str, (run, step, phase, sample, segment, person)))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def map_columns(site: int, heads: int) -> list[str]:
+    """Return the names of the columns that hold the maps of the site with this number (from 1)."""
+    return [f"site{site}_head{head}" for head in range(1, heads + 1)]
+
+
+def run_folder(run: str) -> str:
+    """Return the folder name of a run, whatever characters its name holds."""
+    if not run or run != run.strip():
+        raise UserError(f"a run needs a name without spaces around it, given was {run!r}")
+    return quote(run, safe=" ").replace(".", "%2E") if run.startswith(".") else quote(run, safe=" ")
+
+
+_HALF_TO_SINGLE = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+def decode(maps: np.ndarray) -> np.ndarray:
+    """Return float16 maps as float32, exactly (a table look-up, twice as fast as NumPy's cast)."""
+    return np.take(_HALF_TO_SINGLE, np.ascontiguousarray(maps).view(np.uint16))
+
+
+def named(values: Sequence[object], limit: int = 8) -> str:
+    """Return values as words for a message, shortened after `limit` of them."""
+    words = [str(value) for value in values[:limit]]
+    more = len(values) - len(words)
+    return ", ".join(words) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,225 @@
+"""Lance datasets as the store uses them: opened at the newest whole version, appended durably."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lance
+import pyarrow as pa
+
+from tssan_viz.errors import UserError
+from tssan_viz.store.durable import FolderSync, is_whole
+
+T = TypeVar("T")
+
+# Versions that another process may still be reading from or appending to are left for this long.
+_KEEP = timedelta(minutes=1)
+_COMMITS_BETWEEN_CLEANUPS = 32
+_ATTEMPTS = 8
+
+
+class StoreWriteError(UserError):
+    """What was to be stored could not be: the disk is full, or refuses."""
+
+
+class StoreDamaged(UserError):
+    """What the store says it holds cannot be read."""
+
+
+def _manifests(path: Path) -> dict[int, Path]:
+    """Return the manifest of each version. Lance names them by 2⁶⁴ − 1 − version."""
+    found = {}
+    for manifest in (path / "_versions").glob("*.manifest"):
+        with contextlib.suppress(ValueError):
+            number = int(manifest.stem)
+            found[(1 << 64) - 1 - number if number > 1 << 63 else number] = manifest
+    return found
+
+
+def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
+    return all(
+        is_whole(path / "data" / file.path, file.file_size_bytes)
+        for fragment in dataset.get_fragments()
+        for file in fragment.data_files()
+    )
+
+
+def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset, str | None]:
+    """Open a Lance dataset at its newest version whose files are all there.
+
+    Parameters
+    ----------
+    path
+        The dataset.
+    whole
+        A version that is known to be whole and need not be looked at again.
+
+    Returns
+    -------
+    dataset
+        The dataset.
+    note
+        What a person should know when it is not the newest version, else None.
+
+    Raises
+    ------
+    StoreDamaged
+        No version can be read.
+    """
+    with contextlib.suppress(ValueError, OSError):
+        dataset = lance.dataset(path)
+        if dataset.version == whole or _data_is_whole(dataset, path):
+            return dataset, None
+    versions = sorted(_manifests(path), reverse=True)
+    for version in versions[1:]:
+        with contextlib.suppress(ValueError, OSError):
+            dataset = lance.dataset(path, version=version)
+            if _data_is_whole(dataset, path):
+                return dataset, (
+                    f"{path}: the newest version ({versions[0]}) cannot be read, so the store is "
+                    f"shown as it was at version {version}; rows that were never acknowledged may "
+                    "be missing, recording the same run again brings them back"
+                )
+    raise StoreDamaged(f"{path}: none of its {len(versions)} versions can be read")
+
+
+def set_torn_versions_aside(path: Path) -> None:
+    """Take versions that a power loss left torn out of Lance's way, so that it can append again.
+
+    Only files that are visibly cut short are renamed (``….torn``), none is deleted. A version that
+    looks whole and cannot be read all the same is not ours to judge.
+
+    Raises
+    ------
+    StoreDamaged
+        The newest version looks whole, and cannot be opened.
+    """
+    while True:
+        manifests = _manifests(path)
+        if not manifests:
+            return
+        newest = manifests[max(manifests)]
+        if is_whole(newest):
+            try:
+                dataset = lance.dataset(path)
+            except (ValueError, OSError) as error:
+                raise StoreDamaged(f"{path}: its newest version cannot be read: {error}") from error
+            if _data_is_whole(dataset, path):
+                return
+        newest.rename(newest.with_name(newest.name + ".torn"))
+
+
+def _again(error: Exception) -> bool:
+    """Return whether another process was merely quicker."""
+    text = str(error).lower()
+    return any(word in text for word in ("conflict", "already exists", "not found", "concurrent"))
+
+
+def retry(action: Callable[[], T]) -> T:
+    """Do what Lance refuses when another process commits at the same moment, again."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except (ValueError, OSError, RuntimeError) as error:
+            if attempt == _ATTEMPTS - 1 or not _again(error):
+                raise
+            time.sleep(0.02 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+class DurableTable:
+    """One Lance dataset that a writer appends to.
+
+    Parameters
+    ----------
+    path
+        Its folder; made by the first append.
+    schema
+        Its columns.
+    shared
+        Whether other processes may append to it at the same time.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, *, shared: bool) -> None:
+        self.path = path
+        self._schema = schema
+        self._shared = shared
+        self._folder = FolderSync(path)
+        self._commits = 0
+        if path.exists():
+            set_torn_versions_aside(path)
+
+    def append(self, table: pa.Table) -> None:
+        """Append, and return when the lines are on the disk."""
+        try:
+            retry(lambda: self._append(table))
+            self._folder.sync()
+        except (ValueError, OSError, RuntimeError) as error:
+            full = "no space left" in str(error).lower() or getattr(error, "errno", None) == 28
+            what = "the disk is full" if full else str(error)
+            raise StoreWriteError(
+                f"{self.path}: {table.num_rows} lines could not be stored: {what}. "
+                "What was acknowledged before is safe; recording the same run again goes on there."
+            ) from error
+        self._commits += 1
+        if self._commits % _COMMITS_BETWEEN_CLEANUPS == 0:
+            self.clean()
+
+    def _append(self, table: pa.Table) -> None:
+        if (self.path / "_versions").exists():
+            lance.write_dataset(table, self.path, mode="append")
+        else:
+            # An empty first version, so that two processes that begin at once share it.
+            with contextlib.suppress(OSError):
+                lance.write_dataset(
+                    self._schema.empty_table(), self.path, mode="create", schema=self._schema
+                )
+            lance.write_dataset(table, self.path, mode="append")
+
+    def open(self) -> lance.LanceDataset | None:
+        """Return the dataset as it is now, None before the first append."""
+        return lance.dataset(self.path) if (self.path / "_versions").exists() else None
+
+    def delete(self, condition: Any) -> None:
+        """Delete the lines that fit a pyarrow expression."""
+        retry(lambda: lance.dataset(self.path).delete(condition))
+        self._folder.sync()
+
+    def add_columns(self, fields: list[pa.Field]) -> None:
+        """Add columns, null in the lines that are there."""
+
+        def add() -> None:
+            dataset = lance.dataset(self.path)
+            missing = [field for field in fields if field.name not in dataset.schema.names]
+            if missing:
+                dataset.add_columns(pa.schema(missing))
+
+        retry(add)
+        self._folder.sync()
+
+    def compact(self, lines_per_file: int) -> None:
+        """Merge small files, and drop the versions that named them."""
+        dataset = self.open()
+        if dataset is None or len(dataset.get_fragments()) < 2:
+            return
+        retry(
+            lambda: lance.dataset(self.path).optimize.compact_files(
+                target_rows_per_fragment=lines_per_file
+            )
+        )
+        # The merged files are on the disk before the small ones go.
+        self._folder.sync()
+        self.clean()
+
+    def clean(self) -> None:
+        """Drop versions that nobody needs, so that manifests do not grow with the recording."""
+        age = _KEEP if self._shared else timedelta(0)
+        dataset = self.open()
+        if dataset is not None:
+            retry(lambda: dataset.cleanup_old_versions(older_than=age))
+            self._folder.sync()
