@@ -191,7 +191,7 @@ NTU_RGBD: tuple[ActionClass, ...] = _classes(
         120: ("finger-guessing game", "rock-paper-scissors"),
     },
 )
-"""NTU RGB+D 120, with the official names as its authors spell them; the first 60 are NTU RGB+D."""
+"""NTU RGB+D 120, with the names as its authors spell them; the first 60 are those of NTU RGB+D."""
 
 UTD_MHAD: tuple[ActionClass, ...] = _classes(
     (

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from numpy.typing import NDArray
 
 from tssan.errors import DataError
 from tssan.skeletons import arrays, files
-from tssan.skeletons.classes import NTU_RGBD
+from tssan.skeletons.classes import NTU_RGBD, ActionClass
 from tssan.skeletons.files import SkeletonFile
 from tssan.skeletons.sequence import SkeletonSequence
 from tssan.skeletons.topology import KINECT_V2_25
@@ -67,6 +68,12 @@ def find_files(source: str | os.PathLike[str]) -> list[SkeletonFile]:
         If the source cannot be read or holds none.
     """
     return files.find(source, files.NTU_RGBD)
+
+
+def classes_of(names: Iterable[str]) -> tuple[ActionClass, ...]:
+    """Return the 60 classes of NTU RGB+D if the files have no other, else all 120."""
+    last = max((files.parse_name(name, files.NTU_RGBD)[1]["action"] for name in names), default=0)
+    return NTU_RGBD[:60] if last <= 60 else NTU_RGBD
 
 
 def read_file(data: bytes | Path, name: str) -> SkeletonSequence:

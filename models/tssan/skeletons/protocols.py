@@ -48,16 +48,10 @@ _NTU_TRAIN = (
 )
 _NTU_TEST = tuple(subject for subject in range(1, 107) if subject not in _NTU_TRAIN)
 
-# The authors' protocols are kept as published: all their samples, whether or not two are alike.
 NTU_RGBD = (
-    Protocol("xsub", "subject", _NTU_TRAIN, _NTU_TEST, leaves_out_copies=False),
-    Protocol("xview", "camera", (2, 3), (1,), leaves_out_copies=False),
-)
-NTU_RGBD_120 = (
-    Protocol("xsub", "subject", _NTU_TRAIN, _NTU_TEST, leaves_out_copies=False),
-    Protocol(
-        "xset", "setup", tuple(range(2, 33, 2)), tuple(range(1, 33, 2)), leaves_out_copies=False
-    ),
+    Protocol("xsub", "subject", _NTU_TRAIN, _NTU_TEST),
+    Protocol("xview", "camera", (2, 3), (1,)),
+    Protocol("xset", "setup", tuple(range(2, 33, 2)), tuple(range(1, 33, 2))),
 )
 
 
