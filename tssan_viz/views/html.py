@@ -15,11 +15,12 @@ from tssan_viz.views.payload import Payload, head_view_payload, module_path
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
 
-# The module comes as inert text and is imported through a blob: a page from a disk may not import files.
+# The module comes as inert text and is imported as a blob: a page from a disk may not import files.
 _START = """
 const text = (id) => document.getElementById(id).textContent;
 const url = URL.createObjectURL(new Blob([text("module")], { type: "text/javascript" }));
-import(url).then(({ mount }) => mount(document.getElementById("view"), JSON.parse(text("payload"))));
+const { mount } = await import(url);
+mount(document.getElementById("view"), JSON.parse(text("payload")));
 """
 
 _PAGE = """<!doctype html>
@@ -40,7 +41,7 @@ body {{ margin: 0 auto; padding: 12px 16px; max-width: 1600px; }}
 <main id="view"></main>
 <script type="text/plain" id="module">{module}</script>
 <script type="application/json" id="payload">{payload}</script>
-<script>{start}</script>
+<script type="module">{start}</script>
 </body>
 </html>
 """
@@ -88,7 +89,9 @@ def json_for_script(values: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def save_head_view(selection: Selection, path: str | os.PathLike[str], sample: str | None = None) -> Path:
+def save_head_view(
+    selection: Selection, path: str | os.PathLike[str], sample: str | None = None
+) -> Path:
     """Write the head view of one sample as a stand-alone HTML file.
 
     Parameters

@@ -5,12 +5,14 @@ The attention maps keep the very bits that the store holds; nothing is rounded a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from tssan_viz.errors import UserError
 
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tssan_viz.selection import Selection
-    from tssan_viz.store import StoredSample
-    from tssan_viz.store.catalogue import Catalogue
+    from tssan_viz.store.schema import StoredSample
 
 SCHEMA = 1
 
@@ -31,7 +32,7 @@ class Payload:
     Attributes
     ----------
     manifest
-        JSON-able; says under ``view`` which view it is for and gives every buffer's dtype and shape.
+        JSON-able; ``view`` says which view it is for; gives every buffer's dtype and shape.
     buffers
         Little-endian tensors in C order, by the name under which the manifest describes them.
     """
@@ -59,69 +60,63 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
     -------
     Payload
         Maps float16 ``(k, m, layer, h, q, s)``, exact to the store's bits, zero where ``present``
-        says that the segment of that person was not recorded; poses float16 ``(m, k, t, v, c)``,
-        centred about the mean of all present joints.
+        ``[k][m]`` says that nothing was recorded; poses float16 ``(m, k, t, v, c)`` of all persons
+        of the video (``poses_present`` ``[m][k]``), centred about the mean of all present joints.
+        Where a sample was recorded at several steps, the newest.
 
     Raises
     ------
     UserError
-        If the selection holds no row of the sample.
+        If the selection holds no row of the sample, or holds it more than once.
     """
     chosen = _one_sample(selection, sample)
-    labelled = chosen.maps()
-    rows = chosen.rows()
-    if not len(rows):
-        raise UserError(f"{chosen}: there is nothing to show")
-    values = np.asarray(labelled.values, dtype="<f2")  # (r, layer, h, q, s)
+    rows, maps = _read(chosen)
     segments = sorted({_counted(value) for value in rows["segment"]})
     persons = sorted({_counted(value) for value in rows["person"]})
-    maps = np.zeros((len(segments), len(persons), *values.shape[1:]), dtype="<f2")
+    ordered = np.zeros((len(segments), len(persons), *maps.shape[1:]), dtype="<f2")
     present = np.zeros((len(segments), len(persons)), dtype=bool)
     for row, (segment, person) in enumerate(zip(rows["segment"], rows["person"], strict=True)):
         place = segments.index(_counted(segment)), persons.index(_counted(person))
         if present[place]:
             raise UserError(
                 f"sample {rows['sample'].iloc[row]} was recorded more than once under these "
-                "conditions; choose a step or an epoch"
+                "conditions; phase= or where= chooses"
             )
-        maps[place] = values[row]
+        ordered[place] = maps[row]
         present[place] = True
 
     first = rows.iloc[0]
     stored = chosen.sample(str(first["sample"]))
-    catalogue = chosen.catalogue
     at = [segment - 1 for segment in segments]
-    poses = _poses(stored, at, [person - 1 for person in persons])
-    skeleton = catalogue.skeleton
     manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "view": "head",
         "sample": str(first["sample"]),
-        "class_name": _text(first["class_name"]),
-        "predicted_name": _class_name(catalogue, first["predicted"]),
+        "class_name": _plain(first["class_name"]),
+        "predicted_name": chosen.catalogue.name_of(_plain(first["predicted"])),
         "correct": _plain(first["correct"]),
         "subject": _plain(first["subject"]),
         "camera": _plain(first["camera"]),
-        "run": str(chosen.run),
-        "layers": [int(layer) for layer in labelled.coords["layer"].values],
-        "heads": [int(head) for head in labelled.coords["head"].values],
+        "run": chosen.run,
+        "layers": list(chosen.layers),
+        "heads": list(chosen.heads),
         "segments": segments,
         "persons": persons,
+        "fused": bool(rows["person"].isna().any()),
         "present": present.tolist(),
-        "maps": {"dtype": "f2", "shape": list(maps.shape)},
+        "maps": {"dtype": "f2", "shape": list(ordered.shape)},
         "poses": None,
-        "bones": [],
-        "sides": [],
-        "head_joint": None,
-        "units": None,
-        "labels": _labels(stored, at),
+        "labels": [frame_labels(stored, k) for k in at],
         "seconds": _seconds(stored, at),
     }
-    buffers = {"maps": maps.tobytes()}
-    if poses is not None and skeleton is not None:
+    buffers = {"maps": ordered.tobytes()}
+    skeleton = chosen.catalogue.skeleton
+    if stored.poses is not None and skeleton is not None:
+        poses, there = _centred_poses(stored.poses, stored.present, at)
         manifest |= {
             "poses": {"dtype": "f2", "shape": list(poses.shape)},
-            "bones": [[int(outer), int(inner)] for outer, inner in skeleton.bones],
+            "poses_present": there.tolist(),
+            "bones": [[int(one), int(other)] for one, other in skeleton.bones],
             "sides": [str(side) for side in skeleton.sides],
             "head_joint": _plain(skeleton.head_joint),
             "units": skeleton.units,
@@ -164,7 +159,9 @@ def heatmaps_payload(
         raise ValueError(f"maps must be (n, q, s), got an array of shape {array.shape}")
     chosen = list(kinds) if kinds is not None else ["seq"] * len(array)
     if not len(titles) == len(chosen) == len(array):
-        raise ValueError(f"{len(array)} maps need as many titles and kinds, got {len(titles)} and {len(chosen)}")
+        raise ValueError(
+            f"{len(array)} maps need as many titles and kinds, got {len(titles)} and {len(chosen)}"
+        )
     if unknown := set(chosen) - {"seq", "div"}:
         raise ValueError(f"a map's kind is 'seq' or 'div', not {sorted(unknown)[0]!r}")
     if not np.isfinite(array).all():
@@ -184,40 +181,38 @@ def heatmaps_payload(
 
 def frame_labels(stored: StoredSample, segment: int) -> list[str]:
     """Return the source frame numbers of a segment (index from 0), rounded, as text."""
-    return [str(round(float(frame))) for frame in stored.frames[segment]]
+    return [str(math.floor(float(frame) + 0.5)) for frame in stored.frames[segment]]
 
 
 def _one_sample(selection: Selection, sample: str | None) -> Selection:
-    """Narrow a selection to one sample, keeping its other conditions."""
-    raise NotImplementedError
+    """Narrow a selection to one sample, and to the newest step at which it was recorded."""
+    if not len(selection):
+        raise UserError(f"there is nothing to show: {selection}")
+    if sample is None:
+        sample = str(selection.rows()["sample"].iloc[0])
+    chosen = selection.select(sample=sample)
+    if not len(chosen):
+        raise UserError(f"there is nothing to show: {chosen}")
+    steps = chosen.rows()["step"]
+    return chosen if steps.nunique() < 2 else chosen.select(step=int(steps.max()))
+
+
+def _read(selection: Selection) -> tuple[pd.DataFrame, NDArray[np.float16]]:
+    """Return the rows of a selection and their maps (r, layer, h, q, s), as stored."""
+    parts = list(selection.iter_maps())
+    return pd.concat([rows for rows, _ in parts]), np.concatenate([maps for _, maps in parts])
 
 
 def _counted(value: Any) -> int:
-    """A segment or person counted from 1; rows of fused persons carry none and count as the first."""
-    return 1 if value is None or value != value else int(value)
+    """Return a segment or person from 1; rows with fused persons carry none and are the first."""
+    return 1 if pd.isna(value) else int(value)
 
 
 def _plain(value: Any) -> Any:
-    """A scalar as JSON has it; what is missing becomes null."""
-    if value is None or value != value:
+    """Return a scalar as JSON has it; what is missing becomes null."""
+    if pd.isna(value):
         return None
-    return value.item() if hasattr(value, "item") else value
-
-
-def _text(value: Any) -> str | None:
-    plain = _plain(value)
-    return None if plain is None else str(plain)
-
-
-def _class_name(catalogue: Catalogue, label: Any) -> str | None:
-    plain = _plain(label)
-    if plain is None:
-        return None
-    return next((entry.name for entry in catalogue.classes if entry.label == int(plain)), str(int(plain)))
-
-
-def _labels(stored: StoredSample, segments: list[int]) -> list[list[str]]:
-    return [frame_labels(stored, segment) for segment in segments]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _seconds(stored: StoredSample, segments: list[int]) -> list[list[float]] | None:
@@ -226,16 +221,16 @@ def _seconds(stored: StoredSample, segments: list[int]) -> list[list[float]] | N
     return [[round(float(second), 3) for second in stored.seconds[k]] for k in segments]
 
 
-def _poses(stored: StoredSample, segments: list[int], persons: list[int]) -> NDArray[np.float16] | None:
-    """Return poses ``(m, k, t, v, c)`` about their common centre, absent persons at zero."""
-    if stored.poses is None:
-        return None
-    poses = np.asarray(stored.poses, dtype=np.float32)[np.ix_(persons, segments)]
-    if stored.present is None:
-        present = np.ones(poses.shape[:2], dtype=bool)
-    else:
-        present = np.asarray(stored.present, dtype=bool)[np.ix_(persons, segments)]
-    # float16 resolves a millimetre within a metre or two of zero, not at a camera's distance.
-    centre = np.nanmean(poses[present].reshape(-1, poses.shape[-1]), axis=0)
-    centred = np.where(present[:, :, None, None, None], poses - centre, 0)
-    return centred.astype("<f2")
+def _centred_poses(
+    poses: NDArray[np.float32], present: NDArray[np.bool_] | None, segments: list[int]
+) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """Return poses ``(m, k, t, v, c)`` about their common centre, and who is there ``(m, k)``."""
+    chosen = poses[:, segments]
+    there = np.ones(chosen.shape[:2], bool) if present is None else present[:, segments]
+    seen = chosen[there]
+    seen = seen[np.isfinite(seen).all(axis=-1)]
+    # float16 resolves a millimetre within two metres of zero, not at a camera's distance; what lies
+    # in the hundreds (pixels) it resolves to a quarter, which no drawing shows.
+    centre = seen.mean(axis=0) if len(seen) else np.zeros(chosen.shape[-1], np.float32)
+    centred = np.where(there[:, :, None, None, None], chosen - centre, 0)
+    return centred.astype("<f2"), there

@@ -1,12 +1,12 @@
 // Colours of heads and of maps, and which ink can be read on them.
 
 /**
- * One colour per head, distinguishable with protan, deutan and tritan vision, and all of a lightness
- * that stands out from white and from near-black paper alike (found by search, see the tests).
+ * One colour per head, found by search: as far apart as they can be for protan, deutan, tritan and
+ * usual vision together, and standing out from white and from near-black paper alike.
  */
 export const HEAD_COLOURS = [
-  "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#0077BB",
-  "#009988", "#CC3311", "#33BBEE", "#EE3377", "#BBBBBB", "#882255", "#999933", "#44AA99",
+  "#005ac3", "#a5c300", "#785a00", "#00c3ff", "#8778f0", "#c33c78", "#f096a5", "#b4873c",
+  "#e169b4", "#965aa5", "#00a5d2", "#c3a569", "#c36969", "#a54b4b", "#a5692d", "#0f78c3",
 ];
 
 /** The colour of a head, counted from 1. */

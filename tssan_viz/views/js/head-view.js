@@ -131,7 +131,10 @@ export function headView(root, manifest, tensors, given, onState) {
     const lines = strongestLines(weights, [heads, queries, keys], on, focus, MOST_LINES);
     const scene = {
       manifest, state, skeleton, frames, segment, person, on, focus, other, perHead, mean, lines,
-      labels: frameLabels(manifest, segment),
+      labels: {
+        query: frameLabels(manifest, segment, queries),
+        key: frameLabels(manifest, segment, keys),
+      },
       pair: pairUnderPointer(),
     };
 
@@ -242,9 +245,10 @@ function readSkeleton(manifest, data) {
   };
 }
 
-function frameLabels(manifest, segment) {
+/** The name of each frame of a side; tokens that are no frames of the clip are numbered. */
+function frameLabels(manifest, segment, frames) {
   const labels = manifest.labels?.[segment] ?? [];
-  return (frame) => labels[frame] ?? String(frame);
+  return labels.length === frames ? (frame) => labels[frame] : String;
 }
 
 function caption(manifest) {
@@ -385,7 +389,8 @@ function paintBars(g, layout, ink, { other, frames, perHead, mean, on, manifest 
 }
 
 function paintFrames(g, layout, ink, scene, side, strongest) {
-  const { skeleton, frames, focus, other, mean, labels, pair } = scene;
+  const { skeleton, frames, focus, other, mean, pair } = scene;
+  const labels = scene.labels[side];
   const paper = rgb(ink.paper);
   const accent = rgb(ink.accent);
   const shaded = focus && side === other;
@@ -393,7 +398,7 @@ function paintFrames(g, layout, ink, scene, side, strongest) {
   g.font = `11px ${ink.font}`;
   const widest = g.measureText(labels(frames[side] - 1)).width;
   const labelEvery = layout.labelEvery(side, widest);
-  const fit = skeleton && poseFit(skeleton, scene);
+  const fit = skeleton?.shape[2] === frames[side] ? poseFit(scene) : null;
   for (let frame = 0; frame < frames[side]; frame++) {
     const box = layout.box(side, frame);
     const chosen = focus?.side === side && focus.frame === frame;
@@ -437,23 +442,23 @@ function paintFrames(g, layout, ink, scene, side, strongest) {
   }
 }
 
-function drawnPersons({ skeleton, person, segment, manifest }) {
+/** Indices of the persons whose poses are drawn: all who are there in the segment. */
+function drawnPersons({ skeleton, segment, manifest }) {
   const all = [];
   for (let m = 0; m < skeleton.shape[0]; m++) {
-    if (m === person || isPresent(manifest, segment, m)) all.push(m);
+    if (manifest.poses_present?.[m]?.[segment] ?? true) all.push(m);
   }
   return all;
 }
 
-function poseFit(skeleton, scene) {
-  return fitPoses(
-    skeleton.poses, skeleton.shape, scene.segment, drawnPersons(scene), skeleton.yDown,
-  );
+function poseFit(scene) {
+  const { poses, shape, yDown } = scene.skeleton;
+  return fitPoses(poses, shape, scene.segment, drawnPersons(scene), yDown);
 }
 
 /** `shade(part)`: the frame's ink mixed with what lies under it, so that strokes may cross unseen. */
 function paintPoses(g, layout, scene, fit, side, frame, shade) {
-  const { skeleton, segment, person } = scene;
+  const { skeleton, segment, manifest, state } = scene;
   const box = layout.poseBox(side, frame);
   const persons = drawnPersons(scene);
   const room = { width: layout.poseRoom(side), height: box.height };
@@ -463,13 +468,12 @@ function paintPoses(g, layout, scene, fit, side, frame, shade) {
     scale: poseScale(fit, room, persons.length > 1 ? 1.05 : 1.3),
     line: Math.min(2.4, Math.max(1.1, box.height / 44)),
   };
-  for (const other of persons) {
-    if (other === person) continue;
-    const faint = { ...how, line: how.line * 0.7, ink: shade(0.42), paler: shade(0.3) };
-    drawPose(g, skeleton, fit, { person: other, segment, frame }, faint);
-  }
   const full = { ...how, ink: shade(1), paler: shade(0.6) };
-  drawPose(g, skeleton, fit, { person, segment, frame }, full);
+  const faint = { ...how, line: how.line * 0.7, ink: shade(0.42), paler: shade(0.3) };
+  const chosen = (m) => manifest.fused || m === state.person - 1;
+  for (const person of [...persons].sort((a, b) => chosen(a) - chosen(b))) {
+    drawPose(g, skeleton, fit, { person, segment, frame }, chosen(person) ? full : faint);
+  }
 }
 
 /** What is seen, in words. */
@@ -488,14 +492,14 @@ function words({ manifest, state, focus, other, perHead, mean, lines, on, labels
   const seconds = manifest.seconds?.[segment]?.[focus.frame];
   const time = Number.isFinite(seconds) ? ` (${seconds.toFixed(2)} s)` : "";
   const locked = state.locked ? ", locked" : "";
-  const who = element("strong", {}, `${focus.side === "query" ? "Query" : "Key"} frame ${labels(focus.frame)}${time}${locked}`);
+  const who = element("strong", {}, `${focus.side === "query" ? "Query" : "Key"} frame ${labels[focus.side](focus.frame)}${time}${locked}`);
   if (pair) {
     const query = focus.side === "query" ? focus.frame : pair.frame;
     const key = focus.side === "query" ? pair.frame : focus.frame;
     const each = on.map((h, i) => `head ${manifest.heads[h]} ${weightText(perHead[i][pair.frame])}`);
-    return [who, ` · query ${labels(query)} → key ${labels(key)}: ${heads} ${weightText(mean[pair.frame])} (${each.join(", ")})`];
+    return [who, ` · query ${labels.query(query)} → key ${labels.key(key)}: ${heads} ${weightText(mean[pair.frame])} (${each.join(", ")})`];
   }
   const does = focus.side === "query" ? "attends to key frames" : "is attended by query frames";
-  const top = largest(mean, 5).map((frame) => `${labels(frame)}: ${weightText(mean[frame])}`);
+  const top = largest(mean, 5).map((frame) => `${labels[other](frame)}: ${weightText(mean[frame])}`);
   return [who, ` ${does} ${top.join(" · ")} — layer ${state.layer}, ${heads}.`];
 }

@@ -141,7 +141,7 @@ export function heatMaps(root, manifest, tensors) {
 
   function words() {
     if (!at) return [];
-    const value = (n) => weightText(values[(n * queries + at.query) * keys + at.key]);
+    const value = (n) => exactText(values[(n * queries + at.query) * keys + at.key]);
     const rest = [];
     for (let n = 0; n < maps; n++) if (n !== at.map) rest.push(`${titles[n]} ${value(n)}`);
     return [
@@ -172,6 +172,11 @@ export function heatMaps(root, manifest, tensors) {
       root.replaceChildren();
     },
   };
+}
+
+/** A value with all the digits that float16 can tell apart. */
+function exactText(value) {
+  return value === 0 ? "0" : String(Number(value.toPrecision(5)));
 }
 
 /** One map as a canvas of one pixel per weight. */

@@ -55,10 +55,13 @@ export function poseScale(fit, box, overlap) {
   return Math.min((box.height * 0.96) / fit.height, (box.width * overlap) / fit.width);
 }
 
-/** Bones (pairs of joints) by the side of the body on which their outer joint lies. */
+/** Bones (pairs of joints) by side of the body; one that leaves the trunk belongs to its limb. */
 export function bonesBySide(bones, sides) {
   const groups = { left: [], centre: [], right: [] };
-  for (let b = 0; b < bones.length; b++) groups[sides?.[bones[b][0]] ?? "centre"].push(bones[b]);
+  for (const bone of bones) {
+    const side = bone.map((joint) => sides?.[joint]).find((name) => name && name !== "centre");
+    groups[side ?? "centre"].push(bone);
+  }
   return groups;
 }
 

@@ -1,0 +1,168 @@
+"""The head view as a notebook widget, whose state can be read and set from Python."""
+
+from __future__ import annotations
+
+import html
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    import anywidget
+    import traitlets
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the notebook widget needs anywidget: pip install 'tssan-viz[notebook]' "
+        "(tssan_viz.save_html writes the same view as a page without it)",
+        name=error.name,
+    ) from error
+
+from tssan_viz.views.html import page, write_page
+from tssan_viz.views.payload import Payload, head_view_payload, module_path
+
+if TYPE_CHECKING:
+    from tssan_viz.selection import Selection
+
+_FRAME_HEIGHT = 640
+
+
+class HeadView(anywidget.AnyWidget):
+    """One sample's attention between frames, head by head.
+
+    What is chosen in the view is seen in the attributes, and what is set here is shown there. Where
+    no widget manager listens (a saved notebook, nbconvert), the stand-alone page is shown instead.
+
+    Attributes
+    ----------
+    layer : int
+        The layer shown, from 1.
+    heads : list of int
+        The heads that are on, from 1.
+    locked : dict or None
+        ``{"side": "query" | "key", "frame": int}`` with the frame counted from 0, or None.
+    segment, person : int
+        Which segment and person, from 1.
+    orientation : str
+        ``"auto"`` (rows where the page is narrow), ``"horizontal"`` or ``"vertical"``.
+    manifest : dict
+        What the view knows of the sample; see `tssan_viz.views.payload.head_view_payload`.
+    """
+
+    _esm = module_path()
+
+    manifest = traitlets.Dict(read_only=True).tag(sync=True)
+    maps = traitlets.Bytes(read_only=True).tag(sync=True)
+    poses = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
+    layer = traitlets.Int(1).tag(sync=True)
+    heads = traitlets.List(traitlets.Int()).tag(sync=True)
+    locked = traitlets.Dict(None, allow_none=True).tag(sync=True)
+    segment = traitlets.Int(1).tag(sync=True)
+    person = traitlets.Int(1).tag(sync=True)
+    orientation = traitlets.Enum(["auto", "horizontal", "vertical"], "auto").tag(sync=True)
+
+    def __init__(self, payload: Payload, **state: Any) -> None:
+        manifest = payload.manifest
+        self.set_trait("manifest", manifest)
+        self.set_trait("maps", payload.buffers["maps"])
+        self.set_trait("poses", payload.buffers.get("poses"))
+        segment, person = next(
+            (segment, person)
+            for segment, row in zip(manifest["segments"], manifest["present"], strict=True)
+            for person, there in zip(manifest["persons"], row, strict=True)
+            if there
+        )
+        first = {
+            "layer": manifest["layers"][-1],
+            "heads": list(manifest["heads"]),
+            "segment": segment,
+            "person": person,
+        }
+        super().__init__(**{**first, **state})
+
+    @traitlets.validate("layer", "segment", "person")
+    def _known(self, proposal: dict[str, Any]) -> int:
+        name, value = proposal["trait"].name, proposal["value"]
+        if value not in (there := self.manifest[f"{name}s"]):
+            raise traitlets.TraitError(f"{name} is one of {there}, not {value}")
+        return value
+
+    @traitlets.validate("heads")
+    def _known_heads(self, proposal: dict[str, Any]) -> list[int]:
+        if unknown := set(proposal["value"]) - set(self.manifest["heads"]):
+            raise traitlets.TraitError(
+                f"heads are among {self.manifest['heads']}, {sorted(unknown)} are not"
+            )
+        return sorted(set(proposal["value"]))
+
+    @traitlets.validate("locked")
+    def _known_frame(self, proposal: dict[str, Any]) -> dict[str, Any] | None:
+        at = proposal["value"]
+        if at is None:
+            return None
+        frames = dict(zip(("query", "key"), self.manifest["maps"]["shape"][-2:], strict=True))
+        if set(at) != {"side", "frame"} or at["side"] not in frames:
+            raise traitlets.TraitError(
+                f'locked is None or {{"side": "query" or "key", "frame": from 0}}, not {at}'
+            )
+        if not (isinstance(at["frame"], int) and 0 <= at["frame"] < frames[at["side"]]):
+            raise traitlets.TraitError(
+                f"there are frames 0 to {frames[at['side']] - 1}, not {at['frame']}"
+            )
+        return at
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What is chosen in the view, as a dict."""
+        return {
+            name: getattr(self, name)
+            for name in ("layer", "heads", "locked", "segment", "person", "orientation")
+        }
+
+    def to_html(self) -> str:
+        """Return the view in its present state as a stand-alone page."""
+        buffers = {"maps": self.maps}
+        if self.poses is not None:
+            buffers["poses"] = self.poses
+        return page(Payload(self.manifest, buffers), self.state)
+
+    def save_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the view in its present state as a stand-alone HTML file."""
+        return write_page(self.to_html(), path)
+
+    def _repr_html_(self) -> str:
+        # The page is a guest here: it may run its own script and reach nothing of its host.
+        return (
+            f'<iframe srcdoc="{html.escape(self.to_html())}" sandbox="allow-scripts" '
+            f'title="attention head view" style="width:100%;height:{_FRAME_HEIGHT}px;border:0">'
+            "</iframe>"
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = ({}, {}) if bundle is None else bundle
+        return {**data, "text/html": self._repr_html_()}, metadata
+
+
+def head_view(selection: Selection, sample: str | None = None, **state: Any) -> HeadView:
+    """Show one sample's attention in a notebook.
+
+    Parameters
+    ----------
+    selection
+        Where to look; conditions on layer, head, segment and person narrow what the view offers.
+    sample
+        The sample's name; by default the selection's first.
+    **state
+        With what the view begins: layer, heads, locked, segment, person, orientation.
+
+    Raises
+    ------
+    UserError
+        If the selection holds no row of the sample.
+
+    Examples
+    --------
+    >>> view = tssan_viz.head_view(store.select(class_name="put on jacket"))  # doctest: +SKIP
+    >>> view.layer, view.heads = 2, [1, 3]  # doctest: +SKIP
+    """
+    return HeadView(head_view_payload(selection, sample), **state)
