@@ -1,0 +1,285 @@
+"""The dashboard's shell: header, pages, theme, errors in words, and the server to run it with."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode
+
+import dash
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, State, dcc
+from dash.exceptions import PreventUpdate
+from flask import Flask
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
+from werkzeug.serving import make_server as make_werkzeug_server
+
+from tssan_dash import security
+from tssan_dash.pages import compare, explore
+from tssan_dash.recordings import Recordings
+from tssan_dash.routes import add_routes
+from tssan_viz.errors import UserError
+
+if TYPE_CHECKING:
+    from tssan_viz.store import AttentionStore
+
+log = logging.getLogger(__name__)
+
+# Dash's own names for the address that its pages listen to.
+_PAGE_ADDRESS = "_pages_location"
+
+_INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        <meta name="color-scheme" content="light dark">
+        {%favicon%}
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>
+            {%config%}
+            {%scripts%}
+            {%renderer%}
+        </footer>
+    </body>
+</html>"""
+
+
+def create_app(store: AttentionStore, *, local: bool = True) -> Dash:
+    """Make the dashboard of a store.
+
+    Parameters
+    ----------
+    store
+        The store that it shows.
+    local
+        Answer only requests that name this machine (``localhost``, ``127.0.0.1``, ``[::1]``).
+
+    Returns
+    -------
+    dash.Dash
+        The app; its ``server`` is a Flask application for any WSGI server.
+    """
+    recordings = Recordings(store)
+    app = Dash(
+        "tssan_dash",
+        use_pages=True,
+        pages_folder="",
+        include_assets_files=False,
+        include_pages_meta=False,
+        suppress_callback_exceptions=True,
+        index_string=_INDEX,
+        title="tssan-viz",
+        update_title="",
+        add_log_handler=False,
+        enable_mcp=False,
+        on_error=_tell,
+    )
+    server: Flask = app.server
+    if local:
+        security.refuse_other_names(server)
+    explore.register(app, recordings)
+    compare.register(app, recordings)
+    app.layout = _layout(recordings)
+    _register_shell(app, recordings)
+    add_routes(server, recordings)
+    security.add_headers(server, app.csp_hashes)
+    return app
+
+
+def make_server(app: Dash, host: str, port: int) -> BaseWSGIServer:
+    """Make a threaded server that listens on `host` and `port` (0: any free port).
+
+    Raises
+    ------
+    UserError
+        If the address cannot be listened on; says why and what to do.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise UserError(f"{host!r} is no address of this machine: {error.strerror}") from None
+    with socket.socket(family, kind) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(address)
+        except OSError as error:
+            if isinstance(error, PermissionError):
+                advice = "ports below 1024 are the system's: take a higher one with --port"
+            else:
+                advice = "another program may be using it: choose another with --port"
+            raise UserError(
+                f"cannot listen on {host} port {port} ({error.strerror}); {advice}"
+            ) from None
+        listening.listen()
+        return make_werkzeug_server(
+            host,
+            listening.getsockname()[1],
+            app.server,
+            threaded=True,
+            request_handler=_QuietHandler,
+            fd=listening.fileno(),
+        )
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Says nothing of the requests that went well."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if str(code).startswith("5"):
+            super().log_request(code, size)
+
+
+def _tell(error: Exception) -> None:
+    """Show what went wrong in a callback as words in the corner of the page."""
+    if isinstance(error, UserError):
+        title, words = "That does not work", str(error)
+    else:
+        log.error("A callback of the dashboard failed.", exc_info=error)
+        title = "The dashboard met an error of its own"
+        words = f"{type(error).__name__}: {error}. The terminal that serves it says where."
+    dash.set_props(
+        "notices",
+        {
+            "sendNotifications": [
+                {
+                    "action": "show",
+                    "id": f"error-{abs(hash(words))}",
+                    "title": title,
+                    "message": words,
+                    "color": "red",
+                    "autoClose": False,
+                    "withBorder": True,
+                }
+            ]
+        },
+    )
+
+
+def _layout(recordings: Recordings) -> dmc.MantineProvider:
+    links = [
+        dmc.NavLink(
+            id=f"link-{page['name'].lower()}",
+            label=page["name"],
+            href=page["relative_path"],
+            active=False,
+            w="auto",
+            px="sm",
+            py=6,
+            bdrs="sm",
+            noWrap=True,
+        )
+        for page in (dash.page_registry[explore.__name__], dash.page_registry[compare.__name__])
+    ]
+    header = dmc.Group(
+        [
+            dmc.Group(
+                [
+                    dmc.Title("tssan-viz", order=1, size="h4", visibleFrom="xs"),
+                    dmc.Group(links, gap=4, wrap="nowrap", **{"aria-label": "Pages"}),
+                ],
+                gap="md",
+                wrap="nowrap",
+            ),
+            dmc.Group(
+                [
+                    dmc.Select(
+                        id="run",
+                        data=[],
+                        allowDeselect=False,
+                        searchable=True,
+                        size="xs",
+                        maw=220,
+                        comboboxProps={"withinPortal": True},
+                        inputProps={"aria-label": "Run"},
+                        style={"display": "none"},
+                    ),
+                    dmc.ColorSchemeToggle(
+                        id="scheme",
+                        lightIcon="☀\ufe0e",
+                        darkIcon="☾\ufe0e",
+                        variant="default",
+                        size="lg",
+                        **{"aria-label": "Switch between light and dark"},
+                    ),
+                ],
+                gap="xs",
+                wrap="nowrap",
+            ),
+        ],
+        justify="space-between",
+        wrap="nowrap",
+        h="100%",
+        px="md",
+    )
+    return dmc.MantineProvider(
+        [
+            dcc.Location(id="address", refresh="callback-nav"),
+            dmc.NotificationContainer(id="notices", position="bottom-right"),
+            dmc.AppShell(
+                [
+                    dmc.AppShellHeader(header),
+                    dmc.AppShellMain(
+                        dmc.Container(dash.page_container, fluid=True, px=0, maw=1500)
+                    ),
+                ],
+                header={"height": 56},
+                padding="md",
+            ),
+        ],
+        defaultColorScheme="auto",
+        theme={"primaryColor": "indigo", "defaultRadius": "md"},
+    )
+
+
+def _register_shell(app: Dash, recordings: Recordings) -> None:
+    @app.callback(
+        Output("run", "data"),
+        Output("run", "value"),
+        Output("run", "style"),
+        Output("link-explore", "href"),
+        Output("link-compare", "href"),
+        Output("link-explore", "active"),
+        Output("link-compare", "active"),
+        Input(_PAGE_ADDRESS, "pathname"),
+        Input(_PAGE_ADDRESS, "search"),
+    )
+    def show_where_we_are(pathname: str, search: str | None) -> tuple[Any, ...]:
+        asked = _parameters(search).get("run")
+        runs = recordings.runs()
+        suffix = f"?{urlencode({'run': asked})}" if asked in runs else ""
+        here = app.strip_relative_path(pathname) or ""
+        return (
+            runs,
+            asked if asked in runs else (runs[0] if runs else None),
+            {} if len(runs) > 1 else {"display": "none"},
+            app.get_relative_path("/") + suffix,
+            app.get_relative_path("/compare") + suffix,
+            here == "",
+            here == "compare",
+        )
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input("run", "value"),
+        State(_PAGE_ADDRESS, "search"),
+        prevent_initial_call=True,
+    )
+    def change_run(run: str | None, search: str | None) -> str:
+        query = _parameters(search)
+        if run is None or run == query.get("run", recordings.run(None)):
+            raise PreventUpdate
+        # A video of one run need not be in another; a class most likely is.
+        kept = [(name, query[name]) for name in ("class", "with") if name in query]
+        return "?" + urlencode([("run", run), *kept])
+
+
+def _parameters(search: str | None) -> dict[str, str]:
+    given = parse_qs((search or "").removeprefix("?"))
+    return {name: values[-1] for name, values in given.items()}

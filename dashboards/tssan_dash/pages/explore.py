@@ -1,0 +1,328 @@
+"""The page on which one video is looked at: its head view, and the maps of one layer's heads."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlencode
+
+import dash
+import dash_mantine_components as dmc
+import numpy as np
+import pandas as pd
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc
+from dash.exceptions import PreventUpdate
+
+from tssan_dash.bridge import View
+from tssan_dash.pages import alert, alias_filter, class_options, in_words, one
+from tssan_dash.recordings import Recordings
+from tssan_dash.routes import buffer_url, module_url
+from tssan_viz.store.catalogue import Catalogue
+from tssan_viz.views.payload import heatmaps_payload
+
+
+def register(app: Dash, recordings: Recordings) -> None:
+    """Add the page and its callbacks to the app."""
+
+    @in_words
+    def layout(**query: Any) -> Any:
+        return _layout(recordings, query)
+
+    dash.register_page(
+        __name__, path="/", name="Explore", title="Explore · tssan-viz", layout=layout, order=0
+    )
+
+    @app.callback(
+        Output("address", "search", allow_duplicate=True),
+        Input("explore-class", "value"),
+        Input("explore-subject", "value"),
+        Input("explore-video", "value"),
+        Input("explore-previous", "n_clicks"),
+        Input("explore-next", "n_clicks"),
+        State("explore-shown", "data"),
+        State("explore-head", "state"),
+        prevent_initial_call=True,
+    )
+    def choose(
+        label: str | None,
+        subject: str | None,
+        video: str | None,
+        _previous: int | None,
+        _next: int | None,
+        shown: dict[str, Any],
+        state: dict[str, Any],
+    ) -> str:
+        samples = recordings.samples(shown["run"])
+        here = recordings.position(shown["run"], shown["sample"])
+        present = samples.loc[here]
+        step = {"explore-previous": -1, "explore-next": 1}.get(ctx.triggered_id)
+        # Dash also calls when the page has been drawn: then nothing differs from what is shown.
+        if step is not None and ctx.triggered[0]["value"]:
+            goal = min(max(here + step, 0), len(samples) - 1)
+        elif label is not None and label != _text(present["label"]):
+            goal = _like(samples, here, label=int(label))
+        elif subject is not None and subject != _text(present["subject"]):
+            goal = _like(samples, here, label=present["label"], subject=int(subject))
+        elif video is not None and video != shown["sample"]:
+            goal = recordings.position(shown["run"], video)
+        else:
+            raise PreventUpdate
+        query = {"sample": samples.at[goal, "sample"], "layer": state["layer"]}
+        if len(recordings.runs()) > 1:
+            query = {"run": shown["run"], **query}
+        return "?" + urlencode(query)
+
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "keepVideoInAddress"),
+        Input("explore-head", "state"),
+        State("explore-shown", "data"),
+        State("explore-head", "values"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "headsOfLayer"),
+        Output("explore-maps", "values"),
+        Output("explore-maps", "buffers"),
+        Output("explore-maps", "state"),
+        Output("explore-maps-title", "children"),
+        Input("explore-head", "state"),
+        State("explore-head", "values"),
+        State("explore-head", "buffers"),
+        State("explore-maps", "values"),
+        State("explore-maps", "buffers"),
+    )
+
+
+def _text(value: Any) -> str | None:
+    """Return a number of the table as the selects hold it."""
+    return None if pd.isna(value) else str(int(value))
+
+
+def _like(samples: pd.DataFrame, here: int, **wanted: Any) -> int:
+    """Return the place of the video that fits and shares most else with the present one."""
+    fits = samples
+    for column, value in wanted.items():
+        fits = fits[fits[column] == value]
+    if fits.empty:
+        raise PreventUpdate
+    for column in ("subject", "camera", "replication"):
+        same = fits[fits[column] == samples.at[here, column]]
+        if not same.empty:
+            fits = same
+    return int(fits.index[0])
+
+
+def _layout(recordings: Recordings, query: dict[str, Any]) -> Any:
+    run = recordings.run(one(query, "run"))
+    samples = recordings.samples(run)
+    if samples.empty:
+        return alert(f"The run {run!r} holds no video.")
+    asked = one(query, "sample")
+    here = 0 if asked is None else recordings.position(run, asked)
+    sample = str(samples.at[here, "sample"])
+    payload = recordings.head_view(run, sample)
+    manifest = payload.manifest
+    state, complaints = view_state(manifest, query)
+    buffers = {
+        name: buffer_url(data, run=run, sample=sample, part=name)
+        for name, data in payload.buffers.items()
+    }
+    maps_manifest = heatmaps_payload(
+        np.zeros((len(manifest["heads"]), *manifest["maps"]["shape"][-2:]), np.float16),
+        titles=[f"Head {head}" for head in manifest["heads"]],
+        kinds=["seq"] * len(manifest["heads"]),
+    ).manifest
+    return dmc.Stack(
+        [
+            dcc.Store(id="explore-shown", data={"run": run, "sample": sample}),
+            _chooser(recordings, run, here),
+            *[
+                alert(words, title="The address asks for more than there is", color="yellow")
+                for words in complaints
+            ],
+            dmc.Paper(
+                View(
+                    id="explore-head",
+                    module=module_url(),
+                    values={"manifest": manifest},
+                    buffers=buffers,
+                    state=state,
+                    label="Head view",
+                ),
+                withBorder=True,
+                p="md",
+            ),
+            dmc.Paper(
+                [
+                    dmc.Title(id="explore-maps-title", children="", order=2, size="h5", mb="sm"),
+                    View(
+                        id="explore-maps",
+                        module=module_url(),
+                        values={"manifest": maps_manifest},
+                        state={},
+                        label="Heat maps of the layer's heads",
+                    ),
+                ],
+                withBorder=True,
+                p="md",
+            ),
+        ],
+        gap="md",
+    )
+
+
+def _chooser(recordings: Recordings, run: str, here: int) -> dmc.Group:
+    samples = recordings.samples(run)
+    catalogue = recordings.catalogue(run)
+    video = samples.loc[here]
+    stored = recordings.store.sample(str(video["sample"]), run)
+    classes = recordings.classes(run)
+    of_class = samples[samples["label"] == video["label"]]
+    subjects = sorted(of_class["subject"].dropna().astype(int).unique())
+    of_subject = of_class
+    if not pd.isna(video["subject"]):
+        of_subject = of_class[of_class["subject"] == video["subject"]]
+    return dmc.Group(
+        [
+            dmc.Select(
+                id="explore-class",
+                label="Class",
+                data=class_options(classes),
+                filter=alias_filter(classes),
+                value=_text(video["label"]),
+                searchable=True,
+                allowDeselect=False,
+                nothingFoundMessage="No class of this name was recorded",
+                w={"base": "100%", "xs": 230},
+            ),
+            dmc.Select(
+                id="explore-subject",
+                label="Subject",
+                data=[{"value": str(s), "label": str(s)} for s in subjects],
+                value=_text(video["subject"]),
+                searchable=True,
+                allowDeselect=False,
+                disabled=not subjects,
+                nothingFoundMessage="This subject does not do this",
+                w=110,
+            ),
+            dmc.Select(
+                id="explore-video",
+                label="Video",
+                data=[{"value": s, "label": s} for s in of_subject["sample"]],
+                value=video["sample"],
+                searchable=True,
+                allowDeselect=False,
+                nothingFoundMessage="No video of this name for class and subject",
+                w={"base": 220, "sm": 260},
+            ),
+            dmc.ActionIconGroup(
+                [
+                    dmc.ActionIcon(
+                        sign,
+                        id=f"explore-{name}",
+                        variant="default",
+                        size="input-sm",
+                        disabled=disabled,
+                        **{"aria-label": f"{name.capitalize()} video"},
+                    )
+                    for name, sign, disabled in (
+                        ("previous", "‹", here == 0),
+                        ("next", "›", here == len(samples) - 1),
+                    )
+                ]
+            ),
+            dmc.Group(_badges(catalogue, video, stored.duplicate_of), gap="xs", mih=36),
+        ],
+        gap="sm",
+        align="flex-end",
+    )
+
+
+def _badges(catalogue: Catalogue, video: pd.Series, duplicate_of: str | None) -> list[dmc.Badge]:
+    badges = []
+    if not pd.isna(video["predicted"]):
+        name = catalogue.name_of(int(video["predicted"]))
+        right = bool(video["predicted"] == video["label"])
+        badges.append(
+            dmc.Badge(
+                f"recognised as {name}" if right else f"taken for {name}",
+                color="teal" if right else "red",
+                variant="light",
+                size="lg",
+                tt="none",
+                id="explore-verdict",
+            )
+        )
+    if duplicate_of is not None:
+        badges.append(
+            dmc.Badge(f"the same file as {duplicate_of}", color="yellow", size="lg", tt="none")
+        )
+    return badges
+
+
+def view_state(manifest: dict[str, Any], query: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the state in which the address wants the head view, and what it asks in vain.
+
+    Parameters
+    ----------
+    manifest
+        Of the head view's payload.
+    query
+        The address's parameters: ``layer``, ``heads`` (``1-3-8``), ``locked`` (``query-12``),
+        ``segment``, ``person``.
+
+    Returns
+    -------
+    state : dict
+        ``layer``, ``heads``, ``locked``, ``segment``, ``person``, ``orientation``.
+    complaints : list of str
+        One sentence for each thing that is not there.
+    """
+    present = manifest.get("present")
+    shown = next(
+        (
+            (segment, person)
+            for k, segment in enumerate(manifest["segments"])
+            for m, person in enumerate(manifest["persons"])
+            if present is None or present[k][m]
+        ),
+        (manifest["segments"][0], manifest["persons"][0]),
+    )
+    state: dict[str, Any] = {
+        "layer": manifest["layers"][-1],
+        "heads": list(manifest["heads"]),
+        "locked": None,
+        "segment": shown[0],
+        "person": shown[1],
+        "orientation": "auto",
+    }
+    complaints = []
+    for name in ("layer", "segment", "person"):
+        asked, there = one(query, name), manifest[f"{name}s"]
+        if asked is None:
+            continue
+        if asked in map(str, there):
+            state[name] = int(asked)
+        else:
+            complaints.append(
+                f"There is no {name} {asked!r}; this video has {', '.join(map(str, there))}."
+            )
+    heads = one(query, "heads")
+    if heads is not None:
+        wanted = [head for head in manifest["heads"] if str(head) in heads.split("-")]
+        if wanted:
+            state["heads"] = wanted
+        else:
+            complaints.append(f"There are no heads {heads!r}; write them as 1-3-8.")
+    locked = one(query, "locked")
+    if locked is not None:
+        sizes = dict(zip(("query", "key"), manifest["maps"]["shape"][-2:], strict=True))
+        match = re.fullmatch(r"(query|key)-(\d{1,6})", locked)
+        if match and int(match[2]) < sizes[match[1]]:
+            state["locked"] = {"side": match[1], "frame": int(match[2])}
+        else:
+            complaints.append(
+                f"No frame can be locked by {locked!r}; write it as query-0 to "
+                f"query-{sizes['query'] - 1}, or key-0 to key-{sizes['key'] - 1}."
+            )
+    return state, complaints

@@ -1,0 +1,152 @@
+"""What the pages ask of one store, remembered for as long as the run's rows stand as they are."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from tssan_viz.comparison import compare_class
+from tssan_viz.errors import UserError
+from tssan_viz.views.payload import head_view_payload, heatmaps_payload
+
+if TYPE_CHECKING:
+    from tssan_viz.comparison import ClassComparison
+    from tssan_viz.store import AttentionStore, Catalogue
+    from tssan_viz.views.payload import Payload
+
+T = TypeVar("T")
+
+_ORDER = ["class_name", "subject", "camera", "replication", "sample"]
+
+
+class Recordings:
+    """One store, as the pages read it.
+
+    Answers are worked out once, however many tabs ask at the same time, and again when the run has
+    other rows than before, so that a page that was open during a recording shows what was added.
+
+    Parameters
+    ----------
+    store
+        The store.
+    kept
+        How many answers are remembered (a head view of 3 segments × 2 persons × 8 layers × 8 heads
+        × 32 × 32 frames takes 0.8 MB).
+    """
+
+    def __init__(self, store: AttentionStore, *, kept: int = 64) -> None:
+        self.store = store
+        self._kept = kept
+        self._answers: OrderedDict[tuple[Any, ...], tuple[pd.DataFrame, Any]] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def _once(self, run: str, question: tuple[Any, ...], answer: Callable[[], T]) -> T:
+        # The store gives the same object until a run's rows have a new version.
+        rows = self.store.rows(run)
+        key = (run, *question)
+        with self._lock:
+            if key not in self._answers or self._answers[key][0] is not rows:
+                self._answers[key] = (rows, answer())
+                while len(self._answers) > self._kept:
+                    self._answers.popitem(last=False)
+            self._answers.move_to_end(key)
+            return self._answers[key][1]
+
+    def runs(self) -> list[str]:
+        """Return the names of the runs, the newest first."""
+        return self.store.run_names()[::-1]
+
+    def run(self, asked: str | None) -> str:
+        """Return the run that was asked for, or the newest one; a UserError where there is none."""
+        return self.store.checked_run(asked)
+
+    def catalogue(self, run: str) -> Catalogue:
+        """Return the classes and the skeleton that were recorded with the run."""
+        return self.store.catalogue(run)
+
+    def samples(self, run: str) -> pd.DataFrame:
+        """Return one line per video, by class, subject, camera and repetition."""
+
+        def read() -> pd.DataFrame:
+            samples = self.store.select(run=run).samples()
+            return samples.sort_values(_ORDER, ignore_index=True)
+
+        return self._once(run, ("samples",), read)
+
+    def classes(self, run: str) -> list[Any]:
+        """Return the catalogue's classes of which the run has videos."""
+        recorded = set(self.samples(run)["label"].dropna().astype(int))
+        return [c for c in self.catalogue(run).classes if c.label in recorded]
+
+    def position(self, run: str, sample: str) -> int:
+        """Return the place of a video among `samples`.
+
+        Raises
+        ------
+        UserError
+            If the run has no such video; names the nearest ones.
+        """
+        names = self.samples(run)["sample"]
+        found = names.index[names == sample]
+        if not len(found):
+            near = difflib.get_close_matches(sample, list(names), n=3, cutoff=0.5)
+            advice = (
+                f"nearest: {', '.join(near)}"
+                if near
+                else f"it has {len(names)}, {names.iloc[0]} among them"
+            )
+            raise UserError(f"The run {run!r} has no video {sample!r}; {advice}.")
+        return int(found[0])
+
+    def head_view(self, run: str, sample: str) -> Payload:
+        """Return the maps, poses and words of one video."""
+        self.position(run, sample)
+        return self._once(
+            run,
+            ("head view", sample),
+            lambda: head_view_payload(self.store.select(run=run, sample=sample), sample),
+        )
+
+    def comparison(self, run: str, label: int, with_label: int | None) -> ClassComparison:
+        """Compare a class with all others, or with one other, in every layer and head."""
+        name = self.catalogue(run).resolve(label).name
+        other = None if with_label is None else self.catalogue(run).resolve(with_label).name
+        return self._once(
+            run,
+            ("comparison", label, with_label),
+            lambda: compare_class(self.store.select(run=run), name, with_class=other),
+        )
+
+    def mean_maps(
+        self, run: str, label: int, with_label: int | None, layer: int, head: int
+    ) -> Payload:
+        """Return the mean map of a class, that of the others, and their difference, of one head.
+
+        Raises
+        ------
+        UserError
+            If a class, layer or head was not recorded.
+        """
+        catalogue = self.catalogue(run)
+        comparison = self.comparison(run, label, with_label)
+        table = comparison.table
+        if not ((table["layer"] == layer) & (table["head"] == head)).any():
+            raise UserError(f"The run {run!r} has no head {head} in a layer {layer}.")
+        name = catalogue.resolve(label).name
+        other = "every other class" if with_label is None else catalogue.resolve(with_label).name
+
+        def collect() -> Payload:
+            return heatmaps_payload(
+                np.stack(comparison.mean_maps(layer, head)),
+                titles=[name, other, "difference"],
+                kinds=["seq", "seq", "div"],
+                units={"seq": "mean attention weight", "div": f"more in {name} (red)"},
+            )
+
+        return self._once(run, ("mean maps", label, with_label, layer, head), collect)

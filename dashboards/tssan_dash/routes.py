@@ -1,0 +1,93 @@
+"""The addresses from which a page fetches the view module and the float16 buffers.
+
+A buffer's address says what it is (run, video or classes, part) and the hash of its bytes. The
+keys are looked up in the store, none of them is a path; the hash makes the answer immutable, so
+that a browser asks once. When the store has gone on and the bytes are others, the answer says so
+instead of giving bytes that the page's manifest does not describe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Flask, Response, request
+
+from tssan_dash.recordings import Recordings
+from tssan_viz.errors import UserError
+from tssan_viz.views.payload import module_path
+
+_MODULE = "/_dash-tssan-views.mjs"
+_BUFFER = "/_dash-tssan-buffer"
+_FOREVER = "private, max-age=31536000, immutable"
+
+
+def content_hash(data: bytes) -> str:
+    """Return the name of some bytes: the first 32 digits of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+@cache
+def _module() -> bytes:
+    return module_path().read_bytes()
+
+
+def module_url() -> str:
+    """Return the address of the view module, which changes with its content."""
+    return f"{_MODULE}?{urlencode({'hash': content_hash(_module())})}"
+
+
+def buffer_url(data: bytes, **keys: Any) -> str:
+    """Return the address of `data`, which the route finds again by `keys`."""
+    given = {name: value for name, value in keys.items() if value is not None}
+    return f"{_BUFFER}?{urlencode({**given, 'hash': content_hash(data)})}"
+
+
+def add_routes(server: Flask, recordings: Recordings) -> None:
+    """Serve the view module and the buffers of `recordings`."""
+
+    @server.get(_MODULE)
+    def module() -> Response:
+        return _answer(_module(), "text/javascript")
+
+    @server.get(_BUFFER)
+    def buffer() -> Response:
+        try:
+            data = _find(recordings)
+        except UserError as error:
+            return Response(str(error), status=404, mimetype="text/plain")
+        return _answer(data, "application/octet-stream")
+
+
+def _answer(data: bytes, mimetype: str) -> Response:
+    name = content_hash(data)
+    if request.args.get("hash") != name:
+        return Response(
+            "the store has changed since this page was opened: reload the page.",
+            status=409,
+            mimetype="text/plain",
+            headers={"Cache-Control": "no-store"},
+        )
+    response = Response(data, mimetype=mimetype, headers={"Cache-Control": _FOREVER})
+    response.set_etag(name)
+    response.make_conditional(request)
+    return response
+
+
+def _find(recordings: Recordings) -> bytes:
+    """Return the bytes that the query names."""
+    run = recordings.run(request.args.get("run"))
+    if "sample" in request.args:
+        buffers = recordings.head_view(run, request.args["sample"]).buffers
+        part = request.args.get("part", "maps")
+        if part not in buffers:
+            raise UserError(f"A video has no part {part!r}; it has {', '.join(buffers)}.")
+        return buffers[part]
+    label, with_label, layer, head = (
+        request.args.get(name, type=int) for name in ("label", "with_label", "layer", "head")
+    )
+    if label is None or layer is None or head is None:
+        raise UserError("A buffer is asked for by sample and part, or by label, layer and head.")
+    return recordings.mean_maps(run, label, with_label, layer, head).buffers["maps"]
