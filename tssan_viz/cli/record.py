@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 from rich.markup import escape
 
 from tssan_viz.cli.common import DataOption, console
@@ -160,7 +161,7 @@ def record_run(
             info=_run_info(trained, dataset, device),
         )
         with recorder, torch.inference_mode(), _progress(progress) as bar:
-            task = bar.add_task(f"recording {run}", total=len(due))
+            task = bar.add_task(f"recording {escape(run)}", total=len(due))
             for start in range(0, len(due), batch_size):
                 batch = due[start : start + batch_size]
                 indices = [i for i, _ in batch]
@@ -228,30 +229,29 @@ def poses_to_draw(sequence: SkeletonSequence, frames: np.ndarray, persons: int) 
     Returns
     -------
     ndarray
-        float32 (m, k, t, v, c); the origin is the centre joint in the first frame in which somebody
-        is there. Between frames joints move in straight lines; where a person is gone they stay as
-        they were last, or will be first, seen. A person who never appears is zero.
+        float32 (m, k, t, v, c); the origin is the centre joint of the first person who is ever
+        seen, in the first frame that shows them. Joints move in straight lines from one frame that
+        shows their person to the next, and rest before the first and after the last; a person who
+        is never seen is zero.
     """
     import numpy as np
 
     joints, present = sequence.joints, sequence.present
     v, c = joints.shape[2:]
     poses = np.zeros((persons, *frames.shape, v, c), np.float32)
+    origin = None
     for m in range(min(persons, len(joints))):
         seen = np.flatnonzero(present[m])
         if not len(seen):
             continue
+        if origin is None:
+            origin = joints[m, seen[0], sequence.topology.centre]
         after = np.searchsorted(seen, frames, side="left").clip(0, len(seen) - 1)
         before = (np.searchsorted(seen, frames, side="right") - 1).clip(0, len(seen) - 1)
         first, last = seen[before], seen[after]
         share = (frames - first) / np.maximum(last - first, 1)
         share = share.clip(0, 1)[..., None, None].astype(np.float32)
-        poses[m] = joints[m, first] * (1 - share) + joints[m, last] * share
-    if present.any():
-        frame = int(np.flatnonzero(present.any(axis=0))[0])
-        person = int(np.flatnonzero(present[:, frame])[0])
-        there = [m for m in range(min(persons, len(joints))) if present[m].any()]
-        poses[there] -= joints[person, frame, sequence.topology.centre]
+        poses[m] = joints[m, first] * (1 - share) + joints[m, last] * share - origin
     if sequence.units == "image":
         poses[..., 1] *= -1
     return poses
@@ -328,6 +328,11 @@ def _refuse_other_dataset(trained: TrainedRun, dataset: SkeletonDataset) -> None
             f"{trained.path} was trained on {trained.dataset_name}, and the data set given is "
             f"{dataset.name}: give the folder prepared from {trained.dataset_name}"
         )
+    if trained.classes != tuple(c.name for c in dataset.classes):
+        raise UserError(
+            f"{trained.path} tells {len(trained.classes)} classes apart, and the data set given "
+            f"has {len(dataset.classes)}, or others: give the data set that it was trained on"
+        )
 
 
 def _held_samples(store: AttentionStore, run: str, checkpoint: str, path: Path) -> set[str]:
@@ -341,14 +346,15 @@ def _held_samples(store: AttentionStore, run: str, checkpoint: str, path: Path) 
             f"(sha256 {str(other)[:12]}…, and that of {path} is {checkpoint[:12]}…): rename the "
             "run's folder, or record into another store with --out"
         )
-    rows = store.select(run=run, phase="inference").rows()
-    return set(rows["sample"])
+    rows = store.rows(run)
+    return set(rows.loc[rows["phase"] == "inference", "sample"])
 
 
 def _accuracy(store: AttentionStore, run: str, split: str) -> float | None:
-    conditions = {} if split == "all" else {"split": split}
-    samples = store.select(run=run, **conditions).samples()
-    return float(samples["correct"].astype(float).mean()) if len(samples) else None
+    rows = store.rows(run)
+    rows = rows[(rows["phase"] == "inference") & ((split == "all") | (rows["split"] == split))]
+    correct = rows.drop_duplicates("sample")["correct"].dropna()
+    return float(correct.astype(float).mean()) if len(correct) else None
 
 
 def _progress(shown: bool) -> Any:
@@ -372,7 +378,6 @@ def _progress(shown: bool) -> Any:
 
 
 def _print_outcome(recorded: RecordedRun, split: str, *, given: str | None) -> None:
-    samples = recorded.store.select(run=recorded.run).samples()
     part = "videos" if split == "all" else f"{split} videos"
     known = f", {recorded.skipped} were there already" if recorded.skipped else ""
     console.print(
@@ -381,11 +386,13 @@ def _print_outcome(recorded: RecordedRun, split: str, *, given: str | None) -> N
     )
     if recorded.accuracy is not None:
         console.print(f"accuracy over the recorded {part}: {recorded.accuracy:.1%}")
-    console.print(f"store: {recorded.store.url} ({_folder_size(recorded.store.url)})")
-    if samples.empty:
-        return
-    first = samples.iloc[0]
+    size = decimal(recorded.store.size())
+    console.print(f"store: {escape(recorded.store.url)} ({size})", soft_wrap=True)
+    first = recorded.store.rows(recorded.run).iloc[0]
     option = f" --store {shlex.quote(given)}" if given else ""
+    # Commands ask the newest run unless told, and one that was gone on with need not be that.
+    if recorded.store.latest_run() != recorded.run:
+        option += f" --run {shlex.quote(recorded.run)}"
     console.print("next:")
     for command in (
         f'tssan-viz compare --class "{first["class_name"]}"{option}',
@@ -393,9 +400,3 @@ def _print_outcome(recorded: RecordedRun, split: str, *, given: str | None) -> N
         f"tssan-viz serve{f' {shlex.quote(given)}' if given else ''}",
     ):
         console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _folder_size(url: str) -> str:
-    from rich.filesize import decimal
-
-    return decimal(sum(f.stat().st_size for f in Path(url).rglob("*") if f.is_file()))
