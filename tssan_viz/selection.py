@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from tssan_viz.errors import UserError
-from tssan_viz.store.catalogue import Catalogue, ClassEntry, UnknownClass
+from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.reader import AttentionStore, unknown_sample
 from tssan_viz.store.schema import StoredSample, decode, named
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import xarray
 
 # What each condition on rows is compared with, and how a person calls it.
@@ -44,6 +46,157 @@ CONDITIONS = (
     "epoch",
     "where",
 )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What conditions leave of one run."""
+
+    run: str
+    catalogue: Catalogue
+    streams: tuple[str, ...]
+    stream: str
+    sites: pd.DataFrame
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    frame: pd.DataFrame
+    said: tuple[str, ...]
+    emptied: str | None
+
+    @classmethod
+    def everything(cls, store: AttentionStore, run: str, stream: str | None) -> _Answer:
+        """Return all rows of a run, with all layers and heads of a stream."""
+        sites = store.sites(run)
+        streams = tuple(dict.fromkeys(sites["stream"]))
+        if stream is None:
+            stream = "main" if "main" in streams else streams[0]
+        elif stream not in streams:
+            raise UserError(f"run {run!r} has no stream {stream!r}; it has {named(streams)}")
+        sites = sites[sites["stream"] == stream].set_index("layer").sort_index()
+        frame = store.rows(run)
+        return cls(
+            run=run,
+            catalogue=store.catalogue(run),
+            streams=streams,
+            stream=stream,
+            sites=sites,
+            layers=tuple(sites.index.tolist()),
+            heads=tuple(range(1, int(sites["heads"].max()) + 1)),
+            frame=frame,
+            said=(),
+            emptied=None if len(frame) else f"run {run!r} has no rows",
+        )
+
+    def narrowed(self, store: AttentionStore, given: Mapping[str, Any]) -> _Answer:
+        """Return what further conditions leave."""
+        if given.get("stream", (self.stream,)) != (self.stream,):
+            raise UserError(
+                f"maps of several streams cannot be read together; this is {self.stream!r}"
+            )
+        layers = _choose("layer", given.get("layer"), self.layers, self.run)
+        heads = _choose("head", given.get("head"), self.heads, self.run)
+        keep = np.ones(len(self.frame), bool)
+        said, emptied = list(self.said), self.emptied
+        for name, values in given.items():
+            if name in _SITES:
+                continue
+            fits, words = self._fits(store, name, values)
+            said.append(words)
+            if emptied is None and not (keep & fits).any():
+                emptied = self._why_empty(name, words, fits)
+            keep &= fits
+        return replace(
+            self,
+            layers=layers,
+            heads=heads,
+            sites=self.sites.loc[list(layers)],
+            frame=self.frame if keep.all() else self.frame[keep],
+            said=tuple(said),
+            emptied=emptied,
+        )
+
+    def _fits(self, store: AttentionStore, name: str, values: Any) -> tuple[np.ndarray, str]:
+        """Return which rows fit a condition, and the condition in words."""
+        frame = self.frame
+        if name == "where":
+            numbers = _rows_where(store.arrow_rows(self.run), values)
+            return frame["row_id"].isin(numbers).to_numpy(bool), values
+        if name in _CLASSES:
+            entries = list(dict.fromkeys(self.catalogue.resolve(value) for value in values))
+            fits = frame[_CLASSES[name]].isin([entry.label for entry in entries]).to_numpy(bool)
+            word = "predicted class" if name == "predicted" else "class"
+            return fits, f"{word} {named([str(entry) for entry in entries])}"
+        if name == "sample":
+            known = list(dict.fromkeys(frame["sample"]))
+            for value in sorted(set(values) - set(known)):
+                raise unknown_sample(value, known, self.run)
+        fits = frame[name].isin(values).to_numpy(bool)
+        if name == "person":
+            fits |= frame["person"].isna().to_numpy(bool)
+        if name == "correct" and len(set(values)) == 1:
+            return fits, "a right prediction" if values[0] else "a wrong prediction"
+        return fits, f"{name} {named(values)}"
+
+    def _why_empty(self, name: str, words: str, fits: np.ndarray) -> str:
+        if fits.any():
+            return f"no row that fits the conditions before it has {words}"
+        if name == "where":
+            return f"no row has {words}"
+        there = self.frame[_CLASSES.get(name, name)].dropna().unique().tolist()
+        if not there:
+            return f"run {self.run!r} was recorded without {name!r}, so no row has {words}"
+        if name == "correct":
+            return f"no row has {words}"
+        if name in _CLASSES:
+            there = [self.catalogue.name_of(label) for label in there]
+        return f"no row has {words}; there is {named(sorted(there))}"
+
+
+def _first_that_fits(store: AttentionStore, runs: list[str], given: Mapping[str, Any]) -> _Answer:
+    """Return the answer of the newest run in which anything fits, else of the newest one.
+
+    A run in which a name of the question means nothing is passed over; if that is so in all of
+    them, the newest one's error is raised.
+    """
+    streams = given.get("stream", (None,))
+    if len(streams) > 1:
+        raise UserError("maps of several streams cannot be read together; name one stream")
+    failures: list[UserError] = []
+    empty: list[_Answer] = []
+    for run in runs:
+        try:
+            answer = _Answer.everything(store, run, streams[0]).narrowed(store, given)
+        except UserError as error:
+            failures.append(error)
+            continue
+        if len(answer.frame):
+            return answer
+        empty.append(answer)
+    if not empty:
+        raise failures[0]
+    return empty[0]
+
+
+def _rows_where(rows: pa.Table, condition: str) -> np.ndarray:
+    """Return the row_id of the rows that fit a condition in SQL."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        # The condition may come from a page or a script: it sees this one table, no file and no
+        # address, and cannot lift these limits.
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            relation = connection.from_arrow(rows).filter(condition).project("row_id")
+            return relation.fetchnumpy()["row_id"]
+        except duckdb.Error as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(
+                f"where={condition!r} cannot be used: {reason} "
+                'It is a condition in SQL, for instance "confidence > 0.9"; '
+                f"columns are {', '.join(rows.column_names)}"
+            ) from None
 
 
 class Selection:
@@ -97,154 +250,36 @@ class Selection:
     """
 
     def __init__(self, store: AttentionStore, **conditions: Any) -> None:
-        self.store = store
-        self._given = _checked_conditions(conditions)
-        self.notes: list[str] = []
-        runs = _runs_to_try(store, self._given.pop("run", None), self.notes)
-        failure: UserError | None = None
-        empty: Selection | None = None
-        for run in runs:
-            try:
-                self._resolve(run)
-            except UserError as error:
-                failure = failure or error
-                continue
-            if len(self):
-                break
-            if empty is None:
-                empty = self._copy()
-        else:
-            if empty is None:
-                assert failure is not None
-                raise failure
-            self.__dict__ = empty.__dict__
+        given = _checked_conditions(conditions)
+        runs = _runs_to_try(store, given.pop("run", None))
+        answer = _first_that_fits(store, runs, given)
+        notes = []
         if len(runs) > 1:
-            self.notes.append(
-                f"no run was named: {self.run!r} is the newest of {len(runs)} in which anything "
-                "fits; run= or --run chooses another"
-                if len(self)
-                else f"nothing fits in any of {len(runs)} runs; {self.run!r} is the newest of them"
+            notes.append(
+                f"nothing fits in any of {len(runs)} runs; {answer.run!r} is the newest of them"
+                if answer.frame.empty
+                else f"{answer.run!r} is the newest of {len(runs)} runs in which anything fits; "
+                "run= or --run chooses another"
             )
-        steps = self._frame["step"].nunique()
+        others = [stream for stream in answer.streams if stream != answer.stream]
+        if others and "stream" not in given:
+            notes.append(f"maps are of stream {answer.stream!r}; there is also {named(others)}")
+        steps = answer.frame["step"].nunique()
         if steps > 1:
-            self.notes.append(f"the rows come from {steps} steps of the run; step= chooses")
+            notes.append(f"the rows come from {steps} steps of the run; step= chooses")
+        self._set(store, answer, notes)
 
-    def _copy(self) -> Selection:
-        copy = object.__new__(Selection)
-        copy.__dict__ = dict(self.__dict__)
-        return copy
-
-    def _resolve(self, run: str) -> None:
-        """Apply the conditions to one run."""
-        self.__dict__.pop("_emptied_by", None)
-        self.run = run
-        self.catalogue: Catalogue = self.store.catalogue(run)
-        self._classes: dict[str, tuple[ClassEntry, ...]] = {}
-        self._choose_sites()
-        frame = self.store.rows(run)
-        keep = np.ones(len(frame), bool)
-        self._emptied: str | None = None if len(frame) else f"run {run!r} has no rows"
-        for name, values in self._given.items():
-            if name in _SITES:
-                continue
-            fits = self._fits(name, values, frame)
-            if keep.any() and not (keep & fits).any():
-                self._emptied = self._why_empty(name, values, frame, keep, fits)
-            keep &= fits
-        self._frame = frame if keep.all() else frame[keep]
-
-    # ---- conditions
-
-    def _choose_sites(self) -> None:
-        sites = self.store.sites(self.run)
-        streams = list(dict.fromkeys(sites["stream"]))
-        wanted = self._given.get("stream")
-        if wanted is None:
-            self.stream = "main" if "main" in streams else streams[0]
-            if len(streams) > 1:
-                note = f"maps are of stream {self.stream!r}; there are also {named(streams)}"
-                if note not in self.notes:
-                    self.notes.append(note)
-        elif len(wanted) > 1:
-            raise UserError("maps of several streams cannot be read together; name one stream")
-        else:
-            self.stream = str(wanted[0])
-            if self.stream not in streams:
-                raise UserError(
-                    f"run {self.run!r} has no stream {self.stream!r}; it has {named(streams)}"
-                )
-        sites = sites[sites["stream"] == self.stream]
-        self.layers = _choose("layer", self._given.get("layer"), sorted(sites["layer"]), self.run)
-        self._sites = sites.set_index("layer").loc[list(self.layers)]
-        most = int(self._sites["heads"].max())
-        self.heads = _choose("head", self._given.get("head"), list(range(1, most + 1)), self.run)
-
-    def _fits(self, name: str, values: Any, frame: pd.DataFrame) -> np.ndarray:
-        if name == "where":
-            return self._fits_sql(values)
-        if name in _CLASSES:
-            entries = tuple(dict.fromkeys(self.catalogue.resolve(value) for value in values))
-            self._classes[name] = entries
-            return frame[_CLASSES[name]].isin([entry.label for entry in entries]).to_numpy(bool)
-        if name == "sample":
-            known = set(frame["sample"])
-            for value in values:
-                if value not in known:
-                    raise unknown_sample(value, list(dict.fromkeys(frame["sample"])), self.run)
-        fits = frame[name].isin(values).to_numpy(bool)
-        if name == "person":
-            fits |= frame["person"].isna().to_numpy(bool)
-        return fits
-
-    def _fits_sql(self, condition: str) -> np.ndarray:
-        import duckdb
-        import pyarrow as pa
-
-        rows = self.store.arrow_rows(self.run)
-        with duckdb.connect(":memory:") as connection:
-            # The condition may come from a page or a script: it sees this one table, no file,
-            # no address, and cannot lift these limits.
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET python_enable_replacements = false")
-            connection.execute("SET lock_configuration = true")
-            numbered = rows.append_column("_position", pa.array(np.arange(rows.num_rows)))
-            try:
-                relation = connection.from_arrow(numbered).filter(condition).project("_position")
-                positions = relation.fetchnumpy()["_position"]
-            except duckdb.Error as error:
-                reason = str(error).split("\n")[0]
-                raise UserError(
-                    f"where={condition!r} cannot be used: {reason}. It is a condition in SQL, for "
-                    f'instance "confidence > 0.9"; columns are {", ".join(rows.column_names)}'
-                ) from None
-        fits = np.zeros(rows.num_rows, bool)
-        fits[np.asarray(positions, dtype=np.int64)] = True
-        return fits
-
-    def _why_empty(
-        self, name: str, values: Any, frame: pd.DataFrame, keep: np.ndarray, fits: np.ndarray
-    ) -> str:
-        said = self._say(name, values)
-        if fits.any():
-            return f"no row that fits the other conditions has {said}"
-        if name in ("where", "correct"):
-            return f"no row of run {self.run!r} has {said}"
-        there = frame[_CLASSES.get(name, name)].dropna().unique().tolist()
-        if name in _CLASSES:
-            there = [self.catalogue.name_of(label) for label in there]
-        if not there:
-            return f"run {self.run!r} was recorded without {name}, so no row has {said}"
-        return f"no row of run {self.run!r} has {said}; there are {named(sorted(there))}"
-
-    def _say(self, name: str, values: Any) -> str:
-        if name in self._classes:
-            word = "predicted class" if name == "predicted" else "class"
-            return f"{word} {named([str(entry) for entry in self._classes[name]])}"
-        if name == "where":
-            return values
-        if name == "correct":
-            return "a right prediction" if values == (True,) else "a wrong prediction"
-        return f"{name} {named(values)}"
+    def _set(self, store: AttentionStore, answer: _Answer, notes: list[str]) -> None:
+        self.store = store
+        self.run = answer.run
+        self.catalogue = answer.catalogue
+        self.stream = answer.stream
+        self.layers = answer.layers
+        self.heads = answer.heads
+        self.notes = notes
+        self._answer = answer
+        self._frame = answer.frame
+        self._sites = answer.sites
 
     # ---- what it is
 
@@ -254,56 +289,31 @@ class Selection:
     @property
     def empty_because(self) -> str | None:
         """Which condition left no row; None when there are rows."""
-        return None if len(self) else self._emptied
+        return self._answer.emptied
 
     def __str__(self) -> str:
-        conditions = [
-            self._say(name, values) for name, values in self._given.items() if name not in _SITES
-        ]
-        what = "; ".join(conditions) if conditions else "everything"
+        what = "; ".join(self._answer.said) or "everything"
         if not len(self):
-            return f"nothing ({what}) in run {self.run!r}: {self._emptied}"
+            return f"nothing ({what}) in run {self.run!r}: {self.empty_because}"
         videos = self._frame["sample"].nunique()
         return (
             f"{len(self)} row{'s' * (len(self) != 1)} of {videos} video{'s' * (videos != 1)} "
-            f"({what}) in run {self.run!r}, layers {_ranges(self.layers)}, "
-            f"heads {_ranges(self.heads)}" + "".join(f"; {note}" for note in self.notes)
+            f"({what}) in run {self.run!r}, layer{'s' * (len(self.layers) > 1)} "
+            f"{_ranges(self.layers)}, head{'s' * (len(self.heads) > 1)} {_ranges(self.heads)}"
+            + "".join(f"; {note}" for note in self.notes)
         )
 
     def __repr__(self) -> str:
         return f"<Selection: {self}>"
 
     def select(self, **conditions: Any) -> Selection:
-        """Return the part of this selection that fits further conditions as well.
-
-        A condition that this selection has already replaces none of its rows: both hold.
-        """
-        if conditions.get("run") not in (None, self.run):
+        """Return the part of this selection that fits further conditions as well."""
+        given = _checked_conditions(conditions)
+        if self.run not in given.pop("run", (self.run,)):
             raise UserError(f"this selection is of run {self.run!r}, not {conditions['run']!r}")
-        further = _checked_conditions({k: v for k, v in conditions.items() if k != "run"})
-        sites = {k: v for k, v in further.items() if k in _SITES}
-        merged = {"stream": self.stream, "layer": self.layers, "head": self.heads, **sites}
-        for name, mine in (("layer", self.layers), ("head", self.heads)):
-            strange = [v for v in merged[name] if v not in mine]
-            if strange and further.get("stream") in (None, (self.stream,)):
-                raise UserError(
-                    f"this selection has no {name} {named(strange)}; it has {_ranges(mine)}"
-                )
-        rows = {k: v for k, v in further.items() if k not in _SITES}
-        narrowed = Selection(self.store, run=self.run, **merged, **rows)
-        inside = narrowed._frame["row_id"].isin(self._frame["row_id"]).to_numpy(bool)
-        if len(narrowed) and not inside.any():
-            narrowed._emptied = "no row of the narrower selection fits the conditions of the wider"
-        narrowed._frame = narrowed._frame[inside]
-        if not len(self):
-            narrowed._emptied = self._emptied
-        narrowed._given = {
-            **{k: v for k, v in self._given.items() if k not in rows},
-            **narrowed._given,
-        }
-        narrowed._classes = {**self._classes, **narrowed._classes}
-        narrowed.notes = list(dict.fromkeys([*self.notes, *narrowed.notes]))
-        return narrowed
+        part = object.__new__(Selection)
+        part._set(self.store, self._answer.narrowed(self.store, given), list(self.notes))
+        return part
 
     # ---- tables
 
@@ -399,7 +409,7 @@ class Selection:
 
     def _refuse_empty(self) -> None:
         if not len(self):
-            raise UserError(f"there is nothing to read: {self._emptied}")
+            raise UserError(f"there is nothing to read: {self.empty_because}")
 
     def maps(self) -> xarray.DataArray:
         """Return all maps as a labelled array; `iter_maps` reads many without holding them all.
@@ -528,7 +538,7 @@ def _number(name: str, value: Any) -> int:
     raise UserError(f"{name} is a whole number, not {value!r}")
 
 
-def _runs_to_try(store: AttentionStore, wanted: Any, notes: list[str]) -> list[str]:
+def _runs_to_try(store: AttentionStore, wanted: Any) -> list[str]:
     """Return the runs that a selection may be about, newest first."""
     if wanted is not None:
         chosen = {store.checked_run(run) for run in wanted}
@@ -539,14 +549,13 @@ def _runs_to_try(store: AttentionStore, wanted: Any, notes: list[str]) -> list[s
     return with_rows or newest_first[:1]
 
 
-def _choose(what: str, wanted: Any, there: list[int], run: str) -> tuple[int, ...]:
+def _choose(what: str, wanted: Any, there: tuple[int, ...], run: str) -> tuple[int, ...]:
     if wanted is None:
-        return tuple(int(number) for number in there)
+        return there
     strange = [number for number in wanted if number not in there]
     if strange:
         raise UserError(
-            f"run {run!r} has no {what} {named(strange)}; it has {_ranges(tuple(there))}, "
-            "counted from 1"
+            f"run {run!r}: no {what} {named(strange)}; there is {_ranges(there)}, counted from 1"
         )
     return tuple(dict.fromkeys(wanted))
 
@@ -569,6 +578,3 @@ def _coordinate(column: pd.Series) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(column.dtype):
         return column.to_numpy(float, na_value=np.nan) if column.hasnans else column.to_numpy()
     return np.array([None if pd.isna(v) else v for v in column], dtype=object)
-
-
-__all__ = ["Selection", "UnknownClass"]

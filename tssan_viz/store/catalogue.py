@@ -79,6 +79,11 @@ def _as_code(squeezed: str) -> str:
     return re.sub(r"^([a-z]+)0+(?=\d)", r"\1", squeezed)
 
 
+def _words(text: str) -> set[str]:
+    """Return the words of a name that are long enough to say something."""
+    return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 2}
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The classes of a run's data set and its skeleton.
@@ -143,34 +148,35 @@ class Catalogue:
         if len(exact) == 1:
             return exact[0]
         wanted = _squeeze(text)
-        for level in self._levels:
-            found = level.get(wanted if level is not self._levels[-1] else _as_code(wanted), ())
+        names, aliases, codes = self._spellings
+        for found in (names.get(wanted), aliases.get(wanted), codes.get(_as_code(wanted))):
+            if found is None:
+                continue
             if len(found) == 1:
                 return found[0]
-            if found:
-                names = tuple(str(entry) for entry in found)
-                raise UnknownClass(
-                    f"{query!r} may be any of {' or '.join(map(repr, names))}; "
-                    f"say which by its code or label ({', '.join(str(e.label) for e in found)})",
-                    tuple(entry.name for entry in found),
-                )
+            raise UnknownClass(
+                f"{query!r} may be {' or '.join(repr(str(entry)) for entry in found)}; "
+                f"say which by its label ({' or '.join(str(entry.label) for entry in found)})",
+                tuple(entry.name for entry in found),
+            )
         if re.fullmatch(r"\d+", text):
             return self._by_label(int(text))
         raise self._unknown(query)
 
     @cached_property
-    def _levels(self) -> tuple[dict[str, list[ClassEntry]], ...]:
+    def _spellings(self) -> tuple[dict[str, list[ClassEntry]], ...]:
+        """The classes by squeezed name, by squeezed alias and by code."""
         names: dict[str, list[ClassEntry]] = {}
         aliases: dict[str, list[ClassEntry]] = {}
         codes: dict[str, list[ClassEntry]] = {}
         for entry in self.classes:
             names.setdefault(_squeeze(entry.name), []).append(entry)
-            for alias in {_squeeze(alias) for alias in entry.aliases}:
+            for alias in sorted({_squeeze(alias) for alias in entry.aliases}):
                 aliases.setdefault(alias, []).append(entry)
             if entry.code:
                 codes.setdefault(_as_code(_squeeze(entry.code)), []).append(entry)
-        for level in (names, aliases, codes):
-            level.pop("", None)
+        for spellings in (names, aliases, codes):
+            spellings.pop("", None)
         return names, aliases, codes
 
     def _by_label(self, label: int) -> ClassEntry:
@@ -181,21 +187,16 @@ class Catalogue:
         return self.by_label[label]
 
     def _unknown(self, query: str) -> UnknownClass:
-        wanted = _squeeze(query)
         spellings: dict[str, ClassEntry] = {}
         for entry in self.classes:
-            for spelling in (entry.name, *entry.aliases, *([entry.code] if entry.code else [])):
+            for spelling in (entry.name, *entry.aliases, entry.code or ""):
                 spellings.setdefault(_squeeze(spelling), entry)
-        near = difflib.get_close_matches(wanted, spellings, n=5, cutoff=0.6)
-        words = {word for word in re.findall(r"\w+", query.casefold()) if len(word) > 2}
-        sharing = sorted(
-            spellings,
-            key=lambda s: -len(words & set(re.findall(r"\w+", spellings[s].name.casefold()))),
-        )
-        near += [
-            s for s in sharing if words & set(re.findall(r"\w+", spellings[s].name.casefold()))
-        ]
-        suggestions = tuple(dict.fromkeys(spellings[s].name for s in near))[:3]
+        near = difflib.get_close_matches(_squeeze(query), spellings, n=5, cutoff=0.6)
+        words = _words(query)
+        shared = {entry: len(words & _words(entry.name)) for entry in self.classes}
+        sharing = sorted((e for e in shared if shared[e]), key=lambda e: -shared[e])
+        found = [*(spellings[spelling] for spelling in near), *sharing]
+        suggestions = tuple(dict.fromkeys(entry.name for entry in found))[:3]
         if suggestions:
             advice = f"; nearest: {', '.join(map(repr, suggestions))}"
         elif self.classes:

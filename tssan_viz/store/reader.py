@@ -27,7 +27,7 @@ from tssan_viz.store.schema import (
     named,
     run_folder,
 )
-from tssan_viz.store.tables import StoreDamaged, open_whole
+from tssan_viz.store.tables import StoreDamaged, open_whole, written_at
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -69,6 +69,7 @@ class _Opened:
     """A dataset at one version, with what was worked out for that version."""
 
     dataset: lance.LanceDataset
+    written: int
     note: str | None
     derived: dict[Any, Any]
 
@@ -132,8 +133,11 @@ class AttentionStore:
                 return None
             whole = None if before is None or before.note else before.dataset.version
             dataset, note = open_whole(path, whole)
-            if before is None or before.dataset.version != dataset.version or before.note != note:
-                before = self._opened[path] = _Opened(dataset, note, {})
+            # A store that was removed and made anew counts its versions from 1 again.
+            written = written_at(path, dataset.version)
+            now = (dataset.version, written, note)
+            if before is None or (before.dataset.version, before.written, before.note) != now:
+                before = self._opened[path] = _Opened(dataset, written, note, {})
             return before
 
     def _forget(self, name: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +26,17 @@ _ATTEMPTS = 8
 
 
 class StoreWriteError(UserError):
-    """What was to be stored could not be: the disk is full, or refuses."""
+    """What was to be stored could not be: the disk is full, or refuses.
+
+    Attributes
+    ----------
+    may_retry : bool
+        Whether the same writer's `flush` may be called again when there is room.
+    """
+
+    def __init__(self, message: str, *, may_retry: bool) -> None:
+        super().__init__(message)
+        self.may_retry = may_retry
 
 
 class StoreDamaged(UserError):
@@ -39,6 +51,14 @@ def _manifests(path: Path) -> dict[int, Path]:
             number = int(manifest.stem)
             found[(1 << 64) - 1 - number if number > 1 << 63 else number] = manifest
     return found
+
+
+def written_at(path: Path, version: int) -> int:
+    """Return when a version of a dataset was committed, in nanoseconds; 0 where it is gone."""
+    try:
+        return (path / "_versions" / f"{(1 << 64) - 1 - version}.manifest").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
@@ -158,17 +178,26 @@ class DurableTable:
         """Append, and return when the lines are on the disk."""
         try:
             retry(lambda: self._append(table))
-            self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
-            full = "no space left" in str(error).lower() or getattr(error, "errno", None) == 28
-            what = "the disk is full" if full else str(error)
-            raise StoreWriteError(
-                f"{self.path}: {table.num_rows} lines could not be stored: {what}. "
-                "What was acknowledged before is safe; recording the same run again goes on there."
-            ) from error
+            raise self._failure(table, error, may_retry=True) from error
+        try:
+            self._folder.sync()
+        except OSError as error:
+            # What the system could not write it may have dropped from its cache: asking again
+            # would be answered with a success that means nothing.
+            raise self._failure(table, error, may_retry=False) from error
         self._commits += 1
         if self._commits % _COMMITS_BETWEEN_CLEANUPS == 0:
             self.clean()
+
+    def _failure(self, table: pa.Table, error: Exception, *, may_retry: bool) -> StoreWriteError:
+        full = "no space left" in str(error).lower() or getattr(error, "errno", None) == ENOSPC
+        reason = "the disk is full" if full else str(error)
+        return StoreWriteError(
+            f"{self.path}: {table.num_rows} lines could not be stored: {reason}. "
+            "What was acknowledged before is safe; recording the same run again goes on there.",
+            may_retry=may_retry,
+        )
 
     def _append(self, table: pa.Table) -> None:
         if (self.path / "_versions").exists():
@@ -187,8 +216,7 @@ class DurableTable:
 
     def delete(self, condition: Any) -> None:
         """Delete the lines that fit a pyarrow expression."""
-        retry(lambda: lance.dataset(self.path).delete(condition))
-        self._folder.sync()
+        self._change(lambda: lance.dataset(self.path).delete(condition))
 
     def add_columns(self, fields: list[pa.Field]) -> None:
         """Add columns, null in the lines that are there."""
@@ -199,27 +227,41 @@ class DurableTable:
             if missing:
                 dataset.add_columns(pa.schema(missing))
 
-        retry(add)
-        self._folder.sync()
+        self._change(add)
+
+    def _change(self, action: Callable[[], Any]) -> None:
+        try:
+            retry(action)
+            self._folder.sync()
+        except (ValueError, OSError, RuntimeError) as error:
+            raise StoreWriteError(
+                f"{self.path} could not be changed: {error}", may_retry=False
+            ) from error
 
     def compact(self, lines_per_file: int) -> None:
-        """Merge small files, and drop the versions that named them."""
+        """Merge small files, and drop the versions that named them.
+
+        All lines are safe already, so a failure is only warned of.
+        """
         dataset = self.open()
         if dataset is None or len(dataset.get_fragments()) < 2:
             return
-        retry(
-            lambda: lance.dataset(self.path).optimize.compact_files(
-                target_rows_per_fragment=lines_per_file
+        try:
+            retry(
+                lambda: lance.dataset(self.path).optimize.compact_files(
+                    target_rows_per_fragment=lines_per_file
+                )
             )
-        )
-        # The merged files are on the disk before the small ones go.
-        self._folder.sync()
+            # The merged files are on the disk before the small ones go.
+            self._folder.sync()
+        except (ValueError, OSError, RuntimeError) as error:
+            warnings.warn(f"{self.path}: its files could not be merged: {error}", stacklevel=2)
+            return
         self.clean()
 
     def clean(self) -> None:
         """Drop versions that nobody needs, so that manifests do not grow with the recording."""
         age = _KEEP if self._shared else timedelta(0)
-        dataset = self.open()
-        if dataset is not None:
-            retry(lambda: dataset.cleanup_old_versions(older_than=age))
-            self._folder.sync()
+        # What cannot be dropped now is dropped the next time.
+        with contextlib.suppress(ValueError, OSError, RuntimeError):
+            lance.dataset(self.path).cleanup_old_versions(older_than=age)

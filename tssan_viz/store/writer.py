@@ -108,7 +108,7 @@ class RunWriter:
         self._session_rows: set[int] = set()
         self._measure_names: set[str] = set()
         self._closed = False
-        self._torn_commit = False
+        self._failure: StoreWriteError | None = None
         self._forget_pending()
 
     def __enter__(self) -> RunWriter:
@@ -261,7 +261,6 @@ class RunWriter:
         self._pending_measures: list[pa.Table] = []
         self._pending_samples: list[pa.Table] = []
         self._pending_bytes = 0
-        self._pending_since = time.monotonic()
 
     def add(
         self,
@@ -307,6 +306,8 @@ class RunWriter:
                 measure: {name: value[keep] for name, value in per_site.items()}
                 for measure, per_site in numbers.items()
             }
+        if not self._pending_rows:
+            self._pending_since = time.monotonic()
         checksums = self._checksums(values, len(ids))
         self._pending_rows.append(table.append_column("checksum", pa.array(checksums, pa.uint32())))
         for shape, pending in self._pending_maps.items():
@@ -554,15 +555,26 @@ class RunWriter:
         Raises
         ------
         StoreWriteError
-            The disk is full, or refuses. What was added stays in memory; `flush` may be called
-            again when there is room.
+            The disk is full, or refuses. What was added stays in memory; if the error's
+            `may_retry` is true, `flush` may be called again when there is room.
         """
         self._commit()
 
     def _commit(self) -> None:
-        if self._torn_commit:
-            self._drop_orphans()
-        self._torn_commit = True
+        if self._failure is not None and not self._failure.may_retry:
+            raise self._failure
+        try:
+            if self._failure is not None:
+                self._drop_orphans()
+            self._write_pending()
+        except StoreWriteError as error:
+            self._failure = error
+            raise
+        self._failure = None
+        self._forget_pending()
+
+    def _write_pending(self) -> None:
+        """Write what was added, the rows last: a row is there only when its maps are."""
         if self._pending_samples:
             self._samples.append(pa.concat_tables(self._pending_samples))
             self._pending_samples = []
@@ -577,8 +589,6 @@ class RunWriter:
             table = pa.concat_tables(self._pending_rows).select(ROWS.names).cast(ROWS)
             self._rows.append(table)
             self.rows_acknowledged += table.num_rows
-        self._forget_pending()
-        self._torn_commit = False
 
     def _prepare_measures(self, schema: pa.Schema) -> None:
         """See that the shared dataset has a column for each measure."""

@@ -1,0 +1,121 @@
+"""The command `tssan-viz info`: what a store holds, and what to ask it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tssan_viz.cli.common import console, open_store
+
+if TYPE_CHECKING:
+    from tssan_viz.store import AttentionStore
+
+
+def info(
+    store: Annotated[
+        str | None,
+        typer.Argument(
+            help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say what a store holds: runs, classes, subjects, cameras, layers and heads."""
+    from rich.table import Table
+    from rich.text import Text
+
+    opened = open_store(store)
+    runs = opened.runs()
+    console.print(Text.assemble((opened.url, "bold"), f"  {_bytes(opened.size())} on the disk"))
+    for note in opened.notes:
+        console.print(Text(note, style="yellow"))
+    if runs.empty:
+        console.print(Text("It holds no run yet. Next: tssan-viz record --run RUN --data DIR"))
+        return
+    table = Table()
+    for heading in ("run", "recorded (UTC)", "data set", "split"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("videos", "rows", "accuracy", "classes", "subjects", "cameras", "sites"):
+        table.add_column(heading, justify="right")
+    for line in runs.to_dict("records"):
+        # Names come from the data: they are text, never markup.
+        table.add_row(*(Text(cell) for cell in _cells(line)))
+    console.print(table)
+    newest = opened.latest_run()
+    _say_more(opened, newest)
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    accuracy = line["accuracy"]
+    return [
+        line["run"],
+        f"{line['created']:%Y-%m-%d %H:%M}",
+        line["dataset"],
+        ", ".join(line["splits"]) or "–",
+        f"{line['samples']:,}",
+        f"{line['rows']:,}",
+        "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f} %",
+        str(line["classes"]),
+        str(line["subjects"]),
+        str(line["cameras"]),
+        f"{line['sites']} × {line['heads']} heads",
+    ]
+
+
+def _say_more(store: AttentionStore, run: str) -> None:
+    from rich.text import Text
+
+    catalogue, rows, sites = store.catalogue(run), store.rows(run), store.sites(run)
+    counts = rows.drop_duplicates("sample")["label"].value_counts()
+    present = [entry for entry in catalogue.classes if entry.label in counts.index]
+    said = [f"{entry} {counts[entry.label]}" for entry in present]
+    for heading, values in (
+        ("classes (videos)", said),
+        ("subjects", sorted(rows["subject"].dropna().unique())),
+        ("cameras", sorted(rows["camera"].dropna().unique())),
+        (
+            "sites",
+            [
+                f"{s.stream} layer {s.layer}: {s.heads} heads of {s.query} × {s.key}, {s.kind}"
+                for s in sites.itertuples()
+            ],
+        ),
+    ):
+        words = ", ".join(map(str, values)) if values else "not recorded"
+        console.print(Text.assemble((f"{heading}: ", "bold"), words))
+    option = "" if store.url == "attention-store" else f" --store {_quoted(store.url)}"
+    if len(present) > 1:
+        chosen = _most_telling(present)
+        console.print(
+            Text.assemble(
+                ("next: ", "bold"), f"tssan-viz compare --class {_quoted(chosen)}{option}"
+            ),
+            soft_wrap=True,
+        )
+    if len(rows):
+        sample = _quoted(rows["sample"].iloc[0])
+        console.print(
+            Text.assemble(("      ", "bold"), f"tssan-viz view {sample}{option}"), soft_wrap=True
+        )
+
+
+def _most_telling(classes: list[Any]) -> str:
+    """Return the class to try first: the project's example where the data has it."""
+    example = [entry for entry in classes if "put on jacket" in (entry.name, *entry.aliases)]
+    return "put on jacket" if example else classes[0].name
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return f'"{text}"' if text.replace(" ", "").isalnum() and " " in text else shlex.quote(text)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
