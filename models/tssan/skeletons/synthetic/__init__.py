@@ -163,10 +163,10 @@ def perform(
 
 def _trial(manner: Manner, tempo: np.random.Generator) -> Trial:
     return Trial(
-        lead=max(manner.now(0.25, 0.15), 0.03),
-        tail=max(manner.now(0.25, 0.15), 0.03),
-        pace=float(np.exp(tempo.normal(0.0, 0.10))) * manner.now(1.0, 0.06),
-        warp=manner.now(0.0, 0.15),
+        lead=max(manner.now(0.35, 0.25), 0.03),
+        tail=max(manner.now(0.35, 0.25), 0.03),
+        pace=float(np.exp(tempo.normal(0.0, 0.14))) * manner.now(1.0, 0.08),
+        warp=manner.now(0.0, 0.25),
         blur=float(tempo.uniform(1.3, 2.2)),
     )
 
@@ -181,13 +181,16 @@ def _fitted(trial: Trial, seconds: float) -> Trial:
 
 
 def _slip(script: Script, own: np.random.Generator, trial: np.random.Generator) -> Script:
-    """Let every hand's target miss its place by about two centimetres, half of it always alike."""
+    """Let hands miss their targets by some centimetres, part of it by habit, part by chance."""
     hands = {}
     for side, keys in script.hands.items():
         moved = []
         for key in keys:
-            spread = 0.006 if key.at == "room" else 0.012
-            out, up, forward = own.normal(0, spread, 3) + trial.normal(0, spread, 3)
+            # Whoever aims at a face or at another's hand does not miss it by much.
+            spread = 0.006 if key.at in {"room", "head"} else 0.022
+            miss = own.normal(0, spread, 3) + trial.normal(0, 0.7 * spread, 3)
+            # Sideways both hands know where the other is.
+            out, up, forward = miss * np.array([0.4, 1.0, 1.0])
             moved.append(
                 replace(key, out=key.out + out, up=key.up + up, forward=key.forward + forward)
             )
@@ -218,15 +221,22 @@ def _film(
     placed = _turned(joints, facing) + np.array([x, 0.0, z])
     seen = _turned(placed, 180.0 + CAMERAS[camera]) + np.array([0.0, -height, distance])
 
-    noise = _rng(seed, "noise", subject, action.code, replication, camera).normal(size=seen.shape)
-    noise = gaussian_filter1d(noise, 1.0, axis=1)
-    noise /= noise.std()
-    spread = np.full(seen.shape[:3], 0.004)
-    spread[:, :, _LIMB_ENDS] *= 1.7
-    # What the body hides from the sensor is guessed.
+    sensor = _rng(seed, "noise", subject, action.code, replication, camera)
+    jitter = np.full(seen.shape[:3], 0.004)
+    jitter[:, :, _LIMB_ENDS] *= 1.7
+    # What the body hides from the sensor is guessed: it trembles more and drifts.
     behind = seen[..., 2] - seen[:, :, JOINT["spine_mid"], None, 2]
-    spread *= 1.0 + np.clip(behind / 0.25, 0.0, 1.0)
-    return (seen + noise * spread[..., None]).astype(np.float32)
+    hidden = gaussian_filter1d(np.clip(behind / 0.25, 0.0, 1.0), 3.0, axis=1)
+    seen = seen + _smooth_noise(sensor, seen.shape, 1.0) * (jitter * (1 + hidden))[..., None]
+    seen = seen + _smooth_noise(sensor, seen.shape, 8.0) * (0.02 * hidden)[..., None]
+    return seen.astype(np.float32)
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], frames: float) -> Array:
+    """Return noise (m, t, v, 3) of standard deviation 1, correlated over some frames."""
+    noise = gaussian_filter1d(rng.normal(size=shape), frames, axis=1)
+    # The deviation of white noise after a Gaussian filter of this width.
+    return noise * np.sqrt(2 * frames * np.sqrt(np.pi))
 
 
 def _turned(joints: Array, degrees: float) -> Array:

@@ -541,8 +541,8 @@ def handshaking(m: Manner) -> list[Script]:
                 shakes=[Shake("right", meet + 0.04, part - 0.04, hertz, (0.0, swing, 0.0))],
                 pelvis=[
                     Key(0.05, (0, 0, 0)),
-                    Key(meet, (0, -0.01, 0.07)),
-                    Key(part, (0, -0.01, 0.07)),
+                    Key(meet, (0, -0.01, 0.02)),
+                    Key(part, (0, -0.01, 0.02)),
                     Key(0.97, (0, 0, 0)),
                 ],
                 chest=[
