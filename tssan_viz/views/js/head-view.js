@@ -5,7 +5,7 @@ import { blend, headColour, hex, inkOn, rgb } from "./colours.js";
 import { decode } from "./decode.js";
 import { element, oncePerFrame, sizeCanvas, watchWidth } from "./dom.js";
 import { layOut } from "./layout.js";
-import { bonesBySide, drawPose, fitPoses, poseScale } from "./pose.js";
+import { bonesBySide, drawPose, fitPoses, poseRatio, poseScale } from "./pose.js";
 import { inks, themeNow, watchTheme } from "./theme.js";
 
 const MOST_LINES = 4000;
@@ -137,8 +137,11 @@ export function headView(root, manifest, tensors, given, onState) {
       },
       pair: pairUnderPointer(),
     };
+    scene.persons = skeleton ? drawnPersons(scene) : [];
+    scene.fit = skeleton ? poseFit(scene) : null;
 
-    layout = layOut(width, frames, state.orientation, Boolean(skeleton));
+    layout = layOut(width, frames, state.orientation, scene.fit && poseRatio(scene.fit));
+    root.dataset.turned = layout.horizontal ? "sideways" : "upright";
     controls.turned(layout.horizontal);
     const g = sizeCanvas(canvas, layout.width, layout.height);
     paint(g, layout, inks(root), scene);
@@ -175,6 +178,7 @@ export function headView(root, manifest, tensors, given, onState) {
   canvas.addEventListener("click", (event) => {
     const at = frameAt(event);
     cursor = at;
+    hover = null;
     change({ locked: same(at, state.locked) ? null : at });
   });
   stage.addEventListener("keydown", (event) => {
@@ -398,7 +402,7 @@ function paintFrames(g, layout, ink, scene, side, strongest) {
   g.font = `11px ${ink.font}`;
   const widest = g.measureText(labels(frames[side] - 1)).width;
   const labelEvery = layout.labelEvery(side, widest);
-  const fit = skeleton?.shape[2] === frames[side] ? poseFit(scene) : null;
+  const fit = skeleton?.shape[2] === frames[side] ? scene.fit : null;
   for (let frame = 0; frame < frames[side]; frame++) {
     const box = layout.box(side, frame);
     const chosen = focus?.side === side && focus.frame === frame;
@@ -451,21 +455,21 @@ function drawnPersons({ skeleton, segment, manifest }) {
   return all;
 }
 
-function poseFit(scene) {
-  const { poses, shape, yDown } = scene.skeleton;
-  return fitPoses(poses, shape, scene.segment, drawnPersons(scene), yDown);
+/** One person's arms may reach into the neighbouring frames, two persons keep to their own. */
+function poseFit({ skeleton, segment, persons }) {
+  const { poses, shape, yDown } = skeleton;
+  return fitPoses(poses, shape, segment, persons, yDown, persons.length > 1 ? 1.05 : 1.3);
 }
 
 /** `shade(part)`: the frame's ink mixed with what lies under it, so that strokes may cross unseen. */
 function paintPoses(g, layout, scene, fit, side, frame, shade) {
-  const { skeleton, segment, manifest, state } = scene;
+  const { skeleton, segment, persons, manifest, state } = scene;
   const box = layout.poseBox(side, frame);
-  const persons = drawnPersons(scene);
   const room = { width: layout.poseRoom(side), height: box.height };
   const how = {
     x: box.x + box.width / 2,
     y: box.y + box.height / 2,
-    scale: poseScale(fit, room, persons.length > 1 ? 1.05 : 1.3),
+    scale: poseScale(fit, room),
     line: Math.min(2.4, Math.max(1.1, box.height / 44)),
   };
   const full = { ...how, ink: shade(1), paler: shade(0.6) };
@@ -486,7 +490,7 @@ function words({ manifest, state, focus, other, perHead, mean, lines, on, labels
     on.length === 1 ? `head ${state.heads[0]}` : `mean of ${on.length} heads`;
   if (!focus) {
     const shown = lines.weight.length;
-    const part = shown < lines.total ? `the ${shown} strongest of ${lines.total} weights` : `${shown} weights`;
+    const part = shown === MOST_LINES ? `the ${shown} strongest of ${lines.total} weights` : `all ${shown} weights above 0`;
     return [`Layer ${state.layer}, ${on.length} of ${manifest.heads.length} heads: ${part}; bars: what each key frame receives (mean over query frames).`];
   }
   const seconds = manifest.seconds?.[segment]?.[focus.frame];

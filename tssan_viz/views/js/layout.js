@@ -3,6 +3,9 @@
 const BARS = 24;
 const LABEL = 18;
 const EDGE = 3;
+// Fewer pixels than these along the frames, and a pose cannot be made out.
+const NARROWEST = 22;
+const LOWEST = 26;
 
 function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
@@ -17,21 +20,26 @@ function clamp(value, low, high) {
  * @param {number} width
  * @param {{query: number, key: number}} frames how many on each side
  * @param {"auto"|"horizontal"|"vertical"} orientation
- * @param {boolean} withPoses
+ * @param {number|null} poseRatio height by width of the room that a pose needs; null without poses
  */
-export function layOut(width, frames, orientation, withPoses) {
+export function layOut(width, frames, orientation, poseRatio) {
   const most = Math.max(frames.query, frames.key);
   const horizontal =
     orientation === "horizontal" || (orientation === "auto" && (width - 60) / most >= Math.min(15, 900 / most));
-  return horizontal ? sideways(width, frames, most, withPoses) : upright(width, frames, most, withPoses);
+  return horizontal ? sideways(width, frames, most, poseRatio) : upright(width, frames, most, poseRatio);
 }
 
-function sideways(width, frames, most, withPoses) {
+function poseEvery(step, least) {
+  return Math.max(1, Math.ceil(least / step));
+}
+
+function sideways(width, frames, most, poseRatio) {
   const start = 48;
   const span = Math.max(width - start - 6, most * 7);
   const total = Math.min(span, most * 96);
   const step = { query: total / frames.query, key: total / frames.key };
-  const pose = withPoses ? clamp((total / most) * 2.3, 56, 116) : 0;
+  const room = (total / most) * poseEvery(total / most, NARROWEST);
+  const pose = poseRatio ? clamp(room * poseRatio, 48, 124) : 0;
   const band = BARS + LABEL + pose + EDGE;
   const gap = clamp(width * 0.2, 160, 270);
   const across = 2 * band + gap;
@@ -45,12 +53,12 @@ function sideways(width, frames, most, withPoses) {
   });
 }
 
-function upright(width, frames, most, withPoses) {
+function upright(width, frames, most, poseRatio) {
   const start = 22;
   const row = clamp(1700 / most, 11, 44);
   const total = row * most;
   const step = { query: total / frames.query, key: total / frames.key };
-  const pose = withPoses ? clamp(width * 0.13, 44, 72) : 0;
+  const pose = poseRatio ? clamp(width * 0.13, 44, 72) : 0;
   const label = 34;
   const band = BARS + label + pose + EDGE;
   const across = Math.max(Math.min(width, 900), 2 * band + 90);
@@ -85,7 +93,7 @@ function build({ horizontal, width, height, start, step, frames, band, gap, pose
       return horizontal ? step[side] * this.poseEvery(side) : pose * 0.8;
     },
     /** Every how many frames there is room for a pose. */
-    poseEvery: (side) => Math.max(1, Math.ceil((horizontal ? 22 : 26) / step[side])),
+    poseEvery: (side) => poseEvery(step[side], horizontal ? NARROWEST : LOWEST),
     label(side, frame) {
       const at = rectangle(side, middle(side, frame), 0, BARS + label / 2, 0);
       return { x: at.x, y: at.y };

@@ -11,10 +11,12 @@
  * @param {number} segment index from 0
  * @param {number[]} persons indices from 0 of the persons that are drawn
  * @param {boolean} yDown image coordinates, whose y grows downwards
+ * @param {number} overlap how many times the room of its frame a pose may take in width
  * @returns {{centre: Float32Array, middle: number, width: number, height: number, sign: number}}
- *   centre: x of each frame's middle; width: what nine frames of ten need; height: what all need
+ *   centre: x of each frame's middle; width: the room that suffices for nine frames of ten; height:
+ *   what all need
  */
-export function fitPoses(poses, shape, segment, persons, yDown) {
+export function fitPoses(poses, shape, segment, persons, yDown, overlap) {
   const [, segments, frames, joints, coordinates] = shape;
   const centre = new Float32Array(frames);
   const widths = [];
@@ -44,15 +46,22 @@ export function fitPoses(poses, shape, segment, persons, yDown) {
   return {
     centre,
     middle: top > bottom ? (top + bottom) / 2 : 0,
-    width: width || 1,
+    width: (width || 1) / overlap,
     height: top > bottom ? top - bottom : 1,
     sign: yDown ? 1 : -1,
   };
 }
 
-/** Pixels per unit of length that fill the box; in width the poses may take `overlap` times its room. */
-export function poseScale(fit, box, overlap) {
-  return Math.min((box.height * 0.96) / fit.height, (box.width * overlap) / fit.width);
+const MARGIN = 1.05;
+
+/** Pixels per unit of length with which the poses fill a frame's room. */
+export function poseScale(fit, room) {
+  return Math.min(room.height / (fit.height * MARGIN), room.width / fit.width);
+}
+
+/** How high a frame's room must be, as a multiple of its width, for the poses to fill it. */
+export function poseRatio(fit) {
+  return (fit.height * MARGIN) / fit.width;
 }
 
 /** Bones (pairs of joints) by side of the body; one that leaves the trunk belongs to its limb. */
