@@ -51,10 +51,11 @@ export function blend(colour, paper, alpha) {
   return colour.map((value, i) => Math.round(value * alpha + paper[i] * (1 - alpha)));
 }
 
-const DARK = "#14171c";
+// Pure black: with anything lighter there are greys on which neither ink reaches a contrast of 4.5.
+const DARK = "#000000";
 const LIGHT = "#ffffff";
 
-/** Near-black or white: the ink that is read better on `colour` [r, g, b]. */
+/** Black or white: the ink that is read better on `colour` [r, g, b]. */
 export function inkOn(colour) {
   return contrast(rgb(DARK), colour) >= contrast(rgb(LIGHT), colour) ? DARK : LIGHT;
 }
