@@ -484,6 +484,37 @@ def _with_other_subjects(values: NDArray[np.float32], subject: NDArray[np.intp])
     return total
 
 
+def class_similarities(
+    gram: Gram, subject: NDArray[np.intp], label: NDArray[np.intp], chosen: int
+) -> tuple[list[int], Floats]:
+    """Compare one class with every other, in different subjects.
+
+    Parameters
+    ----------
+    gram
+        Similarities of the cells.
+    subject, label : (r,) int
+        Of each cell.
+    chosen
+        The class.
+
+    Returns
+    -------
+    labels : list of int
+        The other classes.
+    similarity : (labels, h) float64
+        Mean over s ≠ s′ of ⟨ū_cs, ū_ds′⟩ for each other class d: the parts of B.
+    """
+    others = [int(other) for other in np.unique(label) if other != chosen]
+    found = np.full((len(others), gram.values.shape[2]), np.nan)
+    for i, other in enumerate(others):
+        first, second = label == chosen, label == other
+        total = _by_subjects(gram.values, subject, first, second).sum((0, 1))
+        count = _by_subjects(gram.weights, subject, first, second).sum((0, 1))
+        found[i] = _ratio(total, count)
+    return others, found
+
+
 @dataclass(frozen=True, eq=False)
 class PValues:
     """One-sided p-values (large Δ), each (h,) float64, NaN where nothing was tested.

@@ -1,0 +1,273 @@
+"""Cells: one class of one subject, the mean of its maps with every view weighing the same.
+
+Axis letters: n rows of the store, r cells, h heads, k segments, d length of a unit vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from tssan_viz.comparison.similarity import unit_vectors
+
+# Values that are turned into unit vectors at once: about 32 MB of float32.
+_CHUNK_VALUES = 1 << 23
+
+ReadMaps = Callable[[int], Iterator[NDArray[np.floating]]]
+"""Goes through the maps (n, h, q, s) of the layout's rows in order, so many at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which rows make which cell. Made by `lay_out`.
+
+    Attributes
+    ----------
+    subjects, labels, segments
+        What occurs, in order.
+    subject : (r,) int
+        The subject of each cell, as a position in `subjects`.
+    label : (r,) int
+        The class of each cell.
+    cell, segment : (n,) int
+        The cell of each row, and its segment as a position in `segments`.
+    trial, view : (n,) int
+        Rows of one cell, segment and replication share a trial; those of one camera in it a view.
+    """
+
+    subjects: tuple[int, ...]
+    labels: tuple[int, ...]
+    segments: tuple[int, ...]
+    subject: NDArray[np.intp]
+    label: NDArray[np.intp]
+    cell: NDArray[np.intp]
+    segment: NDArray[np.intp]
+    trial: NDArray[np.intp]
+    view: NDArray[np.intp]
+
+    def weights(self, usable: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Return what each row counts in its cell and segment: (n,), or (n, h) like `usable`.
+
+        Rows of one view share its part, views share their trial's, trials the cell's. A row that
+        is not usable counts nothing, and the others take its part.
+        """
+        there = np.ones(len(self.cell)) if usable is None else usable.astype(np.float64)
+        pile = self.cell * len(self.segments) + self.segment
+        in_view = _count(self.view, there)
+        view_trial = _first(self.view, self.trial)
+        in_trial = _count(view_trial, in_view > 0)
+        trial_pile = _first(self.trial, pile)
+        in_pile = _count(trial_pile, in_trial > 0)
+        shared = in_view[self.view] * in_trial[self.trial] * in_pile[pile]
+        return there / np.maximum(shared, 1)
+
+
+def _count(group: NDArray[np.intp], there: NDArray) -> NDArray[np.float64]:
+    counts = np.zeros((int(group.max()) + 1, *there.shape[1:]))
+    np.add.at(counts, group, there)
+    return counts
+
+
+def _first(group: NDArray[np.intp], values: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the value that all members of a group share, for each group."""
+    shared = np.empty(int(group.max()) + 1, dtype=np.intp)
+    shared[group] = values
+    return shared
+
+
+def lay_out(rows: pd.DataFrame) -> Layout:
+    """Sort rows into cells.
+
+    Parameters
+    ----------
+    rows
+        With `subject` and `label` (none missing), `segment`, `camera` and `replication` (missing
+        ones count as one value).
+
+    Returns
+    -------
+    Layout
+    """
+    columns = ["subject", "label", "segment", "replication", "camera"]
+    keys = rows[columns].astype("Int64").fillna(-1).to_numpy(dtype=np.int64)
+    cells, cell = np.unique(keys[:, :2], axis=0, return_inverse=True)
+    subjects, subject = np.unique(cells[:, 0], return_inverse=True)
+    segments, segment = np.unique(keys[:, 2], return_inverse=True)
+    return Layout(
+        subjects=tuple(subjects.tolist()),
+        labels=tuple(np.unique(cells[:, 1]).tolist()),
+        segments=tuple(segments.tolist()),
+        subject=subject,
+        label=cells[:, 1],
+        cell=cell.reshape(-1),
+        segment=segment,
+        trial=np.unique(keys[:, :4], axis=0, return_inverse=True)[1].reshape(-1),
+        view=np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Mean unit vectors of one layer.
+
+    Attributes
+    ----------
+    units : (r, h, k, d) float32
+        Mean over views, then trials, of the unit vectors; zero where there is none.
+    present : (r, h, k) bool
+        Where there is one.
+    sums : (w, s, h, k, d) float32
+        Plain sums of unit vectors by subject: of the class (w = 0) and of the others (w = 1).
+    counts : (w, s, h, k) float64
+        How many unit vectors are in each sum.
+    left_out : (h,) int
+        Maps without a norm, which have no direction and are left out.
+    """
+
+    units: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    sums: NDArray[np.float32]
+    counts: NDArray[np.float64]
+    left_out: NDArray[np.intp]
+
+
+def class_subject_units(
+    layout: Layout, read: ReadMaps, metric: str, label: int, *, heads: int, size: tuple[int, int]
+) -> Cells:
+    """Make the cells of one layer: for each class and subject the mean of its unit vectors.
+
+    Maps are read in pieces and no pair of maps is formed; memory grows with cells, not with rows.
+    When maps without a norm turn up, the rows are gone through a second time, so that what
+    remains of each cell is again weighed view by view.
+
+    Parameters
+    ----------
+    layout
+        Which rows make which cell.
+    read
+        Goes through the maps of the rows; called again when it has to.
+    metric
+        One of `tssan_viz.comparison.similarity.METRICS`.
+    label
+        The class whose plain sums are kept apart from those of the others.
+    heads, size
+        Of the maps: h and (q, s).
+
+    Returns
+    -------
+    Cells
+    """
+    n = len(layout.cell)
+    length = size[0] ** 2 if metric == "cka" else size[0] * size[1]
+    r, k, s = len(layout.subject), len(layout.segments), len(layout.subjects)
+    pile = layout.cell * k + layout.segment
+    side = (layout.label != label).astype(np.intp)
+    plain_pile = ((side * s + layout.subject)[layout.cell]) * k + layout.segment
+    units = np.zeros((r * k, heads, length), dtype=np.float32)
+    sums = np.zeros((2 * s * k, heads, length), dtype=np.float32)
+    usable = np.ones((n, heads), dtype=bool)
+    weights = layout.weights()
+    for part, maps in _pieces(read, heads * length):
+        vectors, usable[part] = unit_vectors(maps, metric)
+        _add(units, pile[part], vectors, weights[part])
+        _add(sums, plain_pile[part], vectors, np.ones(len(maps)))
+    if not usable.all():
+        units[:] = 0
+        weights = layout.weights(usable)
+        for part, maps in _pieces(read, heads * length):
+            _add(units, pile[part], unit_vectors(maps, metric)[0], weights[part])
+    present = np.zeros((r * k, heads), dtype=bool)
+    np.logical_or.at(present, pile, usable)
+    counts = np.zeros((2 * s * k, heads))
+    np.add.at(counts, plain_pile, usable)
+    return Cells(
+        units=units.reshape(r, k, heads, length).swapaxes(1, 2),
+        present=present.reshape(r, k, heads).swapaxes(1, 2),
+        sums=sums.reshape(2, s, k, heads, length).swapaxes(2, 3),
+        counts=counts.reshape(2, s, k, heads).swapaxes(2, 3),
+        left_out=(~usable).sum(axis=0),
+    )
+
+
+def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Average the maps of one head, segments too: (r, q, s), each view weighing the same."""
+    k = len(layout.segments)
+    q, s = size
+    means = np.zeros((len(layout.subject) * k, 1, q * s), dtype=np.float64)
+    pile = layout.cell * k + layout.segment
+    weights = layout.weights()
+    for part, maps in _pieces(read, q * s):
+        _add(means, pile[part], maps.astype(np.float64).reshape(-1, 1, q * s), weights[part])
+    there = np.zeros(len(layout.subject) * k)
+    there[pile] = 1
+    segments = there.reshape(-1, k).sum(axis=1)
+    return means.reshape(-1, k, q, s).sum(axis=1) / segments[:, None, None]
+
+
+def _pieces(read: ReadMaps, values: int) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+    """Go through maps with the rows that they belong to; a row takes so many values."""
+    start = 0
+    for maps in read(max(1, _CHUNK_VALUES // values)):
+        yield slice(start, start + len(maps)), maps
+        start += len(maps)
+
+
+def _add(
+    piles: NDArray[np.floating],
+    pile: NDArray[np.intp],
+    vectors: NDArray[np.floating],
+    weights: NDArray[np.float64],
+) -> None:
+    """Add weighted vectors (n, h, d) to their piles; weights are (n,) or (n, h)."""
+    touched, place = np.unique(pile, return_inverse=True)
+    columns = np.arange(len(pile))
+    shape = (len(touched), len(pile))
+    kind = piles.dtype
+    if weights.ndim == 1:
+        adder = sparse.csr_array((weights.astype(kind), (place, columns)), shape=shape)
+        added = adder @ vectors.reshape(len(pile), -1)
+        piles[touched] += added.reshape(len(touched), *piles.shape[1:])
+        return
+    for head in range(weights.shape[1]):
+        adder = sparse.csr_array((weights[:, head].astype(kind), (place, columns)), shape=shape)
+        piles[touched, head] += adder @ vectors[:, head]
+
+
+def single_pair_means(cells: Cells, *, two_classes: bool) -> tuple[NDArray, NDArray]:
+    """Take W and B over all pairs of single maps of different subjects.
+
+    Each pair of maps weighs the same, so that subjects weigh by their number of videos: what a
+    loop over pairs computes. Like segments are compared, then averaged.
+
+    Parameters
+    ----------
+    cells
+        With the sums of the class and of the others.
+    two_classes
+        W is then the mean of both classes' W.
+
+    Returns
+    -------
+    within, between : (h,) float64
+        NaN without a pair.
+    """
+
+    def mean(a: int, b: int) -> NDArray[np.float64]:
+        first, second = cells.sums[a].astype(np.float64), cells.sums[b].astype(np.float64)
+        total = (first.sum(0) * second.sum(0)).sum(-1) - (first * second).sum((0, -1))
+        n, m = cells.counts[a], cells.counts[b]
+        pairs = n.sum(0) * m.sum(0) - (n * m).sum(0)
+        there = pairs > 0
+        ratio = np.where(there, total / np.maximum(pairs, 1), 0.0).sum(axis=-1)
+        segments = there.sum(axis=-1)
+        return np.where(segments > 0, ratio / np.maximum(segments, 1), np.nan)
+
+    within = mean(0, 0)
+    if two_classes:
+        within = (within + mean(1, 1)) / 2
+    return within, mean(0, 1)

@@ -1,0 +1,587 @@
+"""From a selection to an answer: do maps of a class resemble each other more than others do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tssan_viz.comparison.cells import (
+    Layout,
+    ReadMaps,
+    cell_mean_maps,
+    class_subject_units,
+    lay_out,
+    single_pair_means,
+)
+from tssan_viz.comparison.similarity import check_metric
+from tssan_viz.comparison.statistics import (
+    Design,
+    class_similarities,
+    estimate,
+    gram_matrix,
+    make_design,
+    null_deltas,
+    p_values,
+)
+from tssan_viz.errors import UserError
+from tssan_viz.selection import Selection
+from tssan_viz.store.schema import decode
+
+if TYPE_CHECKING:
+    from tssan_viz.store import AttentionStore, ClassEntry
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassComparison:
+    """What `compare_class` found.
+
+    Attributes
+    ----------
+    entry : ClassEntry
+        The class.
+    other : ClassEntry or None
+        The class that it was compared with; None for all others.
+    table : DataFrame
+        One line per layer and head. `W`: mean similarity of the same class in two subjects (for
+        two classes the mean of both, which are `W_class` and `W_other`); `B`: of the class in one
+        subject and another class in another; `delta` = W − B; `hedges_g`; `low`, `high`: the
+        jackknife interval of delta, NaN under six subjects; `p`: permutation p of this head alone,
+        one-sided; `p_max_t`: corrected for all lines of the table; `q`: false discovery rate;
+        `W_pairs`, `B_pairs`: the same means over all single pairs of videos, which weigh subjects
+        by their number of videos.
+    neighbours : DataFrame
+        `class_name`, `class_code`, `similarity`: the other classes from nearest to farthest; the
+        similarity is B with that class alone, averaged over the heads of the table.
+    subjects : list of int
+        Subjects that have the class (for two classes: either of them). They are the unit.
+    n_exchanged : int
+        Subjects within which classes could be exchanged.
+    n_samples, n_class_samples : int
+        Videos that took part, and those of the class among them.
+    n_other_classes : int
+        Classes that it was compared with.
+    run, store, split, metric, person
+        Where the maps come from and how they were compared. `split` is None where rows have none.
+    layers, heads : tuple of int
+        What was tested.
+    n_permutations, n_assignments, enumerated, smallest_p, seed, alpha
+        How it was tested: exchanges that were compared with the observed labels, how many there
+        are in all, whether all were gone through, and the smallest p that this can give.
+    notes : list of str
+        What was decided without being asked, and what was left out.
+    """
+
+    entry: ClassEntry
+    other: ClassEntry | None
+    table: pd.DataFrame
+    neighbours: pd.DataFrame
+    subjects: list[int]
+    n_exchanged: int
+    n_samples: int
+    n_class_samples: int
+    n_other_classes: int
+    run: str
+    store: str
+    split: str | None
+    metric: str
+    person: int
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    n_permutations: int
+    n_assignments: int
+    enumerated: bool
+    smallest_p: float
+    seed: int
+    alpha: float
+    notes: list[str]
+    _selection: Selection = field(repr=False)
+    _layout: Layout = field(repr=False)
+
+    @property
+    def tested(self) -> bool:
+        """Whether there was anything to exchange, so that there are p-values."""
+        return self.n_assignments > 1
+
+    @property
+    def significant(self) -> pd.DataFrame:
+        """The lines of `table` with p max-T at or below alpha."""
+        return self.table[self.table["p_max_t"] <= self.alpha]
+
+    @property
+    def summary(self) -> list[str]:
+        """The answer in sentences, which claim no more than what was tested."""
+        from tssan_viz.comparison.summary import sentences
+
+        return sentences(self)
+
+    def mean_maps(
+        self, layer: int, head: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Average the maps of one head over subjects, each subject weighing the same.
+
+        Within a subject videos weigh as in the comparison (cameras, then replications, then
+        segments); the other classes of a subject weigh the same.
+
+        Parameters
+        ----------
+        layer, head
+            Counted from 1.
+
+        Returns
+        -------
+        of_class, of_other, difference : (q, s) float32
+            The difference is class minus other.
+
+        Raises
+        ------
+        UserError
+            The run has no such layer or head.
+        """
+        part = self._selection.select(layer=layer, head=head)
+        site = _site(part, layer)
+        means = cell_mean_maps(self._layout, _reader(part), size=(site["query"], site["key"]))
+        own = self._layout.label == self.entry.label
+        of_class = means[own].mean(axis=0)
+        rest, subject = means[~own], self._layout.subject[~own]
+        of_other = np.mean([rest[subject == s].mean(axis=0) for s in np.unique(subject)], axis=0)
+        return (
+            of_class.astype(np.float32),
+            of_other.astype(np.float32),
+            (of_class - of_other).astype(np.float32),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the maps as plain values for JSON; what is not defined is None."""
+        return {
+            "schema": 1,
+            "class": _entry_dict(self.entry),
+            "with": None if self.other is None else _entry_dict(self.other),
+            "store": self.store,
+            "run": self.run,
+            "split": self.split,
+            "person": self.person,
+            "metric": self.metric,
+            "layers": list(self.layers),
+            "heads": list(self.heads),
+            "n_subjects": len(self.subjects),
+            "subjects": self.subjects,
+            "n_samples": self.n_samples,
+            "n_class_samples": self.n_class_samples,
+            "n_other_classes": self.n_other_classes,
+            "test": {
+                "statistic": "delta = W - B",
+                "alternative": "greater",
+                "exchange": "the labels of the two classes within each subject"
+                if self.other
+                else "class means within each subject",
+                "subjects_exchanged": self.n_exchanged,
+                "permutations": self.n_permutations,
+                "assignments": self.n_assignments,
+                "enumerated": self.enumerated,
+                "smallest_p": self.smallest_p if self.tested else None,
+                "seed": None if self.enumerated else self.seed,
+                "alpha": self.alpha,
+                "corrections": {
+                    "p_max_t": f"max-T (Westfall-Young) over {len(self.table)} heads",
+                    "q": f"Benjamini-Hochberg over {len(self.table)} heads",
+                },
+                "interval": f"{1 - self.alpha:.0%} leave-one-subject-out jackknife, t quantiles",
+            },
+            "table": _records(self.table),
+            "neighbours": _records(self.neighbours),
+            "summary": self.summary,
+            "notes": self.notes,
+        }
+
+
+def _entry_dict(entry: ClassEntry) -> dict[str, Any]:
+    return {"label": entry.label, "name": entry.name, "code": entry.code}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = frame.astype(object)
+    records = plain.where(plain.notna(), None).to_dict(orient="records")
+    return [{str(name): value for name, value in record.items()} for record in records]
+
+
+def compare_class(
+    source: AttentionStore | Selection,
+    class_name: str | int,
+    *,
+    with_class: str | int | None = None,
+    layer: int | str = "all",
+    head: int | None = None,
+    metric: str = "cosine",
+    split: str = "test",
+    person: int = 1,
+    permutations: int = 10_000,
+    seed: int = 0,
+    alpha: float = 0.05,
+    progress: Progress | None = None,
+) -> ClassComparison:
+    """Ask whether a class's maps resemble each other across subjects more than other classes'.
+
+    Per layer and head: W, B and Δ = W − B (see `tssan_viz.comparison.statistics`), effect size,
+    jackknife interval, and a one-sided permutation test in which class means are exchanged within
+    each subject; corrected over all heads of the table. With `with_class` the two classes are
+    compared with each other and their labels exchanged within each subject. Every number holds
+    for the recorded network, not for others of its kind.
+
+    Parameters
+    ----------
+    source
+        A store (its newest run in which the class occurs) or a selection.
+    class_name, with_class
+        By name, code, alias or label.
+    layer
+        One, counted from 1; ``"last"``; or ``"all"``.
+    head
+        One, counted from 1; None for all.
+    metric
+        ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
+    split
+        Which split; subjects of different splits are never pooled. Where it was not recorded, the
+        only other one is taken, and `notes` say so.
+    person
+        From 1. Single-actor annotations name the subject of person 1 only.
+    permutations
+        How many exchanges to draw; when there are no more than that, all are gone through.
+    seed
+        Of the draw.
+    alpha
+        Level at which sentences call a head significant; intervals cover 1 − alpha.
+    progress
+        Called with (what, done, total).
+
+    Returns
+    -------
+    ClassComparison
+
+    Raises
+    ------
+    UnknownClass
+        No class goes by that name; `suggestions` holds the nearest.
+    UserError
+        Fewer than two subjects, nothing to compare with, or options that do not exist.
+    """
+    check_metric(metric)
+    if permutations < 1:
+        raise UserError(f"permutations is {permutations}: at least 1 is needed")
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
+    selection, entry, other = _resolve(source, class_name, with_class)
+    notes = [note for note in selection.notes if "steps of the run" not in note]
+    selection = _choose_layers(selection, layer, head)
+    selection, chosen_split = _choose_rows(selection, split, person, notes)
+    if other is not None:
+        selection = _narrow(selection, label=[entry.label, other.label])
+    layout = lay_out(selection.rows())
+    _check_subjects(selection, layout, entry, other)
+    design = make_design(
+        layout.subject,
+        layout.label == entry.label,
+        two_classes=other is not None,
+        n_permutations=permutations,
+        seed=seed,
+    )
+
+    table, neighbours = _compare_layers(
+        selection, layout, design, entry, metric, alpha, progress, notes
+    )
+    rows = selection.rows()
+    videos = rows.drop_duplicates("sample")
+    taking_part = layout.subject if other is not None else layout.subject[design.of_class]
+    subjects = [layout.subjects[s] for s in np.unique(taking_part)]
+    with_both = np.intersect1d(layout.subject[design.of_class], layout.subject[~design.of_class])
+    _say_who_is_missing(layout, design, len(subjects), len(with_both), entry, other, notes)
+    return ClassComparison(
+        entry=entry,
+        other=other,
+        table=table,
+        neighbours=neighbours,
+        subjects=subjects,
+        n_exchanged=len(with_both),
+        n_samples=len(videos),
+        n_class_samples=int((videos["label"] == entry.label).sum()),
+        n_other_classes=len(layout.labels) - 1,
+        run=selection.run,
+        store=selection.store.url,
+        split=chosen_split,
+        metric=metric,
+        person=person,
+        layers=tuple(selection.layers),
+        heads=tuple(selection.heads),
+        n_permutations=design.n_drawn,
+        n_assignments=design.n_assignments,
+        enumerated=design.enumerated,
+        smallest_p=design.smallest_p,
+        seed=seed,
+        alpha=alpha,
+        notes=notes,
+        _selection=selection,
+        _layout=layout,
+    )
+
+
+def _compare_layers(
+    selection: Selection,
+    layout: Layout,
+    design: Design,
+    entry: ClassEntry,
+    metric: str,
+    alpha: float,
+    progress: Progress | None,
+    notes: list[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Go through the layers one at a time, so that memory holds the cells of one layer only."""
+    parts: list[pd.DataFrame] = []
+    deltas: list[NDArray[np.float64]] = []
+    near: list[NDArray[np.float64]] = []
+    others: list[int] = []
+    left_out: list[str] = []
+    for done, layer in enumerate(selection.layers):
+        site = _site(selection, layer)
+        heads = [head for head in selection.heads if head <= site["heads"]]
+        if not heads:
+            continue
+        part = selection.select(layer=layer, head=heads)
+        read = _reader(part, progress, done, len(selection.layers))
+        cells = class_subject_units(
+            layout,
+            read,
+            metric,
+            entry.label,
+            heads=len(heads),
+            size=(site["query"], site["key"]),
+        )
+        gram = gram_matrix(cells.units, cells.present)
+        found = estimate(gram, design, alpha=alpha)
+        deltas.append(null_deltas(gram, design))
+        others, similarity = class_similarities(gram, layout.subject, layout.label, entry.label)
+        near.append(similarity)
+        w_pairs, b_pairs = single_pair_means(cells, two_classes=design.two_classes)
+        columns = {
+            "layer": layer,
+            "head": heads,
+            "W": found.within,
+            "B": found.between,
+            "delta": found.delta,
+            "hedges_g": found.hedges_g,
+            "low": found.low,
+            "high": found.high,
+            "p": np.nan,
+            "p_max_t": np.nan,
+            "q": np.nan,
+            "W_pairs": w_pairs,
+            "B_pairs": b_pairs,
+        }
+        if design.two_classes:
+            columns |= {"W_class": found.within_each[0], "W_other": found.within_each[1]}
+        parts.append(pd.DataFrame(columns))
+        if cells.left_out.any():
+            left_out.append(f"{int(cells.left_out.sum())} in layer {layer}")
+    if left_out:
+        notes.append(
+            f"maps without a direction under {metric} (uniform ones) were left out: "
+            + ", ".join(left_out)
+        )
+    table = pd.concat(parts, ignore_index=True)
+    if progress is not None:
+        progress("permuting", 0, 1)
+    tested = p_values(np.concatenate(deltas, axis=1))
+    table["p"], table["p_max_t"], table["q"] = tested.p, tested.p_max_t, tested.q
+    if progress is not None:
+        progress("permuting", 1, 1)
+    entries = selection.catalogue.by_label
+    neighbours = pd.DataFrame(
+        {
+            "class_name": [selection.catalogue.name_of(label) for label in others],
+            "class_code": [entries[label].code if label in entries else None for label in others],
+            "similarity": np.nanmean(np.concatenate(near, axis=1), axis=1),
+        }
+    )
+    neighbours = neighbours.sort_values("similarity", ascending=False, kind="stable")
+    return table, neighbours.reset_index(drop=True)
+
+
+# ---- which rows, which layers
+
+
+def _resolve(
+    source: AttentionStore | Selection, class_name: str | int, with_class: str | int | None
+) -> tuple[Selection, ClassEntry, ClassEntry | None]:
+    if isinstance(source, Selection):
+        selection = source
+    else:
+        # The newest run in which the class occurs, with all that it is compared with.
+        fitting = source.select(class_name=class_name)
+        selection = source.select(run=fitting.run)
+        selection.notes[:0] = [note for note in fitting.notes if "run" in note]
+    entry = selection.catalogue.resolve(class_name)
+    other = None if with_class is None else selection.catalogue.resolve(with_class)
+    if other == entry:
+        raise UserError(f"{entry} cannot be compared with itself: name another class")
+    if not len(selection):
+        raise UserError(f"there is nothing to compare: {selection.empty_because}")
+    return selection, entry, other
+
+
+def _choose_layers(
+    selection: Selection, layer: int | str, head: int | None
+) -> Selection:
+    if layer == "last":
+        layer = max(selection.layers)
+    if not isinstance(layer, int):
+        if layer != "all":
+            raise UserError(f"layer is {layer!r}: give a number from 1, 'last' or 'all'")
+        return selection if head is None else selection.select(head=head)
+    return selection.select(layer=layer, head=head)
+
+
+def _choose_rows(
+    selection: Selection, split: str, person: int, notes: list[str]
+) -> tuple[Selection, str | None]:
+    """Return the rows that may be compared with each other: one split, phase, step and person."""
+    rows = selection.rows()
+    splits = sorted(rows["split"].dropna().unique())
+    chosen: str | None = None
+    if split in splits:
+        chosen = split
+    elif len(splits) == 1:
+        chosen = str(splits[0])
+        notes.append(f"no row is of split {split!r}; the comparison is of split {chosen!r}")
+    elif splits:
+        raise UserError(
+            f"no row is of split {split!r}; there are {', '.join(splits)}, which are never pooled: "
+            "choose one with split="
+        )
+    else:
+        notes.append("the rows name no split: all of them were taken")
+    if chosen is not None:
+        selection = _narrow(selection, split=chosen)
+    phases = list(dict.fromkeys(selection.rows()["phase"].dropna()))
+    if len(phases) > 1:
+        phase = "inference" if "inference" in phases else phases[-1]
+        selection = _narrow(selection, phase=phase)
+        notes.append(f"rows of phase {phase!r} were taken, of {', '.join(phases)}")
+    steps = selection.rows()["step"].dropna().unique()
+    if len(steps) > 1:
+        selection = _narrow(selection, step=int(max(steps)))
+        notes.append(f"rows of step {max(steps)} were taken, the newest of {len(steps)}")
+    selection = _narrow(selection, person=person)
+    rows = selection.rows()
+    known = rows["subject"].notna() & rows["label"].notna()
+    if not known.any():
+        raise UserError(
+            "the rows name no subject, and a comparison counts subjects: record them with "
+            "recorder.samples(subject=…)"
+        )
+    if not known.all():
+        unknown = rows.loc[~known, "sample"].nunique()
+        notes.append(f"{unknown} videos without a subject or a class were left out")
+    samples = list(dict.fromkeys(rows.loc[known, "sample"]))
+    copies = _copies(selection, samples)
+    if copies:
+        notes.append(
+            f"{len(copies)} videos are copies of others in the selection and were left out: "
+            + ", ".join(copies[:3])
+            + (f" and {len(copies) - 3} more" if len(copies) > 3 else "")
+        )
+    if copies or not known.all():
+        gone = set(copies)
+        selection = _narrow(selection, sample=[name for name in samples if name not in gone])
+    return selection, chosen
+
+
+def _narrow(selection: Selection, **conditions: Any) -> Selection:
+    narrowed = selection.select(**conditions)
+    if not len(narrowed):
+        raise UserError(f"there is nothing to compare: {narrowed.empty_because}")
+    return narrowed
+
+
+def _copies(selection: Selection, samples: list[str]) -> list[str]:
+    """Return the samples whose file is that of another one among them."""
+    there = set(samples)
+    originals = {name: selection.store.sample(name, selection.run).duplicate_of for name in samples}
+    return [name for name, original in originals.items() if original in there - {name}]
+
+
+def _check_subjects(
+    selection: Selection, layout: Layout, entry: ClassEntry, other: ClassEntry | None
+) -> None:
+    for wanted in (entry, other):
+        if wanted is None:
+            continue
+        n = int((layout.label == wanted.label).sum())
+        if n == 0:
+            names = [str(selection.catalogue.name_of(label)) for label in layout.labels]
+            raise UserError(
+                f"no video of {wanted} is among those to compare; there are "
+                + ", ".join(names[:8])
+                + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            )
+        if n == 1:
+            raise UserError(
+                f"only one subject has {wanted}: a comparison is across subjects and needs at "
+                "least two; record more subjects"
+            )
+    if len(layout.labels) == 1:
+        raise UserError(
+            f"there are only videos of {entry}: a comparison needs at least one other class"
+        )
+
+
+def _say_who_is_missing(
+    layout: Layout,
+    design: Design,
+    n_subjects: int,
+    n_exchanged: int,
+    entry: ClassEntry,
+    other: ClassEntry | None,
+    notes: list[str],
+) -> None:
+    if other is None:
+        without = len(layout.subjects) - n_subjects
+        if without:
+            notes.append(f"{without} subjects have no {entry}; they take part as others only")
+    elif n_exchanged < n_subjects:
+        notes.append(
+            f"{n_subjects - n_exchanged} of {n_subjects} subjects have only one of the two "
+            "classes; their labels are not exchanged"
+        )
+    if design.n_assignments == 1:
+        notes.append("no test: no subject has two classes, so that nothing can be exchanged")
+
+
+# ---- maps
+
+
+def _site(selection: Selection, layer: int) -> dict[str, int]:
+    sites = selection.store.sites(selection.run)
+    mine = sites[(sites["stream"] == selection.stream) & (sites["layer"] == layer)]
+    return {name: int(mine[name].iloc[0]) for name in ("heads", "query", "key")}
+
+
+def _reader(
+    selection: Selection, progress: Progress | None = None, done: int = 0, layers: int = 1
+) -> ReadMaps:
+    """Read the one layer of a selection, in the order of its rows."""
+
+    def read(rows: int) -> Iterator[NDArray[np.floating]]:
+        seen = 0
+        for frame, maps in selection.iter_maps(rows):
+            yield decode(maps[:, 0])
+            seen += len(frame)
+            if progress is not None:
+                progress("reading maps", done * len(selection) + seen, layers * len(selection))
+
+    return read

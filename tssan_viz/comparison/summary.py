@@ -1,0 +1,119 @@
+"""What a comparison found, in sentences that claim no more than what was tested."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tssan_viz.comparison.class_comparison import ClassComparison
+
+
+def sentences(comparison: ClassComparison) -> list[str]:
+    """Say the answer, its strongest head, and the test.
+
+    Parameters
+    ----------
+    comparison
+        From `tssan_viz.compare_class`.
+
+    Returns
+    -------
+    list of str
+        Two or three plain sentences.
+    """
+    said = [_answer(comparison)]
+    strongest = _strongest(comparison)
+    if strongest:
+        said.append(strongest)
+    said.append(_test(comparison))
+    return said
+
+
+def format_p(p: float) -> str:
+    """Write a p-value with two significant digits, never as zero."""
+    if np.isnan(p):
+        return "—"
+    return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def _answer(c: ClassComparison) -> str:
+    name = f"“{c.entry.name}”"
+    videos = f"{len(c.subjects)} subjects, {c.n_samples} videos"
+    if c.other is None:
+        others = (
+            "the one other class"
+            if c.n_other_classes == 1
+            else f"{c.n_other_classes} other classes"
+        )
+        claim = f"maps of {name} resemble each other across subjects more than maps of {others}"
+    else:
+        claim = (
+            f"maps of the same class, {name} or “{c.other.name}”, resemble each other across "
+            "subjects more than maps of the two classes do"
+        )
+    if not c.tested:
+        return f"Described, not tested: whether {claim} ({videos}, for this network)."
+    found = c.significant
+    n = int(c.table["p_max_t"].notna().sum())
+    level = f"p max-T ≤ {c.alpha:g}"
+    if found.empty:
+        return (
+            f"No head of {n} shows that {claim} ({level}; {videos}, for this network). "
+            "That is no evidence that they do not."
+        )
+    where = "the one head tested" if n == 1 else f"{len(found)} of {n} heads"
+    return f"In {where} {claim} ({level}; {videos}, for this network): {_heads(found)}."
+
+
+def _heads(found: pd.DataFrame) -> str:
+    layers = [
+        f"layer {layer} head{'s' * (len(lines) > 1)} {', '.join(map(str, lines['head']))}"
+        for layer, lines in found.groupby("layer")
+    ]
+    return "; ".join(layers)
+
+
+def _strongest(c: ClassComparison) -> str | None:
+    table = c.table.dropna(subset=["delta"])
+    if table.empty:
+        return None
+    by_test = table.sort_values(["p_max_t", "delta"], ascending=[True, False], kind="stable")
+    line = by_test.iloc[0]
+    interval = (
+        ""
+        if np.isnan(line["low"])
+        else f" ({1 - c.alpha:.0%} interval {line['low']:+.3f} to {line['high']:+.3f})"
+    )
+    tested = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
+    return (
+        f"Strongest in layer {line['layer']:.0f} head {line['head']:.0f}: similarity "
+        f"{line['W']:.3f} within, {line['B']:.3f} between, "
+        f"Δ {line['delta']:+.3f}{interval}{tested}."
+    )
+
+
+def _test(c: ClassComparison) -> str:
+    if not c.tested:
+        return "There are no p-values, as no subject has two classes that could be exchanged."
+    exchanged = "the two labels" if c.other is not None else "class means"
+    how = (
+        f"all {c.n_assignments:,} ways to exchange {exchanged}"
+        if c.enumerated
+        else f"{c.n_permutations:,} random exchanges of {exchanged} (seed {c.seed})"
+    )
+    sentence = (
+        f"One-sided permutation test: {how} within each of {c.n_exchanged} subjects; smallest "
+        f"possible p {format_p(c.smallest_p)}"
+    )
+    if c.smallest_p > c.alpha:
+        sentence += f", so that p ≤ {c.alpha:g} is out of reach with so few subjects"
+    n = int(c.table["p_max_t"].notna().sum())
+    if n > 1:
+        sentence += (
+            f"; p max-T (Westfall–Young) and q (Benjamini–Hochberg) account for the {n} heads"
+        )
+    return sentence + "."
