@@ -132,7 +132,7 @@ class _Answer:
                 raise unknown_sample(value, known, self.run)
         fits = frame[name].isin(values).to_numpy(bool)
         if name == "person":
-            fits |= frame["person"].isna().to_numpy(bool)
+            fits = fits | frame["person"].isna().to_numpy(bool)
         if name == "correct" and len(set(values)) == 1:
             return fits, "a right prediction" if values[0] else "a wrong prediction"
         return fits, f"{name} {named(values)}"
