@@ -448,6 +448,18 @@ class AttentionStore:
             frames=np.tile(frames, (segments, 1)),
         )
 
+    def duplicates(self, run: str | None = None) -> dict[str, str]:
+        """Return the videos whose file is that of another one, each with the name of that one."""
+        run = self.checked_run(run)
+
+        def read(dataset: lance.LanceDataset) -> dict[str, str]:
+            copies = (pc.field("run") == run) & pc.field("duplicate_of").is_valid()
+            lines = dataset.to_table(columns=["sample", "duplicate_of"], filter=copies).to_pylist()
+            return {line["sample"]: line["duplicate_of"] for line in lines}
+
+        found = self._read("samples", lambda opened: opened.once(("duplicates", run), read))
+        return found or {}
+
     # ---- the rest
 
     def select(self, **conditions: Any) -> Selection:
