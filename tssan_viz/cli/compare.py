@@ -94,7 +94,8 @@ def _layer(text: str) -> int | str:
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on the standard error, where it disturbs neither a table nor JSON."""
-    with Progress(console=err_console, transient=True) as bar:
+    seen = err_console.is_terminal
+    with Progress(console=err_console, transient=True, disable=not seen) as bar:
         task = bar.add_task("reading maps", total=None)
 
         def report(what: str, done: int, total: int) -> None:
@@ -115,7 +116,7 @@ def _show(result: ClassComparison) -> None:
         )
     )
     console.print(_table(result, console.width))
-    if result.tested:
+    if len(result.significant):
         console.print(
             Text(
                 f"* p max-T ≤ {result.alpha:g}: holds for all {len(result.table)} heads together",
@@ -141,20 +142,20 @@ def _named(what: str, classes: pd.DataFrame) -> Text:
 
 
 def _table(result: ClassComparison, width: int) -> Table:
-    """Draw the table, without interval, effect size and q where the terminal is narrow."""
+    """Draw the table; a narrow terminal gets fewer columns, --json and --csv have all."""
     from tssan_viz.comparison.summary import format_p
 
     def number(digits: int, sign: str = "") -> Callable[[float], str]:
         return lambda value: "—" if value != value else f"{value:{sign}.{digits}f}"
 
-    wide, roomy = width >= 78, width >= 56
+    wide, roomy, tight = width >= 78, width >= 56, width < 46
     columns: list[tuple[str, str, Callable[[float], str]]] = [
         ("layer", "layer", str),
         ("head", "head", str),
-        ("W", "W", number(3)),
-        ("B", "B", number(3)),
-        ("Δ", "delta", number(3, "+")),
     ]
+    if not tight:
+        columns += [("W", "W", number(3)), ("B", "B", number(3))]
+    columns.append(("Δ", "delta", number(3, "+")))
     if wide:
         columns += [
             ("low", "low", number(3, "+")),

@@ -398,6 +398,11 @@ def _compare_layers(
         progress("permuting", 0, 1)
     tested = p_values(np.concatenate(deltas, axis=1))
     table["p"], table["p_max_t"], table["q"] = tested.p, tested.p_max_t, tested.q
+    if ((table["low"] > 0) & (table["p"] > alpha)).any():
+        notes.append(
+            "where the interval is above 0 and p is large, other classes stand out as much: the "
+            "interval asks about other subjects, the test about other classes"
+        )
     if progress is not None:
         progress("permuting", 1, 1)
     entries = selection.catalogue.by_label
@@ -434,9 +439,7 @@ def _resolve(
     return selection, entry, other
 
 
-def _choose_layers(
-    selection: Selection, layer: int | str, head: int | None
-) -> Selection:
+def _choose_layers(selection: Selection, layer: int | str, head: int | None) -> Selection:
     if layer == "last":
         layer = max(selection.layers)
     if not isinstance(layer, int):
@@ -486,12 +489,12 @@ def _choose_rows(
         )
     if not known.all():
         unknown = rows.loc[~known, "sample"].nunique()
-        notes.append(f"{unknown} videos without a subject or a class were left out")
+        notes.append(f"left out: {_counted(unknown, 'video')} without a subject or a class")
     samples = list(dict.fromkeys(rows.loc[known, "sample"]))
     copies = _copies(selection, samples)
     if copies:
         notes.append(
-            f"{len(copies)} videos are copies of others in the selection and were left out: "
+            f"left out: {_counted(len(copies), 'video')} whose file is that of another one here: "
             + ", ".join(copies[:3])
             + (f" and {len(copies) - 3} more" if len(copies) > 3 else "")
         )
@@ -511,8 +514,8 @@ def _narrow(selection: Selection, **conditions: Any) -> Selection:
 def _copies(selection: Selection, samples: list[str]) -> list[str]:
     """Return the samples whose file is that of another one among them."""
     there = set(samples)
-    originals = {name: selection.store.sample(name, selection.run).duplicate_of for name in samples}
-    return [name for name, original in originals.items() if original in there - {name}]
+    originals = selection.store.duplicates(selection.run)
+    return [name for name in samples if originals.get(name) in there]
 
 
 def _check_subjects(
@@ -552,7 +555,7 @@ def _say_who_is_missing(
     if other is None:
         without = len(layout.subjects) - n_subjects
         if without:
-            notes.append(f"{without} subjects have no {entry}; they take part as others only")
+            notes.append(f"{_counted(without, 'subject')} without {entry}: part of the others only")
     elif n_exchanged < n_subjects:
         notes.append(
             f"{n_subjects - n_exchanged} of {n_subjects} subjects have only one of the two "
@@ -560,6 +563,10 @@ def _say_who_is_missing(
         )
     if design.n_assignments == 1:
         notes.append("no test: no subject has two classes, so that nothing can be exchanged")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 # ---- maps

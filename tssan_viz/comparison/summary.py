@@ -44,16 +44,16 @@ def _answer(c: ClassComparison) -> str:
     name = f"“{c.entry.name}”"
     videos = f"{len(c.subjects)} subjects, {c.n_samples} videos"
     if c.other is None:
-        others = (
-            "the one other class"
-            if c.n_other_classes == 1
-            else f"{c.n_other_classes} other classes"
+        many = c.n_other_classes
+        others = "the other class" if many == 1 else f"the {many} other classes"
+        claim = (
+            f"maps of {name} resemble each other across subjects more than they resemble maps of "
+            + others
         )
-        claim = f"maps of {name} resemble each other across subjects more than maps of {others}"
     else:
         claim = (
-            f"maps of the same class, {name} or “{c.other.name}”, resemble each other across "
-            "subjects more than maps of the two classes do"
+            f"maps of one class, be it {name} or “{c.other.name}”, resemble each other across "
+            "subjects more than they resemble maps of the other"
         )
     if not c.tested:
         return f"Described, not tested: whether {claim} ({videos}, for this network)."
@@ -61,8 +61,9 @@ def _answer(c: ClassComparison) -> str:
     n = int(c.table["p_max_t"].notna().sum())
     level = f"p max-T ≤ {c.alpha:g}"
     if found.empty:
+        none = "The one head tested does not show" if n == 1 else f"No head of {n} shows"
         return (
-            f"No head of {n} shows that {claim} ({level}; {videos}, for this network). "
+            f"{none} that {claim} ({level}; {videos}, for this network). "
             "That is no evidence that they do not."
         )
     where = "the one head tested" if n == 1 else f"{len(found)} of {n} heads"
