@@ -432,7 +432,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         held = sorted(entry.name for entry in folder.iterdir())
-        found = ", ".join(held[:3]) + (", …" if len(held) > 3 else "") if held else "nothing"
+        if not held:
+            raise DataError(f"{folder} is empty; {right}") from None
+        found = ", ".join(held[:3]) + (", …" if len(held) > 3 else "")
         raise DataError(f"{folder} holds {found} but no dataset.json; {right}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / 'dataset.json'}: {error}; {right}") from None
@@ -481,7 +483,7 @@ def _complete_or_absent(folder: Path) -> Iterator[Path]:
                 replaced.rename(folder)
             raise
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error}") from error
+        raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)

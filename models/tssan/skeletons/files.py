@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
                     members = list(_archive(archive, f"{archive.name}/"))
                     listing += members
                     found += [file for file in members if _matches(file.name, kind)]
-        elif zipfile.is_zipfile(path):
+        elif _is_archive(path):
             listing = list(_archive(path, ""))
             found = [file for file in listing if _matches(file.name, kind)]
         else:
@@ -104,7 +103,7 @@ def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
                 f"({kind.example}, …) as a folder or as the archive that its authors distribute"
             )
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     if not found:
         raise DataError(_none_found(path, [file.name for file in listing], kind))
     return sorted(found, key=lambda file: (*parse_name(file.name, kind)[1].values(), file.name))
@@ -160,17 +159,22 @@ def _read_path(path: Path, name: str) -> bytes:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error}") from None
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
     return _not_too_long(data, name)
+
+
+def _is_archive(path: Path) -> bool:
+    with open(path, "rb") as file:  # given a path, `is_zipfile` would hide that it may not be read
+        return zipfile.is_zipfile(file)
 
 
 def _archive(path: Path, prefix: str) -> Iterator[SkeletonFile]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise DataError(f"{path} is a damaged zip archive: {error}; download it again") from None
+    except Exception as error:  # on damaged archives it raises whatever it stumbles over
+        raise DataError(f"{path} cannot be read as a zip archive: {error}") from None
     for member in archive.infolist():
-        if not member.is_dir():
+        if not member.filename.endswith("/"):
             name = prefix + member.filename
             yield SkeletonFile(name, partial(_read_member, archive, member, name))
 
@@ -179,15 +183,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -
     try:
         with archive.open(member) as file:
             data = file.read(MOST_BYTES + 1)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # as above; also locked or packed by a method that is not there
         raise DataError(f"{name}: cannot be read from its archive: {error}") from None
     return _not_too_long(data, name)
 
@@ -220,7 +216,7 @@ def _none_found(path: Path, names: list[str], kind: FileKind) -> str:
     if names:
         endings = Counter(PurePosixPath(name).suffix or "no ending" for name in names)
         common = ", ".join(f"{number} × {ending}" for ending, number in endings.most_common(3))
-        said += f" among its {len(names)} ({common}; such as {min(names)})"
+        said += f" among its {len(names)} files ({common}; such as {min(names)})"
     else:
         said += ": it is empty"
     return f"{said}; expected files like {kind.example}"

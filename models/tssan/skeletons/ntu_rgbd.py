@@ -231,7 +231,8 @@ class _Lines:
     """The lines of a file, taken one after the other; messages count them from 1."""
 
     def __init__(self, data: bytes, name: str) -> None:
-        self._lines = data.decode("ascii", errors="replace").rstrip().split("\n")
+        text = data.decode("ascii", errors="replace").rstrip()
+        self._lines = text.split("\n") if text else []
         self._name = name
         self._at = 0
 
