@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,7 @@ def info(
     ] = None,
 ) -> None:
     """Say what a store holds: runs, classes, subjects, cameras, layers and heads."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -34,11 +37,12 @@ def info(
     if runs.empty:
         console.print(Text("It holds no run yet. Next: tssan-viz record --run RUN --data DIR"))
         return
-    table = Table()
-    for heading in ("run", "recorded (UTC)", "data set", "split"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("videos", "rows", "accuracy", "classes", "subjects", "cameras", "sites"):
-        table.add_column(heading, justify="right")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("run", overflow="fold")
+    table.add_column("recorded (UTC)", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for heading in ("videos", "rows", "accuracy"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for line in runs.to_dict("records"):
         # Names come from the data: they are text, never markup.
         table.add_row(*(Text(cell) for cell in _cells(line)))
@@ -47,21 +51,27 @@ def info(
     _say_more(opened, newest)
 
 
-def _cells(line: dict[str, Any]) -> list[str]:
+def _cells(line: Mapping[Any, Any]) -> list[str]:
     accuracy = line["accuracy"]
+    what = [
+        f"{line['dataset']}" + (f", {' and '.join(line['splits'])}" if line["splits"] else ""),
+        _count(line["classes"], "class", "classes"),
+        _count(line["subjects"], "subject"),
+        _count(line["cameras"], "camera"),
+        f"{_count(line['sites'], 'site')} × {_count(line['heads'], 'head')}",
+    ]
     return [
         line["run"],
         f"{line['created']:%Y-%m-%d %H:%M}",
-        line["dataset"],
-        ", ".join(line["splits"]) or "–",
+        "\n".join(what),
         f"{line['samples']:,}",
         f"{line['rows']:,}",
         "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f} %",
-        str(line["classes"]),
-        str(line["subjects"]),
-        str(line["cameras"]),
-        f"{line['sites']} × {line['heads']} heads",
     ]
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _say_more(store: AttentionStore, run: str) -> None:
@@ -108,8 +118,6 @@ def _most_telling(classes: list[Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    import shlex
-
     return f'"{text}"' if text.replace(" ", "").isalnum() and " " in text else shlex.quote(text)
 
 

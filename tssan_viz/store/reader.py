@@ -340,14 +340,14 @@ class AttentionStore:
         return ROWS.empty_table() if found is None else found
 
     def rows(self, run: str | None = None) -> pd.DataFrame:
-        """Return a run's rows in the order of recording; not to be changed in place."""
+        """Return a run's rows in the order of recording."""
         run = self.checked_run(run)
 
         def read(dataset: lance.LanceDataset) -> pd.DataFrame:
             return readable(dataset.to_table(filter=pc.field("run") == run))
 
         found = self._read("rows", lambda opened: opened.once(("frame", run), read))
-        return readable(ROWS.empty_table()) if found is None else found
+        return readable(ROWS.empty_table()) if found is None else found.copy(deep=False)
 
     def measures(self, run: str) -> pd.DataFrame:
         """Return a run's measures, one line per row × layer × head."""
