@@ -131,7 +131,7 @@ def test_head_colours_differ_for_every_eye_and_stand_out_from_any_paper() -> Non
 
 
 def seen_by(linear: np.ndarray) -> dict[str, np.ndarray]:
-    """Linear RGB as OKLab (Ottosson 2020), for usual and colour-blind vision (Machado et al. 2009)."""
+    """Linear RGB in OKLab (Ottosson 2020), for usual and for colour-blind eyes (Machado 2009)."""
     vision = {
         "usual": np.eye(3),
         "protan": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],

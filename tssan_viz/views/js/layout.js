@@ -61,7 +61,7 @@ function upright(width, frames, most, poseRatio) {
   const pose = poseRatio ? clamp(width * 0.13, 44, 72) : 0;
   const label = 34;
   const band = BARS + label + pose + EDGE;
-  const across = Math.max(Math.min(width, 900), 2 * band + 90);
+  const across = Math.max(Math.min(width, 900), 2 * band + 60);
   return build({
     horizontal: false, width: Math.floor(across), height: Math.ceil(start + total + 4),
     start, step, frames, band, gap: across - 2 * band, pose, label,

@@ -1,0 +1,39 @@
+"""The real BertViz takes what it is given."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import tssan_viz
+from tssan_viz.errors import UserError
+
+bertviz = pytest.importorskip("bertviz")
+
+
+def test_bertviz_shows_the_stores_maps(small_store) -> None:
+    selection = small_store.select(class_name="put on jacket")
+    given = tssan_viz.to_bertviz(selection)
+    _, stored = next(selection.iter_maps())
+    assert len(given["attention"]) == stored.shape[1]
+    for layer, tensor in enumerate(given["attention"]):
+        assert (tensor.numpy()[0] == stored[0, layer].astype(np.float32)).all()
+    assert given["tokens"][:2] == ["frame 0 · 0.00 s", "frame 3 · 0.08 s"]
+    page = bertviz.head_view(**given, html_action="return").data
+    params = json.JSONDecoder().raw_decode(page, page.index("const params = ") + 15)[0]
+    shown = np.array(params["attention"][0]["attn"], dtype=np.float32)
+    assert shown.shape == stored.shape[1:]
+    assert (shown == stored[0].astype(np.float32)).all()
+    assert params["attention"][0]["left_text"] == given["tokens"]
+
+
+def test_layers_and_heads_are_those_of_the_selection(small_store) -> None:
+    given = tssan_viz.to_bertviz(small_store.select(layer=2, head=[1, 3]))
+    assert [tuple(tensor.shape) for tensor in given["attention"]] == [(1, 2, 16, 16)]
+
+
+def test_an_absent_person_is_refused(small_store) -> None:
+    with pytest.raises(UserError, match="person 2 was not recorded"):
+        tssan_viz.to_bertviz(small_store.select(), person=2)
