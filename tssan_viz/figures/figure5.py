@@ -192,7 +192,9 @@ def _heat(data: Figure5Data, tokens: int) -> PaperFigure:
     scale = sheet.axes(WIDTH - _BAR + 0.12, top, 0.10, max(side, 1.0), "colour scale")
     scale.set_axis_on()
     clipped = full < max(float(video.maps.max()) for video in data.videos)
-    sheet.figure.colorbar(mesh, cax=scale, extend="max" if clipped else "neither")
+    bar = sheet.figure.colorbar(mesh, cax=scale, extend="max" if clipped else "neither")
+    if bar.solids is not None:
+        bar.solids.set(rasterized=False, edgecolor="face")
     scale.set_ylabel("attention weight")
     scale.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     sheet.text(_MARGIN, height - 0.12, _what(data), colour=FAINT, align="left")
@@ -317,7 +319,7 @@ def _pose(
     poses = video.poses[..., :2] * np.array([1.0, 1.0 if skeleton.units == "image" else -1.0])
     person = poses[0]
     low, high = person[..., 1].min(), person[..., 1].max()
-    scale = 0.92 * height / max(high - low, 1e-6)
+    scale = 0.86 * height / max(high - low, 1e-6)
     # Up and down is kept from frame to frame, so that who sits or jumps is seen to; where the
     # person stands is not.
     origin = np.array([person[frame, :, 0].mean(), (low + high) / 2])

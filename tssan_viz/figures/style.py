@@ -25,6 +25,8 @@ RC: Any = {
     "ps.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "tssan-viz",
+    # Class names are names, also those with dollar signs in them.
+    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 7.5,
     "axes.titlesize": 7.5,
@@ -72,6 +74,12 @@ class PaperFigure(Figure):
         metadata = {**undated.get(kind or "", {}), **(kwargs.pop("metadata", None) or {})}
         with matplotlib.rc_context(RC):
             super().savefig(fname, metadata=metadata or None, **kwargs)
+
+    def _repr_png_(self) -> bytes:
+        """Show the figure in a notebook, also where nothing imported pyplot."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=150)
+        return buffer.getvalue()
 
 
 def writable_figure(path: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,82 @@
+"""The command `tssan-viz figure`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from pypdf import PdfReader
+
+from tssan_viz.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, small_store, tmp_path):
+    """Run `tssan-viz figure` in an empty folder; return exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TSSAN_STORE", str(small_store.url))
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["tssan-viz", "figure", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        # Rich breaks lines at the width of the terminal.
+        return exit_.value.code or 0, " ".join(captured.out.split()), " ".join(captured.err.split())
+
+    return run
+
+
+def test_with_nothing_else_said_it_writes_figure5_pdf(run, tmp_path):
+    code, out, _ = run("figure5")
+    assert code == 0
+    assert "figure5.pdf" in out
+    assert "put on jacket (A014), subject" in out
+    text = PdfReader(tmp_path / "figure5.pdf").pages[0].extract_text()
+    assert "put on jacket" in text
+    assert "reading" in text
+
+
+@pytest.mark.parametrize("style", ["lines", "heat"])
+@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
+def test_all_options_together_with_the_numbers_beside(run, tmp_path, small_store, style, ending):
+    target = tmp_path / f"out.{ending}"
+    code, out, _ = run(
+        "figure5", "-o", target, "--class", "A023", "--class", "drink water",
+        "--subject", 4, "--subject", 6, "--layer", 1, "--head", 3, "--head", 1,
+        "--style", style, "--csv", tmp_path / "out.csv", "--run", small_store.latest_run(),
+    )  # fmt: skip
+    assert code == 0, out
+    assert target.stat().st_size > 1000
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert set(table["subject"]) == {4, 6}
+    assert set(table["class_name"]) == {"hand waving", "drink water"}
+    assert set(table["layer"]) == {1}
+    assert list(dict.fromkeys(table["head"])) == [3, 1]
+    for (sample, head), part in table.groupby(["sample", "head"]):
+        stored = small_store.select(sample=sample, layer=1, head=head).maps().values.ravel()
+        np.testing.assert_allclose(part["weight"], stored, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["figure6"], "there is no figure 'figure6'; there is figure5"),
+        (["figure5", "-o", "out.jpg"], ".pdf, .svg or .png"),
+        (["figure5", "-o", "nowhere/out.pdf"], "no folder"),
+        (["figure5", "--class", "redaing"], "'reading'"),
+        (["figure5", "--layer", "7"], "no layer 7"),
+        (["figure5", "--head", "0"], "no head 0"),
+        (["figure5", "--style", "dots"], "no style 'dots'"),
+        (["figure5", "--subject", "99"], "99"),
+        (["figure5", "--run", "other"], "other"),
+        (["figure5", "--store", "missing"], "there is no attention store at missing"),
+        (["figure5", "--csv", "nowhere/out.csv"], "nowhere"),
+    ],
+)
+def test_mistakes_are_told_in_words(run, tmp_path, arguments, message):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("*.pdf"))
