@@ -65,6 +65,21 @@ def test_a_compiled_model_is_refused_with_the_remedy():
         watching(model)
 
 
+@pytest.mark.slow
+def test_a_copy_compiled_before_is_found_out():
+    model = Model().eval()
+    compiled = torch.compile(model, backend="eager")
+    compiled(x())
+    with pytest.raises(MissingMaps, match="compiled"):
+        record_through(model, compiled)
+
+
+def record_through(model, other):
+    with watching(model) as recorder:
+        recorder.samples(sample=["a"])
+        other(x())
+
+
 def test_an_unannounced_call_is_an_error_at_the_end():
     model = Model()
     with pytest.raises(RecordingError, match=r"recorder\.samples"):
@@ -105,7 +120,7 @@ def test_a_silent_site_and_one_called_twice_are_errors_and_named():
     model = Model(layers=3)
     layer = model.layers[1].forward
     model.layers[1].forward = lambda x: x
-    with pytest.raises(MissingMaps, match=r"1 of 3 maps.*layers\.1\.attend was not called"):
+    with pytest.raises(MissingMaps, match=r"1 of 3 maps.*not called was layers\.1\.attend"):
         watch(model, ["a"], x())
     model.layers[1].forward = lambda x: layer(layer(x))
     with pytest.raises(RecordingError, match=r"layers\.1\.attend was called twice"):

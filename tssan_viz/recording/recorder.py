@@ -403,8 +403,9 @@ class Recorder:
             self._find_fault(
                 MissingMaps(
                     f"{len(silent)} of {len(self._attention)} maps did not come from the call for "
-                    f"{_some(batch.samples)}: {_some(silent)} was not called. Watch the part of "
-                    "the model that is used, or call attention as a module, `self.attend(q, k, v)`"
+                    f"{_some(batch.samples)}: not called was {_some(silent)}. Watch the part of "
+                    "the model that is used, call attention as a module, `self.attend(q, k, v)`, "
+                    "and do not record through a copy that was compiled before"
                 )
             )
 
