@@ -57,6 +57,14 @@ def test_real_bodies_stand_upright(real):
     assert np.mean((heights[0] > heights[1]) & (heights[1] > heights[2])) > 0.99
 
 
+def test_real_trunks_are_upright_at_first(real):
+    """What a clip is turned by when it is aligned: the line from the centre to the spine."""
+    first = np.stack([sequence.joints[0, 0] for sequence in real])
+    up = first[:, UTD_MHAD_20.spine] - first[:, UTD_MHAD_20.centre]
+    tilt = np.degrees(np.arccos(up[:, 1] / np.linalg.norm(up, axis=1)))
+    assert np.median(tilt) < 10
+
+
 def test_reads_what_was_written():
     sequence = read_file(VALID, NAME)
     assert sequence.joints.dtype == np.float32

@@ -27,7 +27,7 @@ class Topology:
     centre
         The joint that is moved to the origin when a sequence is centred.
     spine
-        The joint above `centre`; the direction between the two is the person's upright.
+        A joint of the trunk above `centre`; the direction between the two is the person's upright.
     hips, shoulders
         (left, right) joints; the direction between the shoulders is the person's lateral axis.
 
@@ -196,6 +196,8 @@ def _kinect_v2() -> Topology:
 KINECT_V2_25 = _kinect_v2()
 """NTU RGB+D (Kinect v2)."""
 
+# Kinect v1 puts the joint called spine a hand's breadth above the hips and behind them, so that the
+# line between them leans by 36° (median) when people stand; to the shoulders it leans by 5°.
 UTD_MHAD_20 = _tree(
     "utd-mhad-20",
     "hip_center",
@@ -206,7 +208,7 @@ UTD_MHAD_20 = _tree(
         ("hip_center", None),
         *_limbs("shoulder_center", "hip_center", ("left", "right")),
     ],
-    spine="spine",
+    spine="shoulder_center",
     hips=_HIPS,
     shoulders=_SHOULDERS,
 )
@@ -222,7 +224,7 @@ NW_UCLA_20 = _tree(
         ("head", "shoulder_center"),
         *_limbs("shoulder_center", "hip_center", ("left", "right")),
     ],
-    spine="spine",
+    spine="shoulder_center",
     hips=_HIPS,
     shoulders=_SHOULDERS,
 )
