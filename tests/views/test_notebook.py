@@ -41,7 +41,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert any("image/png" in data for data in shown)
     notebook.metadata.pop("widgets", None)
     exported, _ = HTMLExporter().from_notebook_node(notebook)
-    assert "<iframe srcdoc" in exported, "so does one that nbconvert exports"
+    assert "<iframe" in exported, "so does one that nbconvert exports"
     assert not [
         output for output in outputs if output.output_type == "stream" and output.name == "stderr"
     ]
