@@ -15,7 +15,7 @@ from lance.dataset import DatasetOptimizer
 
 from tests.store.record_until_killed import SITES, maps_of, record
 from tests.stores import make_catalogue, make_store
-from tssan_viz.store import StoreDamaged, StoreWriteError, durable, open_store, tables
+from tssan_viz.store import StoreDamaged, StoredSample, StoreWriteError, durable, open_store, tables
 from tssan_viz.store.schema import decode
 
 SCRIPT = Path(__file__).with_name("record_until_killed.py")
@@ -125,6 +125,42 @@ def test_an_end_between_any_two_writes_leaves_whole_rows(tmp_path, monkeypatch, 
     assert check(path, "a", 12) == 12
     assert lance.dataset(f"{path}/maps/a/8x8").count_rows() == 12
     assert lance.dataset(f"{path}/measures").count_rows() == 12 * 4
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(4))
+def test_an_interrupt_from_the_keyboard_doubles_nothing(tmp_path, monkeypatch, step, after):
+    path = tmp_path / "store"
+    record(path, "a", 4, 4)
+    appends = 0
+    whole = tables.DurableTable.append
+
+    def append(self, table):
+        nonlocal appends
+        appends += 1
+        if appends == step + 1 and not after:
+            raise KeyboardInterrupt
+        whole(self, table)
+        if appends == step + 1:
+            raise KeyboardInterrupt
+
+    def go_on():
+        store = open_store(path)
+        catalogue = make_catalogue(("put on jacket", "reading"))
+        with store.writer("a", sites=SITES, catalogue=catalogue) as writer:
+            maps = maps_of(4)
+            peaks = {k: v.astype(np.float32).max(-1).mean(-1) for k, v in maps.items()}
+            writer.add_samples([StoredSample("v4", 0, None, None, 4, 1, frames=np.full((1, 8), 4))])
+            writer.add({"sample": ["v4"], "label": [0]}, maps, {"peak": peaks})
+            writer.flush()
+
+    monkeypatch.setattr(tables.DurableTable, "append", append)
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    monkeypatch.undo()
+    assert check(path, "a", 5) == 5
+    assert lance.dataset(path / "maps/a/8x8").count_rows() == 5
+    assert lance.dataset(path / "measures").count_rows() == 20
 
 
 def test_two_processes_lose_nothing(tmp_path):

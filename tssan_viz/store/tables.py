@@ -181,7 +181,7 @@ class DurableTable:
         except (ValueError, OSError, RuntimeError) as error:
             raise self._failure(table, error, may_retry=True) from error
         try:
-            self._folder.sync()
+            self.sync()
         except OSError as error:
             # What the system could not write it may have dropped from its cache: asking again
             # would be answered with a success that means nothing.
@@ -189,6 +189,10 @@ class DurableTable:
         self._commits += 1
         if self._commits % _COMMITS_BETWEEN_CLEANUPS == 0:
             self.clean()
+
+    def sync(self) -> None:
+        """Return when what was appended is on the disk."""
+        self._folder.sync()
 
     def _failure(self, table: pa.Table, error: Exception, *, may_retry: bool) -> StoreWriteError:
         full = "no space left" in str(error).lower() or getattr(error, "errno", None) == ENOSPC

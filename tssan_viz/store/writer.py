@@ -43,8 +43,8 @@ ROW_SUM_TOLERANCE = 1e-3
 
 _OWN_COLUMNS = ("row_id", "run", "checksum")
 _DEFAULTS: dict[str, Any] = {"step": 0, "phase": "inference", "segment": 1}
-# Files of maps grow to about this size when they are merged at the end.
-_MERGED_BYTES = 256 << 20
+# Files of maps under this size are merged at the end; those of full commits are left alone.
+_MERGED_BYTES = COMMIT_BYTES // 2
 
 
 def prepare_folder(path: Path) -> None:
@@ -109,6 +109,7 @@ class RunWriter:
         self._measure_names: set[str] = set()
         self._closed = False
         self._failure: StoreWriteError | None = None
+        self._unfinished = False
         self._forget_pending()
 
     def __enter__(self) -> RunWriter:
@@ -561,17 +562,35 @@ class RunWriter:
         self._commit()
 
     def _commit(self) -> None:
-        if self._failure is not None and not self._failure.may_retry:
+        if self._failure is not None:
             raise self._failure
+        if self._unfinished:
+            # The last commit was refused, or interrupted from the keyboard, on its way.
+            self._drop_orphans()
+            if self._pending_rows_are_stored():
+                self._rows.sync()
+                self._acknowledge()
+                return
+        self._unfinished = True
         try:
-            if self._failure is not None:
-                self._drop_orphans()
             self._write_pending()
         except StoreWriteError as error:
-            self._failure = error
+            if not error.may_retry:
+                self._failure = error
             raise
-        self._failure = None
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self.rows_acknowledged += sum(table.num_rows for table in self._pending_rows)
         self._forget_pending()
+        self._unfinished = False
+
+    def _pending_rows_are_stored(self) -> bool:
+        """Return whether the interrupted commit had come to its end: rows are added all or none."""
+        if not self._pending_rows:
+            return False
+        first = self._pending_rows[0]["row_id"][0].as_py()
+        return first in self._ids(self._rows)
 
     def _write_pending(self) -> None:
         """Write what was added, the rows last: a row is there only when its maps are."""
@@ -588,7 +607,6 @@ class RunWriter:
         if self._pending_rows:
             table = pa.concat_tables(self._pending_rows).select(ROWS.names).cast(ROWS)
             self._rows.append(table)
-            self.rows_acknowledged += table.num_rows
 
     def _prepare_measures(self, schema: pa.Schema) -> None:
         """See that the shared dataset has a column for each measure."""
