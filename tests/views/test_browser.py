@@ -366,6 +366,14 @@ def test_heat_maps(shown) -> None:
     assert value == pytest.approx(one[3, 12], rel=1e-4)
     assert float(words.rsplit(" ", 1)[1]) == pytest.approx((one - two)[3, 12], rel=1e-4)
     assert pixels(page) != before
+    page.locator(".maps").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    assert reading(page).startswith("query frame 4 → key frame 11: put on jacket")
+    page.mouse.move(5, 5)
+    page.keyboard.press("Escape")
+    assert reading(page) == ""
+    assert pixels(page) == before
     hottest = np.unravel_index(one.argmax() if one.max() > two.max() else two.argmax(), one.shape)
     which = 0 if one.max() > two.max() else 1
     colour = page.evaluate(
@@ -389,6 +397,17 @@ def test_heat_maps_of_heads_stand_in_even_rows(shown, store) -> None:
         boxes = [canvas.bounding_box() for canvas in page.locator("canvas").all()[:4]]
         assert len({round(box["x"]) for box in boxes}) == columns
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_heat_maps_mark_the_frame_that_a_head_view_holds(shown) -> None:
+    payload = heatmaps_payload(np.full((1, 8, 8), 0.125), ["head 1"])
+    plain = pixels(shown(payload))
+    marked = {
+        side: pixels(shown(payload, {"locked": {"side": side, "frame": 3}}))
+        for side in ("query", "key")
+    }
+    assert len({plain, *marked.values()}) == 3
+    assert pixels(shown(payload, {"locked": {"side": "key", "frame": 8}})) == plain
 
 
 # ---- the notebook

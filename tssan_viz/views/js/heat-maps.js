@@ -45,21 +45,39 @@ export function ticks(frames, count) {
 }
 
 /**
- * Show heat maps in `root` (see `headView` for the arguments; there is no state).
+ * Show heat maps in `root` (see `headView` for the arguments; of the state only `locked` is heeded: the
+ * frame that a head view beside them holds is marked).
  *
  * Manifest: titles (one per map), kinds ("seq" | "div"), maps {dtype, shape [n, q, s]}, labels (of the
  * frames, or null), units {seq, div} (what the colour bars are called).
  */
-export function heatMaps(root, manifest, tensors) {
+export function heatMaps(root, manifest, tensors, given) {
   const values = decode(manifest.maps, tensors.maps);
   const [maps, queries, keys] = manifest.maps.shape;
   const { titles, kinds } = manifest;
   const scale = ranges(values, manifest.maps.shape, kinds);
   const label = (frame) => manifest.labels?.[frame] ?? String(frame);
   let at = null;
+  let locked = null;
   let width = 0;
 
-  const grid = element("div", { className: "maps" });
+  const grid = element("div", {
+    className: "maps",
+    tabIndex: 0,
+    attributes: { role: "group", "aria-label": "Heat maps. Arrow keys move over them, Escape ends." },
+  });
+  grid.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (event.key === "Escape") at = null;
+    else if (step && !at) at = { map: 0, query: 0, key: 0 };
+    else if (step) {
+      const query = Math.min(Math.max(at.query + step[0], 0), queries - 1);
+      const key = Math.min(Math.max(at.key + step[1], 0), keys - 1);
+      at = { map: at.map, query, key };
+    } else return;
+    event.preventDefault();
+    redraw();
+  });
   const canvases = [];
   for (let n = 0; n < maps; n++) {
     const canvas = element("canvas", {
@@ -118,6 +136,13 @@ export function heatMaps(root, manifest, tensors) {
       g.textAlign = "center";
       g.fillText("query frame", 0, 0);
       g.restore();
+      if (locked) {
+        g.fillStyle = ink.accent;
+        if (locked.side === "query") {
+          g.fillRect(LEFT - 4, (locked.frame * tall) / queries, 4, tall / queries);
+          g.fillRect(LEFT + size, (locked.frame * tall) / queries, 4, tall / queries);
+        } else g.fillRect(LEFT + (locked.frame * size) / keys, tall, size / keys, 4);
+      }
       if (at) {
         g.strokeStyle = kinds[n] === "div" ? "#000000" : "#ffffff";
         g.lineWidth = 1.5;
@@ -151,6 +176,12 @@ export function heatMaps(root, manifest, tensors) {
     ];
   }
 
+  function update(state) {
+    const side = { query: queries, key: keys }[state.locked?.side];
+    locked = side && state.locked.frame < side ? state.locked : null;
+    redraw();
+  }
+
   const applyTheme = () => {
     root.dataset.theme = themeNow();
     redraw();
@@ -164,9 +195,10 @@ export function heatMaps(root, manifest, tensors) {
     redraw.cancel,
   ];
   applyTheme();
+  update(given);
 
   return {
-    update() {},
+    update,
     destroy() {
       for (const end of endings) end();
       root.replaceChildren();
