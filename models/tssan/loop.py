@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -192,7 +194,14 @@ class Fit(pl.LightningModule):
             )
             return {
                 "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": plateau, "monitor": "validation_accuracy"},
+                "lr_scheduler": {
+                    "scheduler": plateau,
+                    "monitor": "validation_accuracy",
+                    # Once per epoch, after the last step. By "epoch" Lightning would act only after
+                    # the resumable state is saved, and a resumed run would miss it.
+                    "interval": "step",
+                    "frequency": len(self.order),
+                },
             }
         return {"optimizer": optimizer}
 
@@ -325,6 +334,7 @@ class Bar(Callback):
             TimeElapsedColumn(),
             TextColumn("of which left"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -418,6 +428,7 @@ def fit(
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if len(validation) else 0,
         )
+        device = trainer.strategy.root_device
         try:
             trainer.fit(module, ckpt_path=out / RESUME if resume else None, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
@@ -431,13 +442,19 @@ def fit(
                     else "nothing is kept of them"
                 )
             ) from None
-    return Fitting(keep.weights, keep.epoch, keep.accuracy, metrics.seconds, module.device)
+    return Fitting(keep.weights, keep.epoch, keep.accuracy, metrics.seconds, device)
 
 
 def check_same_run(path: Path, facts: Mapping[str, Any]) -> None:
     """Raise DataError unless the resumable state at `path` is of the run that `facts` describe."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    found = state["callbacks"]["Resumable"]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["callbacks"]["Resumable"]
+    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
+        raise DataError(
+            f"{path}: the state of the unfinished run cannot be read ({error}); "
+            "remove the folder and start anew"
+        ) from None
     for name, value in facts.items():
         if found.get(name) != value:
             raise DataError(

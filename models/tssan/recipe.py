@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -315,7 +316,7 @@ def recipe_from_dict(values: Any, *, source: str) -> Recipe:
 def _build(cls: type, values: Any, where: str) -> Any:
     """Fill a dataclass from a mapping; `where` is the dotted key that led here."""
     if not isinstance(values, Mapping):
-        raise DataError(f"{where or 'the recipe'} must be a mapping of keys, not {values!r}")
+        raise DataError(f"{where[:-1] or 'the recipe'} must be a mapping of keys, not {values!r}")
     hints = typing.get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
@@ -351,9 +352,9 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if option is float and _is_number(value) and math.isfinite(value):
             return float(value)
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
+        if option is int and _is_number(value) and isinstance(value, int):
             return value
         if option in (bool, str) and isinstance(value, option):
             return value
@@ -376,6 +377,11 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     if isinstance(value, str) and float in options:
         hint = " (YAML takes 1e-3 for a word; write 1.0e-3 or 0.001)"
     raise DataError(f"{where}: {value!r} must be {kinds}{hint}")
+
+
+def _is_number(value: Any) -> bool:
+    """Tell numbers from everything else; to Python true and false are numbers too."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

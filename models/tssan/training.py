@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from tssan.network import TSSAN, build_network
 from tssan.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from tssan.dataset import SkeletonDataset
@@ -93,7 +95,7 @@ class TrainedRun:
         """Fingerprint of the weights' file."""
         return _sha256(self.path / CHECKPOINT)
 
-    def clips(self, dataset: SkeletonDataset, indices: Sequence[int] | NDArray[np.intp]) -> Clips:
+    def clips(self, dataset: SkeletonDataset, indices: Sequence[int] | NDArray[np.int64]) -> Clips:
         """Return the test-time clips of some sequences: always the same for the same sequence.
 
         Raises
@@ -153,7 +155,7 @@ def load_run(path: str | Path) -> TrainedRun:
         network.load_state_dict(load_file(path / CHECKPOINT))
     except KeyError as error:
         raise DataError(f"{path / RESULTS}: the entry {error} is missing") from None
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{path / CHECKPOINT}: the weights cannot be read: {error}") from None
     except RuntimeError as error:
         raise DataError(
@@ -207,9 +209,8 @@ def train(
     protocol = dataset.protocol(recipe.protocol).name
     split = dataset.split(protocol)
     _look_into(out, resume)
-    labels = dataset.index["label"].to_numpy()
     fitted_indices, held_out_indices = hold_out(
-        labels, split.train, recipe.training.validation, seed
+        dataset.index, split.train, recipe.training.validation, seed
     )
 
     out.mkdir(parents=True, exist_ok=True)
@@ -219,6 +220,7 @@ def train(
         "dataset": dataset.name,
         "sequences": len(dataset),
     }
+    resume = resume and (out / RESUME).exists()  # else it was stopped within its first epoch
     if not resume:
         (out / METRICS).unlink(missing_ok=True)
         _write(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
@@ -251,7 +253,7 @@ def train(
     _atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
 
     test = Sequences.load(dataset, split.test, persons)
-    predicted = predict(network, test, recipe)
+    predicted = predict(network.to(fitting.device), test, recipe)
     correct = int((predicted == test.labels).sum())
     results = {
         "recipe": recipe.name,
@@ -284,20 +286,21 @@ def train(
 
 
 def hold_out(
-    labels: NDArray[np.intp], train: NDArray[np.intp], share: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    index: pd.DataFrame, train: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide the training part into what is fitted and what selection looks at.
 
-    Sequences are held out class by class, so that the few subjects of a small data set all stay in
-    training; the held-out accuracy is thus that of known subjects, higher than on the test part,
-    and good for choosing between epochs only.
+    Whole performances are held out, class by class: all cameras that saw one go together. Subjects
+    are not held out, since small data sets have four or five to train on; the held-out accuracy is
+    thus that of known subjects, higher than on the test part, and good for choosing between epochs
+    only.
 
     Parameters
     ----------
-    labels
-        (sequences,) of the whole data set.
+    index
+        The data set's, one line per sequence: label, subject, setup, replication.
     train
-        Indices of the training part.
+        Positions of the training part.
     share
         Which share of it to hold out; 0: nothing.
     seed
@@ -306,19 +309,29 @@ def hold_out(
     Returns
     -------
     fitted, held_out
-        Indices, sorted, without overlap, together `train`. Of each class at least one sequence is
-        fitted.
+        Positions, sorted, without overlap, together `train`. Of each class at least one performance
+        is fitted.
     """
     rng = np.random.default_rng([seed, 0x5EED])
-    held: list[NDArray[np.intp]] = []
+    part = index.iloc[train].reset_index(drop=True)
+    # Where the data set does not tell performances apart, each sequence is one.
+    told = part["subject"].notna() & part["replication"].notna()
+    part["alone"] = np.where(told, -1, np.arange(len(part)))
+    performance = part.groupby(
+        ["label", "subject", "setup", "replication", "alone"], dropna=False, sort=True
+    ).ngroup()
+    held: list[NDArray[np.int64]] = []
     due = 0.0
-    for label in np.unique(labels[train]):
-        members = rng.permutation(train[labels[train] == label])
-        due += share * len(members)
-        # What rounding owes one class the next one pays, so that the total comes out right.
-        count = min(int(due + 0.5), len(members) - 1)
-        due -= count
-        held.append(members[:count])
+    for _, groups in performance.groupby(part["label"]):
+        due += share * len(groups)
+        numbers = rng.permutation(groups.unique())
+        for number in numbers[:-1]:
+            members = groups.index[groups == number]
+            # What rounding owes one class the next one pays, so that the total comes out right.
+            if len(members) / 2 > due:
+                break
+            due -= len(members)
+            held.append(train[members])
     held_out = np.sort(np.concatenate(held)) if held else train[:0]
     return np.setdiff1d(train, held_out), held_out
 
@@ -342,7 +355,7 @@ class Sequences:
         self.persons = persons
 
     @classmethod
-    def load(cls, dataset: SkeletonDataset, indices: NDArray[np.intp], persons: int) -> Sequences:
+    def load(cls, dataset: SkeletonDataset, indices: NDArray[np.int64], persons: int) -> Sequences:
         """Read some sequences of a data set."""
         labels = dataset.index["label"].to_numpy()[indices].astype(np.int64)
         return cls([dataset[int(i)] for i in indices], torch.as_tensor(labels), persons)
@@ -385,7 +398,7 @@ def _look_into(out: Path, resume: bool) -> None:
         raise DataError(
             f"{out} holds a finished run already; give another --out, or remove that folder first"
         )
-    if resume and not (out / RESUME).exists():
+    if resume and not (out / RECIPE).exists():
         raise DataError(f"{out} holds no unfinished run to go on with; leave --resume out")
     if not resume and (out / RESUME).exists():
         raise DataError(

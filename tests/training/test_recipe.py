@@ -1,0 +1,158 @@
+"""Recipes: every shipped one loads, and what is wrong in one is said with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from tssan.errors import DataError
+from tssan.network import build_network
+from tssan.recipe import (
+    ClipsRecipe,
+    NetworkRecipe,
+    Recipe,
+    TrainingRecipe,
+    load_recipe,
+    recipe_from_dict,
+    recipe_names,
+)
+
+SHIPPED = Path("models/tssan/recipes")
+
+
+def from_dict(**values) -> Recipe:
+    return recipe_from_dict({"name": "x"} | values, source="x.yaml")
+
+
+def test_the_promised_recipes_are_there() -> None:
+    assert {"demo", "utd-mhad", "nw-ucla", "ts-san-ntu60"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_loads_builds_and_survives_a_round_trip(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe_from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict())), source=name) == recipe
+    with torch.device("meta"):
+        build_network(recipe, joints=25, coordinates=3, classes=10)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_says_what_it_is(name: str) -> None:
+    import tssan.recipe
+
+    text = (tssan.recipe.SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+    for heading in ("# Reproduces", "# Expected", "# Wall time", "# Command"):
+        assert heading in text
+    assert f"tssan-viz train {name} --data" in text
+
+
+def test_the_papers_recipe_is_the_default() -> None:
+    """What the paper states, and what was chosen for it, is what the fields say by themselves."""
+    paper = load_recipe("ts-san-ntu60")
+    assert paper.clips == ClipsRecipe()
+    assert paper.network == NetworkRecipe()
+    assert paper.training == TrainingRecipe()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"netwrok": {}}, "unknown key netwrok (did you mean network?)"),
+        ({"network": {"head": 4}}, "unknown key network.head (did you mean heads?)"),
+        (
+            {"network": {"norm": "poste"}},
+            "network.norm: 'poste' does not exist (did you mean post?)",
+        ),
+        ({"network": {"variant": "san-v4"}}, "network.variant: 'san-v4' does not exist"),
+        ({"network": {"variant": "san-v4"}}, "there is san-v2"),
+        ({"network": {"encoder": "gcn"}}, "there is cnn"),
+        ({"network": {"heads": 7}}, "network.heads: 7 does not divide the width 1024"),
+        ({"network": {"heads": "8"}}, "network.heads: '8' must be a whole number"),
+        ({"network": {"heads": True}}, "network.heads: True must be a whole number"),
+        ({"network": {"width": "wide"}}, "network.width: 'wide' must be a whole number or null"),
+        ({"network": {"dropout": 1.0}}, "network.dropout: 1.0 is no share"),
+        ({"clips": {"train_crop": [0.9, 0.5]}}, "clips.train_crop: [0.9, 0.5] is no range"),
+        ({"clips": {"train_crop": [0.9]}}, "clips.train_crop: [0.9] must be a list of two numbers"),
+        ({"clips": {"frames": 0}}, "clips.frames: 0 must be at least 1"),
+        ({"clips": {"test_crop": 1.2}}, "clips.test_crop: 1.2 is no share"),
+        ({"clips": {"motion_scale": float("nan")}}, "clips.motion_scale: nan must be"),
+        ({"training": {"learning_rate": "1e-3"}}, "write 1.0e-3 or 0.001"),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate: 0.0 must be more than 0"),
+        ({"training": {"validation": 0.0}}, "training.validation: 0 holds nothing out"),
+        ({"training": []}, "training must be a mapping of keys, not []"),
+        ({"protocol": 3}, "protocol: 3 must be a word or null"),
+    ],
+)
+def test_errors_name_file_key_and_remedy(values: dict, says: str) -> None:
+    with pytest.raises(DataError) as error:
+        from_dict(**values)
+    assert str(error.value).startswith("x.yaml: ")
+    assert says in str(error.value)
+
+
+def test_whole_numbers_stand_for_numbers() -> None:
+    assert from_dict(clips={"motion_scale": 10}).clips.motion_scale == 10.0
+
+
+def test_name_is_needed() -> None:
+    with pytest.raises(DataError, match="the key name is missing"):
+        recipe_from_dict({}, source="x.yaml")
+
+
+def test_unknown_recipe_suggests_a_near_one() -> None:
+    with pytest.raises(DataError, match=r"utd_mhad.*did you mean utd-mhad\?.*demo"):
+        load_recipe("utd_mhad")
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.yaml.*cannot be read"):
+        load_recipe(tmp_path / "gone.yaml")
+    for content in (b"name: [", b"\xff\xfe\x00", b"- 1\n- 2\n", b""):
+        path = tmp_path / "broken.yaml"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"broken\.yaml"):
+            load_recipe(path)
+
+
+def test_a_recipe_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(DataError, match="not YAML"):
+        load_recipe(path)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = [
+    f"{part}.{field}"
+    for part, cls in (
+        ("clips", ClipsRecipe),
+        ("network", NetworkRecipe),
+        ("training", TrainingRecipe),
+    )
+    for field in cls.__dataclass_fields__
+]
+
+
+@given(key=st.sampled_from(KEYS), value=plain)
+def test_any_value_is_taken_or_refused_in_words(key: str, value) -> None:
+    part, name = key.split(".")
+    said = ""
+    try:
+        recipe = from_dict(**{part: {name: value}})
+    except DataError as error:
+        said = str(error)
+    if said:
+        assert name in said
+    else:
+        assert from_dict(**recipe.to_dict()) == recipe
