@@ -141,6 +141,7 @@ def test_unknown_names_exit_with_2_and_the_nearest(run: Run) -> None:
         (("--class", "reading", "--head", "9"), "head 9"),
         (("--class", "reading", "--metric", "cosin"), "cosine, pearson"),
         (("--class", "reading", "--permutations", "0"), "at least 1"),
+        (("--class", "reading", "--seed", "-1"), "from 0"),
         (("--class", "reading", "--csv", "nowhere/t.csv"), "nowhere"),
         (("--class", "reading", "--store", "elsewhere"), "tssan-viz demo"),
     ):

@@ -275,6 +275,8 @@ def compare_class(
     check_metric(metric)
     if permutations < 1:
         raise UserError(f"permutations is {permutations}: at least 1 is needed")
+    if seed < 0:
+        raise UserError(f"seed is {seed}: it is a whole number from 0")
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
     selection, entry, other = _resolve(source, class_name, with_class)
