@@ -84,7 +84,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    _show(result)
+    print_comparison(result)
 
 
 def _layer(text: str) -> int | str:
@@ -104,7 +104,8 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def _show(result: ClassComparison) -> None:
+def print_comparison(result: ClassComparison) -> None:
+    """Print the table, the nearest and farthest classes, the sentences and the notes."""
     against = "all other classes" if result.other is None else str(result.other)
     console.print(Text(f"{result.entry} against {against}", style="bold"))
     split = "no split" if result.split is None else f"split {result.split}"

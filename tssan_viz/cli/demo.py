@@ -90,11 +90,11 @@ def _record(trained: TrainedRun, skeletons: SkeletonDataset, store: AttentionSto
 
 
 def _compare(store: AttentionStore, run: str) -> None:
-    from tssan_viz.cli.compare import _show
+    from tssan_viz.cli.compare import print_comparison
     from tssan_viz.comparison import compare_class
 
     console.rule("4  comparison", align="left")
-    _show(compare_class(store.select(run=run, split="test"), CLASS))
+    print_comparison(compare_class(store.select(run=run, split="test"), CLASS))
 
 
 def _draw(store: AttentionStore, run: str, out: Path) -> tuple[Path, Path]:
