@@ -361,17 +361,20 @@ function paintLines(g, layout, { lines, focus, on, manifest, pair, locked }) {
   const most = count ? lines.weight[count - 1] : 1;
   // Many lines lie on each other: the more there are, the fainter each is.
   const strength = focus ? 1 : Math.min(1, 3 / Math.sqrt(Math.max(on.length, 1)));
+  // In the lines of one frame heads run beside each other; in all lines at once that would be a haze.
+  const middle = focus ? (on.length - 1) / 2 : 0;
+  const aside = (head) => (middle ? (on.indexOf(head) - middle) / middle : 0);
   g.lineCap = "round";
   for (let i = 0; i < count; i++) {
     const share = lines.weight[i] / most;
-    let alpha = strength * share ** 0.9;
+    let alpha = strength * share ** (focus ? 0.65 : 0.9);
     if (pair && lines[pair.side][i] !== pair.frame) alpha *= 0.25;
-    if (alpha < 0.012) continue;
+    if (alpha < 0.015) continue;
     g.globalAlpha = alpha;
     g.strokeStyle = headColour(manifest.heads[lines.head[i]]);
     g.lineWidth = focus ? 1 + 2 * share : 0.7 + 1.1 * share;
     g.beginPath();
-    layout.line(g, lines.query[i], lines.key[i]);
+    layout.line(g, lines.query[i], lines.key[i], aside(lines.head[i]));
     g.stroke();
   }
   g.globalAlpha = 1;

@@ -81,6 +81,7 @@ function build({ horizontal, width, height, start, step, frames, band, gap, pose
       : { x: across(side, from, size), y: along, width: size, height: length };
   const begin = (side, frame) => start + frame * step[side];
   const middle = (side, frame) => start + (frame + 0.5) * step[side];
+  const spread = (side) => Math.min(step[side] * 0.3, 12);
   return {
     horizontal, width, height, titles,
     box: (side, frame) =>
@@ -106,9 +107,10 @@ function build({ horizontal, width, height, start, step, frames, band, gap, pose
       const room = BARS - 3;
       return rectangle(side, middle(side, frame) - thick / 2, thick, BARS - high * room, (high - low) * room);
     },
-    line(g, query, key) {
-      const u0 = middle("query", query);
-      const u1 = middle("key", key);
+    /** `aside` from -1 to 1: heads run beside each other, so that none hides the others. */
+    line(g, query, key, aside) {
+      const u0 = middle("query", query) + aside * spread("query");
+      const u1 = middle("key", key) + aside * spread("key");
       const v0 = band + 1;
       const v1 = band + gap - 1;
       const bend = gap * 0.45;
