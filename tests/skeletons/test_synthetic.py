@@ -237,6 +237,8 @@ def test_hands_meet_in_a_handshake_and_a_push_moves_the_other():
         gap = np.linalg.norm(hands[0][:, :, None] - hands[1][:, None], axis=-1).min(axis=(1, 2))
         assert gap.min() < 0.10
         assert (gap < 0.15).mean() > 0.25
+        # Whichever hand they prefer, they give the right one.
+        assert np.ptp(hands[:, :, 1, 1], axis=1).min() > 2 * np.ptp(hands[:, :, 0, 1], axis=1).max()
 
         push = perform(subject, "A052", 1)
         back = push[1, :, 0, 2] - push[1, 0, 0, 2]
@@ -310,3 +312,8 @@ def test_a_plain_classifier_learns_some_but_a_single_frame_does_not_tell():
 def test_what_cannot_be_made_is_refused_at_once(arguments, message):
     with pytest.raises(DataError, match=re.escape(message)):
         generate(**arguments)
+
+
+def test_an_action_that_is_not_acted_is_named():
+    with pytest.raises(DataError, match="'A002' is no synthetic class; there are: A001"):
+        perform(1, "A002", 1)

@@ -138,7 +138,14 @@ def perform(
     variation
         False gives the performance that the person has in mind: no sway, no slip, the habitual
         tempo. It is the same in every replication.
+
+    Raises
+    ------
+    DataError
+        If no synthetic class has the code.
     """
+    if class_code not in ACTIONS:
+        raise DataError(f"{class_code!r} is no synthetic class; there are: {', '.join(ACTIONS)}")
     habit = _HABIT_OF.get(class_code, class_code)
     manner = Manner(
         own=_rng(seed, "habit", subject, habit),
@@ -153,7 +160,7 @@ def perform(
             script = _slip(script, manner.own, manner.trial)
             sway = _rng(seed, "sway", subject, class_code, replication, m)
         person = act(body, script, replace(_fitted(trial, script.seconds), rng=sway))
-        if body.left_handed:
+        if body.left_handed and script.either_hand:
             person = person[:, MIRRORED] * [-1.0, 1.0, 1.0]
         if m == 1:
             person = person * [-1.0, 1.0, -1.0] + np.array([0.0, 0.0, APART])

@@ -537,6 +537,7 @@ def handshaking(m: Manner) -> list[Script]:
         scripts.append(
             Script(
                 seconds=seconds,
+                either_hand=False,
                 hands={"right": [hanging(0.0), joined, replace(joined, phase=part), hanging(1.0)]},
                 shakes=[Shake("right", meet + 0.04, part - 0.04, hertz, (0.0, swing, 0.0))],
                 pelvis=[
@@ -562,8 +563,8 @@ def reverse(script: Script) -> Script:
     def back(keys: list[K]) -> list[K]:
         return [replace(key, phase=1.0 - key.phase) for key in reversed(keys)]
 
-    return Script(
-        seconds=script.seconds,
+    return replace(
+        script,
         hands={side: back(keys) for side, keys in script.hands.items()},
         feet={side: back(keys) for side, keys in script.feet.items()},
         toes={side: back(keys) for side, keys in script.toes.items()},
@@ -591,8 +592,8 @@ def mirror(script: Script) -> Script:
     def turned(keys: list[Key]) -> list[Key]:
         return [replace(key, value=(-key.value[0], key.value[1], -key.value[2])) for key in keys]
 
-    return Script(
-        seconds=script.seconds,
+    return replace(
+        script,
         hands={other[side]: keys for side, keys in script.hands.items()},
         feet={other[side]: keys for side, keys in script.feet.items()},
         toes={other[side]: keys for side, keys in script.toes.items()},

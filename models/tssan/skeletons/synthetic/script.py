@@ -64,6 +64,7 @@ class Script:
     A track without keys stays as the person stands: hands hanging, feet flat, trunk upright.
     `hands` and `feet` are by side; a foot's keys are offsets (out, up, forward) of the ankle from
     where it stands, `toes` the pitch of the foot in degrees (first number; the rest unused).
+    `either_hand` says whether a left-handed person does it the other way round.
     """
 
     seconds: float
@@ -75,6 +76,7 @@ class Script:
     chest: list[Key] = field(default_factory=list)
     head: list[Key] = field(default_factory=list)
     shakes: list[Shake] = field(default_factory=list)
+    either_hand: bool = True
 
 
 @dataclass(frozen=True)
