@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc
 from dash.exceptions import PreventUpdate
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 from werkzeug.serving import make_server as make_werkzeug_server
 
 from tssan_dash import security
-from tssan_dash.pages import compare, explore
+from tssan_dash.pages import PAGE_ADDRESS, compare, explore, go_to, parameters
 from tssan_dash.recordings import Recordings
 from tssan_dash.routes import add_routes
 from tssan_viz.errors import UserError
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
 
 log = logging.getLogger(__name__)
-
-# Dash's own names for the address that its pages listen to.
-_PAGE_ADDRESS = "_pages_location"
 
 _INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -80,6 +77,7 @@ def create_app(store: AttentionStore, *, local: bool = True) -> Dash:
         on_error=_tell,
     )
     server: Flask = app.server
+    recordings.attach(server)
     if local:
         security.refuse_other_names(server)
     explore.register(app, recordings)
@@ -220,7 +218,7 @@ def _layout(recordings: Recordings) -> dmc.MantineProvider:
     )
     return dmc.MantineProvider(
         [
-            dcc.Location(id="address", refresh="callback-nav"),
+            dcc.Store(id="go"),
             dmc.NotificationContainer(id="notices", position="bottom-right"),
             dmc.AppShell(
                 [
@@ -247,11 +245,11 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         Output("link-compare", "href"),
         Output("link-explore", "active"),
         Output("link-compare", "active"),
-        Input(_PAGE_ADDRESS, "pathname"),
-        Input(_PAGE_ADDRESS, "search"),
+        Input(PAGE_ADDRESS, "pathname"),
+        Input(PAGE_ADDRESS, "search"),
     )
     def show_where_we_are(pathname: str, search: str | None) -> tuple[Any, ...]:
-        asked = _parameters(search).get("run")
+        asked = parameters(search).get("run")
         runs = recordings.runs()
         suffix = f"?{urlencode({'run': asked})}" if asked in runs else ""
         here = app.strip_relative_path(pathname) or ""
@@ -266,20 +264,19 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         )
 
     @app.callback(
-        Output("address", "search", allow_duplicate=True),
+        Output("go", "data", allow_duplicate=True),
         Input("run", "value"),
-        State(_PAGE_ADDRESS, "search"),
+        State(PAGE_ADDRESS, "search"),
         prevent_initial_call=True,
     )
-    def change_run(run: str | None, search: str | None) -> str:
-        query = _parameters(search)
+    def change_run(run: str | None, search: str | None) -> dict[str, Any]:
+        query = parameters(search)
         if run is None or run == query.get("run", recordings.run(None)):
             raise PreventUpdate
         # A video of one run need not be in another; a class most likely is.
-        kept = [(name, query[name]) for name in ("class", "with") if name in query]
-        return "?" + urlencode([("run", run), *kept])
+        kept = {name: query[name] for name in ("class", "with") if name in query}
+        return go_to({"run": run} | kept)
 
-
-def _parameters(search: str | None) -> dict[str, str]:
-    given = parse_qs((search or "").removeprefix("?"))
-    return {name: values[-1] for name, values in given.items()}
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "goTo"), Input("go", "data"), prevent_initial_call=True
+    )

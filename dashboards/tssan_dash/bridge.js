@@ -87,6 +87,8 @@
     return { model: model, receive: receive };
   }
 
+  var heights = {}; // of the views that have just gone, by id: a page drawn anew does not jump
+
   function View(props) {
     var box = React.useRef(null);
     var mounted = React.useRef(null);
@@ -98,6 +100,12 @@
         mounted.current.cleanup();
       }
       mounted.current = null;
+    }
+
+    function settle() {
+      var node = box.current;
+      node.setAttribute("aria-busy", "false");
+      setTimeout(function () { node.style.minHeight = ""; }, 100); // a view draws in the next frame
     }
 
     React.useEffect(function () {
@@ -128,7 +136,7 @@
             return;
           }
           mounted.current.cleanup = cleanup;
-          box.current.setAttribute("aria-busy", "false");
+          settle();
         })
         .catch(function (error) {
           if (cancelled) return;
@@ -137,12 +145,19 @@
           words.setAttribute("role", "alert");
           words.textContent = "This picture cannot be drawn: " + error.message;
           box.current.replaceChildren(words);
-          box.current.setAttribute("aria-busy", "false");
+          settle();
         });
       return function () { cancelled = true; };
     }, [props.module, JSON.stringify(props.values), JSON.stringify(props.buffers)]);
 
-    React.useEffect(function () { return unmount; }, []);
+    React.useLayoutEffect(function () {
+      var node = box.current;
+      if (heights[props.id]) node.style.minHeight = heights[props.id] + "px";
+      return function () {
+        heights[props.id] = node.offsetHeight;
+        unmount();
+      };
+    }, []);
 
     React.useEffect(function () {
       if (!mounted.current) return;
@@ -173,7 +188,16 @@
     }
   }
 
+  /* Go to other parameters of the page, and tell Dash's pages, which draw it. */
+  function goTo(wish) {
+    if (!wish) return;
+    window.history.pushState({}, "", window.location.pathname + wish.search);
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+  }
+
   function keepVideoInAddress(state, shown, values) {
+    var asked = new URLSearchParams(window.location.search).get("sample");
+    if (asked && asked !== shown.sample) return; // on the way to another video
     var manifest = values.manifest;
     rewriteAddress({
       sample: shown.sample,
@@ -220,6 +244,7 @@
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.tssan_dash = {
+    goTo: goTo,
     keepVideoInAddress: keepVideoInAddress,
     keepRowInAddress: keepRowInAddress,
     headsOfLayer: headsOfLayer,

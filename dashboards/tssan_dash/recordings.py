@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from flask import Flask, current_app
 
 from tssan_viz.comparison import compare_class
 from tssan_viz.errors import UserError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from tssan_viz.views.payload import Payload
 
 T = TypeVar("T")
+
+_EXTENSION = "tssan_dash"
 
 _ORDER = ["class_name", "subject", "camera", "replication", "sample"]
 
@@ -43,12 +47,16 @@ class Recordings:
     def __init__(self, store: AttentionStore, *, kept: int = 64) -> None:
         self.store = store
         self._kept = kept
-        self._answers: OrderedDict[tuple[Any, ...], tuple[pd.DataFrame, Any]] = OrderedDict()
+        self._answers: OrderedDict[tuple[Any, ...], tuple[pa.Table, Any]] = OrderedDict()
         self._lock = threading.RLock()
+
+    def attach(self, server: Flask) -> None:
+        """Make these the recordings that `current` gives while `server` answers a request."""
+        server.extensions[_EXTENSION] = self
 
     def _once(self, run: str, question: tuple[Any, ...], answer: Callable[[], T]) -> T:
         # The store gives the same object until a run's rows have a new version.
-        rows = self.store.rows(run)
+        rows = self.store.arrow_rows(run)
         key = (run, *question)
         with self._lock:
             if key not in self._answers or self._answers[key][0] is not rows:
@@ -150,3 +158,12 @@ class Recordings:
             )
 
         return self._once(run, ("mean maps", label, with_label, layer, head), collect)
+
+
+def current() -> Recordings:
+    """Return the recordings of the server that answers the present request.
+
+    Dash keeps one table of pages for all apps of a process, so that a page's layout cannot hold
+    the recordings of its app.
+    """
+    return current_app.extensions[_EXTENSION]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import dash_mantine_components as dmc
 
 from tssan_viz.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_wishes = itertools.count(1)
+
+# Dash's own name for the address that its pages listen to.
+PAGE_ADDRESS = "_pages_location"
 
 
 def alert(words: str, *, title: str = "That does not work", color: str = "red") -> dmc.Alert:
@@ -44,6 +51,21 @@ def one(query: dict[str, Any], name: str) -> str | None:
     if isinstance(value, list):
         value = value[-1]
     return value or None
+
+
+def parameters(search: str | None) -> dict[str, str]:
+    """Return the parameters of an address, ``?a=1&b=2``; the last of several."""
+    given = parse_qs((search or "").removeprefix("?"))
+    return {name: values[-1] for name, values in given.items()}
+
+
+def go_to(query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the store `go` holds to send the browser to other parameters of its page.
+
+    Not ``dcc.Location``: it holds the address as it was before the views rewrote it in place, and
+    goes back there. The number makes two equal wishes differ, so that the second is heard, too.
+    """
+    return {"search": "?" + urlencode(query), "wish": next(_wishes)}
 
 
 def class_options(classes: Any) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from tssan_dash.bridge import View
-from tssan_dash.pages import alias_filter, class_options, in_words, one
-from tssan_dash.recordings import Recordings
+from tssan_dash.pages import alias_filter, class_options, go_to, in_words, one
+from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import buffer_url, module_url
 from tssan_viz.comparison import ClassComparison
 from tssan_viz.errors import UserError
@@ -37,11 +37,6 @@ _COLUMNS = [
 
 def register(app: Dash, recordings: Recordings) -> None:
     """Add the page and its callbacks to the app."""
-
-    @in_words
-    def layout(**query: Any) -> Any:
-        return _layout(recordings, query)
-
     dash.register_page(
         __name__,
         path="/compare",
@@ -52,19 +47,21 @@ def register(app: Dash, recordings: Recordings) -> None:
     )
 
     @app.callback(
-        Output("address", "search", allow_duplicate=True),
+        Output("go", "data", allow_duplicate=True),
         Input("compare-class", "value"),
         Input("compare-with", "value"),
         State("compare-question", "data"),
         prevent_initial_call=True,
     )
-    def choose(label: str | None, with_label: str | None, question: dict[str, Any]) -> str:
+    def choose(
+        label: str | None, with_label: str | None, question: dict[str, Any]
+    ) -> dict[str, Any]:
         asked = (_number(label), _number(with_label))
         if asked[0] is None or asked == (question["label"], question["with_label"]):
             raise PreventUpdate
         # A class is not compared with itself: choosing the one it is compared with drops the other.
         other = asked[1] if asked[1] != asked[0] else None
-        return "?" + _query(recordings, question["run"], asked[0], other)
+        return go_to(_query(recordings, question["run"], asked[0], other))
 
     @app.callback(Output("compare-result", "children"), Input("compare-question", "data"))
     @in_words
@@ -95,17 +92,20 @@ def _number(text: str | None) -> int | None:
     return None if text is None or text == "" else int(text)
 
 
-def _query(recordings: Recordings, run: str, label: int, with_label: int | None) -> str:
+def _query(recordings: Recordings, run: str, label: int, with_label: int | None) -> dict[str, str]:
     catalogue = recordings.catalogue(run)
     query = {"class": catalogue.resolve(label).name}
     if with_label is not None:
         query["with"] = catalogue.resolve(with_label).name
     if len(recordings.runs()) > 1:
         query = {"run": run, **query}
-    return urlencode(query)
+    return query
 
 
-def _layout(recordings: Recordings, query: dict[str, Any]) -> Any:
+@in_words
+def layout(**query: Any) -> Any:
+    """Return the page as the address asks for it."""
+    recordings = current()
     run = recordings.run(one(query, "run"))
     catalogue = recordings.catalogue(run)
     classes = recordings.classes(run)
@@ -171,7 +171,7 @@ def _result(recordings: Recordings, question: dict[str, Any]) -> Any:
     comparison = recordings.comparison(run, label, with_label)
     table = comparison.table.copy()
     table["key"] = table["layer"].astype(str) + "-" + table["head"].astype(str)
-    shown = table.loc[table["delta"].idxmax()]
+    shown = table.sort_values(["p_max_t", "delta"], ascending=[True, False]).iloc[0]
     if question["layer"] is not None or question["head"] is not None:
         wanted = table[table["key"] == f"{question['layer']}-{question['head']}"]
         if wanted.empty:
@@ -206,7 +206,7 @@ def _result(recordings: Recordings, question: dict[str, Any]) -> Any:
                 withBorder=True,
                 p="md",
             ),
-            _neighbours(recordings, run, label, comparison),
+            _neighbours(recordings, run, label),
         ],
         gap="md",
     )
@@ -299,17 +299,15 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _neighbours(
-    recordings: Recordings, run: str, label: int, comparison: ClassComparison
-) -> dmc.Paper:
-    neighbours = comparison.neighbours
+def _neighbours(recordings: Recordings, run: str, label: int) -> dmc.Paper:
+    # Among all classes, also while two of them are compared.
+    neighbours = recordings.comparison(run, label, None).neighbours
     catalogue = recordings.catalogue(run)
 
     def line(name: str, similarity: float) -> dmc.Group:
         entry = catalogue.resolve(name)
-        address = f"{dash.get_relative_path('/compare')}?" + _query(
-            recordings, run, label, entry.label
-        )
+        query = urlencode(_query(recordings, run, label, entry.label))
+        address = f"{dash.get_relative_path('/compare')}?{query}"
         return dmc.Group(
             [
                 dmc.Anchor(str(entry), href=address, size="sm"),

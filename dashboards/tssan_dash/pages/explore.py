@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
@@ -14,8 +13,15 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc
 from dash.exceptions import PreventUpdate
 
 from tssan_dash.bridge import View
-from tssan_dash.pages import alert, alias_filter, class_options, in_words, one
-from tssan_dash.recordings import Recordings
+from tssan_dash.pages import (
+    alert,
+    alias_filter,
+    class_options,
+    go_to,
+    in_words,
+    one,
+)
+from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import buffer_url, module_url
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.views.payload import heatmaps_payload
@@ -23,17 +29,12 @@ from tssan_viz.views.payload import heatmaps_payload
 
 def register(app: Dash, recordings: Recordings) -> None:
     """Add the page and its callbacks to the app."""
-
-    @in_words
-    def layout(**query: Any) -> Any:
-        return _layout(recordings, query)
-
     dash.register_page(
         __name__, path="/", name="Explore", title="Explore · tssan-viz", layout=layout, order=0
     )
 
     @app.callback(
-        Output("address", "search", allow_duplicate=True),
+        Output("go", "data", allow_duplicate=True),
         Input("explore-class", "value"),
         Input("explore-subject", "value"),
         Input("explore-video", "value"),
@@ -47,18 +48,18 @@ def register(app: Dash, recordings: Recordings) -> None:
         label: str | None,
         subject: str | None,
         video: str | None,
-        _previous: int | None,
-        _next: int | None,
+        back: int | None,
+        forth: int | None,
         shown: dict[str, Any],
         state: dict[str, Any],
-    ) -> str:
+    ) -> dict[str, Any]:
         samples = recordings.samples(shown["run"])
         here = recordings.position(shown["run"], shown["sample"])
         present = samples.loc[here]
-        step = {"explore-previous": -1, "explore-next": 1}.get(ctx.triggered_id)
         # Dash also calls when the page has been drawn: then nothing differs from what is shown.
-        if step is not None and ctx.triggered[0]["value"]:
-            goal = min(max(here + step, 0), len(samples) - 1)
+        if ctx.triggered_id in ("explore-previous", "explore-next") and (back or forth):
+            # The clicks since the page was drawn: two before it is drawn anew are two steps.
+            goal = min(max(here + (forth or 0) - (back or 0), 0), len(samples) - 1)
         elif label is not None and label != _text(present["label"]):
             goal = _like(samples, here, label=int(label))
         elif subject is not None and subject != _text(present["subject"]):
@@ -70,7 +71,7 @@ def register(app: Dash, recordings: Recordings) -> None:
         query = {"sample": samples.at[goal, "sample"], "layer": state["layer"]}
         if len(recordings.runs()) > 1:
             query = {"run": shown["run"], **query}
-        return "?" + urlencode(query)
+        return go_to(query)
 
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "keepVideoInAddress"),
@@ -111,7 +112,10 @@ def _like(samples: pd.DataFrame, here: int, **wanted: Any) -> int:
     return int(fits.index[0])
 
 
-def _layout(recordings: Recordings, query: dict[str, Any]) -> Any:
+@in_words
+def layout(**query: Any) -> Any:
+    """Return the page as the address asks for it."""
+    recordings = current()
     run = recordings.run(one(query, "run"))
     samples = recordings.samples(run)
     if samples.empty:

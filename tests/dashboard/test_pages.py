@@ -1,0 +1,446 @@
+"""The dashboard in a real browser."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from dash import Dash
+from tssan_dash.app import create_app
+from tssan_dash.recordings import Recordings
+
+from tests.dashboard.conftest import listening
+from tests.stores import make_store
+from tssan_viz.comparison import compare_class
+from tssan_viz.store import AttentionStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Locator, Page
+
+SAMPLE = "S001C001P002R001A014"
+
+INK = """canvas => {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const colours = new Set();
+    for (let i = 0; i < pixels.length; i += 4) {
+        if (pixels[i + 3]) colours.add((pixels[i] << 16) | (pixels[i + 1] << 8) | pixels[i + 2]);
+    }
+    return colours.size;
+}"""
+
+
+def until(page: Page, question: str, argument: object = None, *, seconds: float = 20) -> None:
+    """Wait until a function of the page says yes.
+
+    Not Playwright's `wait_for_function`: that evaluates text in the page, which the page forbids.
+    """
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(question, argument):
+        assert time.monotonic() < deadline, f"{question} stayed false at {page.url}"
+        page.wait_for_timeout(50)
+
+
+def wait_text(page: Page, selector: str, text: str) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_contain_text(text, timeout=20_000)
+
+
+def wait_drawn(page: Page, view: str) -> None:
+    canvas = page.locator(f"#{view}[aria-busy=false] canvas").first
+    canvas.wait_for(timeout=20_000)
+    deadline = time.monotonic() + 20
+    while canvas.evaluate(INK) <= 3:
+        assert time.monotonic() < deadline, f"the canvas of {view} stays blank"
+        page.wait_for_timeout(50)
+
+
+def open_page(page: Page, address: str) -> None:
+    page.goto(address)
+    wait_drawn(page, "compare-maps" if "/compare" in address else "explore-head")
+
+
+def query_of(page: Page) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def wait_query(page: Page, **wanted: str) -> None:
+    for name, value in wanted.items():
+        until(
+            page,
+            "([name, value]) => new URLSearchParams(location.search).get(name) === value",
+            [name, value],
+        )
+
+
+def options(page: Page) -> Locator:
+    """What the open select offers (the head view has selects of the browser's own)."""
+    return page.locator(".mantine-Select-option:visible")
+
+
+def choose(page: Page, select: str, search: str, option: str) -> None:
+    page.click(f"#{select}")
+    page.fill(f"#{select}", search)
+    options(page).filter(has_text=option).first.click()
+
+
+def state_of(page: Page) -> dict:
+    """The head view's state as it stands in the controls."""
+    return page.evaluate("dash_component_api.getLayout('explore-head').props.state")
+
+
+def test_the_first_video_is_shown_with_the_maps_of_its_heads(page: Page, dashboard: str) -> None:
+    open_page(page, dashboard)
+    wait_drawn(page, "explore-maps")
+    assert page.title() == "Explore · tssan-viz"
+    assert page.locator("#explore-maps canvas").count() >= 4
+    assert page.locator("#explore-maps-title").inner_text() == (
+        "Layer 2, each head, segment 1, person 1"
+    )
+    assert page.locator("#explore-class").input_value() == "drink water (A001)"
+    assert page.locator("#explore-verdict").count() == 1
+
+
+def test_a_class_is_found_by_its_alias_and_its_code(page: Page, dashboard: str) -> None:
+    open_page(page, dashboard)
+    page.click("#explore-class")
+    page.fill("#explore-class", "Wear-Jacket")
+    assert options(page).all_inner_texts() == ["put on jacket (A014)"]
+    page.fill("#explore-class", "a023")
+    assert options(page).all_inner_texts() == ["hand waving (A023)"]
+    options(page).click()
+    wait_query(page, sample="S001C001P001R001A023")
+    wait_drawn(page, "explore-head")
+    wait_text(page, "#explore-head", "hand waving")
+
+
+def test_subject_video_and_the_next_one_are_chosen(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/?sample={SAMPLE}")
+    choose(page, "explore-subject", "5", "5")
+    wait_query(page, sample="S001C001P005R001A014")
+    choose(page, "explore-video", "R002", "R002")
+    wait_query(page, sample="S001C001P005R002A014")
+    page.click("#explore-next")
+    wait_query(page, sample="S001C001P006R001A014")
+    page.click("#explore-previous")
+    wait_query(page, sample="S001C001P005R002A014")
+    page.go_back()
+    wait_query(page, sample="S001C001P006R001A014")
+    wait_text(page, "#explore-head", "S001C001P006R001A014")
+    assert page.locator("#explore-subject").input_value() == "6"
+
+
+def test_back_leads_to_where_one_came_from(page: Page, dashboard: str) -> None:
+    open_page(page, dashboard)
+    first = page.locator("#explore-video").input_value()
+    page.click("#explore-next")
+    wait_text(page, "#explore-head", "S001C001P001R002A001")
+    page.locator("#explore-head input[type=range]").fill("0")
+    until(page, "() => new URLSearchParams(location.search).get('layer') === '1'")
+    page.click("#explore-next")
+    third = "S001C001P002R001A001"
+    wait_text(page, "#explore-head", third)
+    page.click("#link-compare")
+    wait_drawn(page, "compare-maps")
+    page.go_back()
+    wait_text(page, "#explore-head", third)
+    assert state_of(page)["layer"] == 1
+    page.go_back()
+    page.go_back()
+    wait_text(page, "#explore-head", first)
+
+
+def test_who_clicks_twice_goes_two_steps(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/?sample=S001C001P003R001A014")
+    page.click("#explore-next")
+    page.click("#explore-next")
+    wait_text(page, "#explore-head", "S001C001P004R001A014")
+    wait_query(page, sample="S001C001P004R001A014")
+
+
+def test_the_verdict_is_the_stores(page: Page, dashboard: str, two_runs: AttentionStore) -> None:
+    samples = two_runs.select(run="wide").samples()
+    wrong, right = samples[~samples["correct"]].iloc[0], samples[samples["correct"]].iloc[0]
+    open_page(page, f"{dashboard}/?sample={wrong['sample']}")
+    words = f"taken for {wrong['predicted_name']}"
+    assert page.locator("#explore-verdict").inner_text() == words
+    open_page(page, f"{dashboard}/?sample={right['sample']}")
+    words = f"recognised as {right['class_name']}"
+    assert page.locator("#explore-verdict").inner_text() == words
+
+
+def test_a_click_locks_a_frame_in_state_and_address(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/?sample={SAMPLE}")
+    canvas = page.locator("#explore-head .stage canvas").first
+    box = canvas.bounding_box()
+    assert box is not None
+    canvas.click(position={"x": box["width"] / 2, "y": 30})
+    until(page, "() => new URLSearchParams(location.search).has('locked')")
+    side, frame = query_of(page)["locked"].split("-")
+    assert state_of(page)["locked"] == {"side": side, "frame": int(frame)}
+    assert "locked" in page.locator("#explore-head").inner_text()
+    assert page.evaluate("dash_component_api.getLayout('explore-maps').props.state.locked") == {
+        "side": side,
+        "frame": int(frame),
+    }
+    # The address is enough for somebody else to see the same.
+    open_page(page, page.url)
+    assert state_of(page)["locked"] == {"side": side, "frame": int(frame)}
+    assert "locked" in page.locator("#explore-head").inner_text()
+
+
+def test_layer_and_person_are_shared_by_the_views(
+    page: Page, dashboard: str, two_runs: AttentionStore
+) -> None:
+    open_page(page, f"{dashboard}/?sample={SAMPLE}")
+    wait_drawn(page, "explore-maps")
+    fetched: list[str] = []
+    page.on(
+        "request",
+        lambda request: fetched.append(request.url) if "favicon" not in request.url else None,
+    )
+    page.locator("#explore-head input[type=range]").fill("0")
+    page.locator("#explore-head select[aria-label=person]").select_option("2")
+    wait_query(page, layer="1", person="2", segment="1")
+    wait_text(page, "#explore-maps-title", "Layer 1, each head, segment 1, person 2")
+    wait_drawn(page, "explore-maps")
+    assert not fetched, "what is there already is not asked for again"
+    # Under the pointer stands the very value that the store holds.
+    maps = two_runs.select(run="wide", sample=SAMPLE, layer=1, person=2, segment=1).maps()
+    canvas = page.locator("#explore-maps canvas").first
+    canvas.scroll_into_view_if_needed()
+    canvas.hover()
+    words = page.locator("#explore-maps .reading").inner_text()
+    found = re.search(r"Head 1 ([\d.e-]+)", words)
+    assert found, words
+    assert abs(maps[0, 0, 0] - float(found[1])).min() < 1e-3
+
+
+def test_a_deep_link_shows_what_it_says(page: Page, dashboard: str) -> None:
+    link = f"{dashboard}/?sample={SAMPLE}&layer=1&locked=key-3&heads=1-3&segment=2&person=2"
+    open_page(page, link)
+    state = state_of(page)
+    assert state["layer"] == 1
+    assert state["locked"] == {"side": "key", "frame": 3}
+    assert state["heads"] == [1, 3]
+    assert (state["segment"], state["person"]) == (2, 2)
+    pressed = page.locator("#explore-head .heads button[aria-pressed=true]").all_inner_texts()
+    assert pressed == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/?sample=S001C001P002R001A01", SAMPLE),
+        ("/?sample=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "<img src=x onerror=alert(1)>"),
+        ("/?run=wild", "no run 'wild'"),
+        ("/compare?class=put+on+jackett", "put on jacket"),
+        ("/compare?layer=7&head=1", "no head 1 in a layer 7"),
+        ("/nothing-here", "404"),
+    ],
+)
+def test_what_is_not_there_is_said_in_words(
+    page: Page, dashboard: str, path: str, words: str
+) -> None:
+    page.goto(dashboard + path)
+    wait_text(page, "body", words)
+    assert page.locator("img[src=x]").count() == 0
+    assert "Traceback" not in page.locator("body").inner_text()
+
+
+def test_part_of_an_address_may_be_wrong(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/?sample={SAMPLE}&layer=9")
+    assert "There is no layer '9'" in page.locator("[role=alert]").inner_text()
+    assert state_of(page)["layer"] == 2
+
+
+def table_of(page: Page) -> list[dict[str, str]]:
+    page.wait_for_selector("#compare-table .ag-row")
+    return page.evaluate(
+        """() => {
+            const rows = {};
+            for (const row of document.querySelectorAll("#compare-table .ag-row")) {
+                const line = (rows[row.getAttribute("row-index")] ??= {});
+                for (const cell of row.querySelectorAll(".ag-cell")) {
+                    line[cell.getAttribute("col-id")] = cell.textContent.trim();
+                }
+            }
+            return Object.keys(rows).sort((a, b) => a - b).map(key => rows[key]);
+        }"""
+    )
+
+
+def test_the_table_has_the_numbers_of_the_comparison(
+    page: Page, dashboard: str, two_runs: AttentionStore
+) -> None:
+    open_page(page, f"{dashboard}/compare?class=wear+jacket")
+    expected = compare_class(two_runs.select(run="wide"), "put on jacket")
+    shown = table_of(page)
+    assert len(shown) == len(expected.table) == 8
+    for line, (_, row) in zip(shown, expected.table.iterrows(), strict=True):
+        assert (line["layer"], line["head"]) == (f"{row['layer']:.0f}", f"{row['head']:.0f}")
+        for column in ("W", "B", "delta", "low", "high", "p", "p_max_t", "q"):
+            number = float(line[column].replace("\u2212", "-"))
+            assert number == pytest.approx(row[column], abs=5.1e-5), column
+        assert float(line["hedges_g"].replace("\u2212", "-")) == pytest.approx(
+            row["hedges_g"], abs=5.1e-3
+        )
+    summary = page.locator("#compare-summary").inner_text()
+    assert "7 subjects" in summary
+    for sentence in expected.summary:
+        assert sentence in summary
+    neighbours = page.locator("#compare-neighbours a").all_inner_texts()
+    assert [text.split(" (")[0] for text in neighbours] == list(expected.neighbours["class_name"])
+
+
+def test_the_planted_head_is_shown_first_and_a_row_shows_its_own(
+    page: Page, dashboard: str
+) -> None:
+    open_page(page, f"{dashboard}/compare?class=put+on+jacket")
+    title = page.locator("#compare-maps-title")
+    assert title.inner_text() == "Mean maps of layer 2, head 1"
+    assert page.locator("#compare-maps figcaption").all_inner_texts() == [
+        "put on jacket",
+        "every other class",
+        "difference",
+    ]
+    page.locator("#compare-table [row-id='1-3'] [col-id=W]").click()
+    wait_text(page, "#compare-maps-title", "Mean maps of layer 1, head 3")
+    wait_query(page, layer="1", head="3")
+    open_page(page, page.url)
+    assert title.inner_text() == "Mean maps of layer 1, head 3"
+    assert page.locator("#compare-table .ag-row-selected").first.get_attribute("row-id") == "1-3"
+
+
+def test_two_classes_are_compared_with_each_other(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/compare?class=reading")
+    choose(page, "compare-class", "wear", "put on jacket")
+    wait_query(page, **{"class": "put on jacket"})
+    wait_drawn(page, "compare-maps")
+    choose(page, "compare-with", "wave", "hand waving")
+    wait_query(page, **{"class": "put on jacket", "with": "hand waving"})
+    wait_text(page, "#compare-maps figure:nth-child(2) figcaption", "hand waving")
+    page.locator("#compare-neighbours a").filter(has_text="reading").click()
+    wait_query(page, **{"with": "reading"})
+    wait_text(page, "#compare-maps figure:nth-child(2) figcaption", "reading")
+
+
+def test_the_run_is_chosen_in_the_header(page: Page, dashboard: str) -> None:
+    open_page(page, dashboard)
+    assert page.locator("#run").input_value() == "wide"
+    page.click("#run")
+    options(page).filter(has_text="narrow").click()
+    wait_query(page, run="narrow")
+    wait_drawn(page, "explore-head")
+    wait_text(page, "#explore-maps-title", "Layer 2, each head")
+    page.click("#link-compare")
+    page.wait_for_selector("#compare-table .ag-row")
+    assert query_of(page)["run"] == "narrow"
+    assert "3 subjects" in page.locator("#compare-summary").inner_text()
+
+
+def test_one_run_needs_no_choice(page: Page, small_store: AttentionStore) -> None:
+    with listening(create_app(small_store)) as address:
+        open_page(page, address)
+        assert not page.locator("#run").is_visible()
+
+
+def background(page: Page, selector: str) -> float:
+    """The lightness (0 to 255) of what lies behind an element."""
+    return page.evaluate(
+        """selector => {
+            for (let e = document.querySelector(selector); e; e = e.parentElement) {
+                const colour = getComputedStyle(e).backgroundColor;
+                const [r, g, b, a] = colour.match(/[\\d.]+/g).map(Number);
+                if (a === undefined || a > 0) return (r + g + b) / 3;
+            }
+            return 255;
+        }""",
+        selector,
+    )
+
+
+def test_page_views_and_grid_follow_the_theme_which_is_kept(page: Page, dashboard: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    open_page(page, f"{dashboard}/compare")
+    page.wait_for_selector("#compare-table .ag-row")
+    parts = ("body", "#compare-maps .tssan-view", "#compare-table .ag-row")
+    for part in parts:
+        assert background(page, part) < 90, f"{part} is light in a dark system"
+    page.click("#scheme")
+    until(page, "() => document.documentElement.dataset.mantineColorScheme === 'light'")
+    for part in parts:
+        assert background(page, part) > 200, f"{part} stays dark"
+    assert page.locator("#compare-maps .tssan-view").get_attribute("data-theme") == "light"
+    open_page(page, dashboard)
+    assert background(page, "#explore-head .tssan-view") > 200
+
+
+def test_nothing_runs_over_the_edge_of_a_narrow_page(page: Page, dashboard: str) -> None:
+    page.set_viewport_size({"width": 500, "height": 900})
+    for path in ("/", "/compare"):
+        open_page(page, dashboard + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 500
+        assert page.locator("#scheme").is_visible()
+        assert page.locator("#link-compare").is_visible()
+
+
+def test_an_error_of_a_callback_is_shown_as_a_notice(
+    page: Page, two_runs: AttentionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(create_app(two_runs)) as address:
+        open_page(page, f"{address}/?sample={SAMPLE}")
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("nothing <i>left</i>")
+
+        monkeypatch.setattr(Recordings, "position", fail)
+        page.click("#explore-next")
+        notice = page.locator(".mantine-Notification-root")
+        notice.wait_for()
+        assert "ZeroDivisionError: nothing <i>left</i>" in notice.inner_text()
+        assert "Traceback" not in notice.inner_text()
+
+
+def test_names_in_the_data_are_text_never_markup(page: Page, tmp_path: Path) -> None:
+    markup = "<img src=x onerror=alert(1)>"
+    store = make_store(tmp_path / "store", subjects=3, cameras=(1,), classes=(markup, "reading"))
+    with listening(create_app(store)) as address:
+        open_page(page, address)
+        assert markup in page.locator("#explore-head").inner_text()
+        open_page(page, f"{address}/compare")
+        assert page.locator("#compare-maps figcaption").first.inner_text() == markup
+        assert page.locator("img[src=x]").count() == 0
+
+
+def test_what_was_recorded_meanwhile_is_there_at_the_next_question(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", subjects=2, cameras=(1,), classes=("reading",))
+    recordings = Recordings(store)
+    before = recordings.samples("generated")
+    assert recordings.samples("generated") is before
+    make_store(tmp_path / "store", subjects=2, cameras=(1,), classes=("reading",), run="later")
+    assert recordings.runs() == ["later", "generated"]
+
+
+def test_an_empty_store_says_so(page: Page, tmp_path: Path) -> None:
+    from tssan_viz.store import open_store
+
+    with listening(create_app(open_store(tmp_path / "empty", create=True))) as address:
+        page.goto(address)
+        wait_text(page, "body", "holds no run yet")
+
+
+def test_two_windows_ask_at_the_same_time(browser: Browser, app: Dash) -> None:
+    with listening(app) as address:
+        context = browser.new_context()
+        first, second = context.new_page(), context.new_page()
+        first.goto(f"{address}/compare?class=reading")
+        second.goto(f"{address}/compare?class=reading")
+        for page in (first, second):
+            wait_drawn(page, "compare-maps")
+        context.close()
