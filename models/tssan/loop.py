@@ -211,7 +211,7 @@ class Keep(Callback):
 
     def __init__(self, which: str) -> None:
         self.which = which
-        self.score: tuple[float, float] | None = None
+        self.best = 0.0
         self.epoch = 0
         self.accuracy: float | None = None
         self.weights: dict[str, Tensor] = {}
@@ -222,11 +222,10 @@ class Keep(Callback):
         accuracy = metrics.get("validation_accuracy")
         if self.which == "best":
             assert accuracy is not None
-            # Small held-out parts tie often; the loss tells further.
-            score = (float(accuracy), -float(metrics["validation_loss"]))
-            if self.score is not None and score <= self.score:
+            # Small held-out parts tie often; of equals the later one has learned more.
+            if float(accuracy) < self.best:
                 return
-            self.score = score
+            self.best = float(accuracy)
         elif trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             return
         assert isinstance(pl_module, Fit)
@@ -240,7 +239,7 @@ class Keep(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what the resumable state carries."""
         return {
-            "score": self.score,
+            "best": self.best,
             "epoch": self.epoch,
             "accuracy": self.accuracy,
             "weights": self.weights,
@@ -248,7 +247,7 @@ class Keep(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.score = state_dict["score"]
+        self.best = state_dict["best"]
         self.epoch = state_dict["epoch"]
         self.accuracy = state_dict["accuracy"]
         self.weights = state_dict["weights"]

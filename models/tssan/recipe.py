@@ -192,8 +192,8 @@ class TrainingRecipe:
         Share of the training part that is held out of training, stratified by class; 0: none. The
         held-out sequences come from the training subjects, never from the test set [C].
     keep
-        ``best``: the weights of the epoch with the highest validation accuracy; ``last``: those
-        after the last epoch, where a one-cycle schedule has come to rest [C].
+        ``best``: the weights of the epoch with the highest validation accuracy, of equals the last;
+        ``last``: those after the last epoch, where a one-cycle schedule has come to rest [C].
     """
 
     epochs: int = 200

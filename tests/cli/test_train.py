@@ -1,4 +1,4 @@
-"""`tssan-viz train` as it is typed: what it prints, what it refuses, how it goes on after Ctrl-C."""
+"""`tssan-viz train` as it is typed: what it prints, what it refuses, what Ctrl-C leaves behind."""
 
 from __future__ import annotations
 
