@@ -137,7 +137,7 @@ def test_cameras_see_the_same_performance_from_other_angles_with_their_own_noise
     ]
     for other in distances[1:]:
         residue = other - distances[0]
-        assert 0.001 < residue.std() < 0.02
+        assert 0.001 < residue.std() < 0.03
     truth = perform(3, "A007", 1)
     clean = np.linalg.norm(truth[0][:, a] - truth[0][:, b], axis=-1)
     noise = [distance - clean for distance in distances]

@@ -20,7 +20,7 @@ from tssan.skeletons.classes import SYNTHETIC, ActionClass
 from tssan.skeletons.sequence import SkeletonSequence
 from tssan.skeletons.synthetic.actions import ACTIONS, APART, Manner
 from tssan.skeletons.synthetic.body import JOINT, MIRRORED, Array, Body, rotation
-from tssan.skeletons.synthetic.script import FPS, Script, Trial, act
+from tssan.skeletons.synthetic.script import FPS, Hand, Script, Trial, act, fidget
 from tssan.skeletons.topology import KINECT_V2_25
 
 __all__ = ["CAMERAS", "generate", "perform"]
@@ -33,6 +33,14 @@ _SHORTEST, _LONGEST = 50, 120
 
 # Whoever takes a jacket off undoes what that person did to put it on; likewise with the chair.
 _HABIT_OF = {"A015": "A014", "A009": "A008"}
+
+# Where hands go when they have nothing to do, at no phase yet.
+_FIDGETS = (
+    Hand(0.0, "head", 0.08, -0.06, 0.14, (0.8, -0.9, -0.1)),
+    Hand(0.0, "chest", 0.08, -0.20, 0.24, (0.5, -1.0, -0.1)),
+    Hand(0.0, "chest", 0.24, -0.02, 0.24, (0.7, -0.9, 0.0)),
+    Hand(0.0, "hip", 0.24, 0.08, 0.10, (0.9, -0.1, -0.6)),
+)
 
 # Kinect reports the ends of the limbs worst.
 _LIMB_ENDS = [
@@ -152,14 +160,18 @@ def perform(
         trial=_rng(seed, "trial", subject, class_code, replication) if variation else None,
     )
     trial = _trial(manner, _rng(seed, "tempo", subject))
+    scripts = ACTIONS[class_code](manner)
+    trial = _fitted(trial, scripts[0].seconds)
+    if manner.trial is not None:
+        scripts[0], trial = _fidget(scripts[0], trial, manner.trial)
+        scripts = [_slip(script, manner.own, manner.trial) for script in scripts]
     joints = []
-    for m, script in enumerate(ACTIONS[class_code](manner)):
+    for m, script in enumerate(scripts):
         body = Body.draw(_rng(seed, "body", subject, m))
         sway = None
-        if manner.trial is not None:
-            script = _slip(script, manner.own, manner.trial)
+        if variation:
             sway = _rng(seed, "sway", subject, class_code, replication, m)
-        person = act(body, script, replace(_fitted(trial, script.seconds), rng=sway))
+        person = act(body, script, replace(trial, rng=sway))
         if body.left_handed and script.either_hand:
             person = person[:, MIRRORED] * [-1.0, 1.0, 1.0]
         if m == 1:
@@ -205,6 +217,23 @@ def _slip(script: Script, own: np.random.Generator, trial: np.random.Generator) 
     return replace(script, hands=hands)
 
 
+def _fidget(script: Script, trial: Trial, rng: np.random.Generator) -> tuple[Script, Trial]:
+    """Let half of the people who wait touch their face, chest or side before they begin.
+
+    For a moment this looks like the beginning of some other action, so that only the whole tells.
+    """
+    side = "right" if rng.random() < 0.7 else "left"
+    place = _FIDGETS[int(rng.integers(len(_FIDGETS)))]
+    seconds, still, wanted = rng.uniform(0.7, 1.1), rng.uniform(0.05, 0.25), rng.random() < 0.5
+    core = script.seconds * trial.pace
+    if not wanted or seconds + still + 0.1 + core + trial.tail > (_LONGEST - 2) / FPS:
+        return script, trial
+    fidgeting = fidget(script, side, place, -(seconds + still) / core, -still / core)
+    if fidgeting is script:
+        return script, trial
+    return fidgeting, replace(trial, lead=seconds + still + 0.1)
+
+
 def _film(
     joints: Array,
     action: ActionClass,
@@ -229,13 +258,13 @@ def _film(
     seen = _turned(placed, 180.0 + CAMERAS[camera]) + np.array([0.0, -height, distance])
 
     sensor = _rng(seed, "noise", subject, action.code, replication, camera)
-    jitter = np.full(seen.shape[:3], 0.004)
+    jitter = np.full(seen.shape[:3], 0.005)
     jitter[:, :, _LIMB_ENDS] *= 1.7
     # What the body hides from the sensor is guessed: it trembles more and drifts.
     behind = seen[..., 2] - seen[:, :, JOINT["spine_mid"], None, 2]
     hidden = gaussian_filter1d(np.clip(behind / 0.25, 0.0, 1.0), 3.0, axis=1)
     seen = seen + _smooth_noise(sensor, seen.shape, 1.0) * (jitter * (1 + hidden))[..., None]
-    seen = seen + _smooth_noise(sensor, seen.shape, 8.0) * (0.02 * hidden)[..., None]
+    seen = seen + _smooth_noise(sensor, seen.shape, 8.0) * (0.03 * hidden)[..., None]
     return seen.astype(np.float32)
 
 

@@ -176,7 +176,7 @@ def clapping(m: Manner) -> list[Script]:
     """Bring both hands together again and again in front of the chest."""
     height = m.habit(-0.32, -0.10)
     forward = m.habit(0.24, 0.34)
-    wide = m.now(m.habit(0.06, 0.13), 0.01)
+    wide = m.now(m.habit(0.045, 0.12), 0.008)
     begin, end = m.now(0.20, 0.03), m.now(0.82, 0.03)
     hertz = m.now(m.habit(1.7, 2.7), 0.12)
     hands = [
@@ -308,10 +308,10 @@ def take_off_jacket(m: Manner) -> list[Script]:
 def hand_waving(m: Manner) -> list[Script]:
     """Raise a hand and swing it from side to side."""
     begin, end = m.now(m.habit(0.17, 0.25), 0.02), m.now(0.80, 0.02)
-    out, up, forward = m.habit(0.26, 0.38), m.habit(0.10, 0.36), m.habit(0.12, 0.26)
+    out, up, forward = m.habit(0.20, 0.38), m.habit(-0.04, 0.36), m.habit(0.14, 0.28)
     raised = Hand(begin, "chest", out, up, forward, (0.8, -0.8, 0.0))
     hertz = m.now(m.habit(1.5, 2.4), 0.1)
-    wide = m.now(m.habit(0.09, 0.15), 0.01)
+    wide = m.now(m.habit(0.05, 0.15), 0.01)
     return [
         Script(
             seconds=m.habit(2.0, 2.7),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -17,7 +17,7 @@ _ELBOW = (0.45, -0.6, -0.75)
 
 @dataclass(frozen=True)
 class Hand:
-    """Where a palm is at one phase of the action.
+    """Where a palm is at one phase of the action; phases below 0 and above 1 are of the waiting.
 
     `out`, `up` and `forward` are metres (reference stature) in the frame of the body part `at`:
     ``hip`` (spine base), ``chest`` (between the shoulders), ``head`` or ``room`` (the floor where
@@ -96,12 +96,12 @@ class Trial:
     rng: np.random.Generator | None = None
 
     def phases(self, seconds: float) -> Array:
-        """Return the phase of the action in every frame, (t,), from 0 to 1."""
+        """Return the phase of the action in every frame, (t,): below 0 before, above 1 after."""
         core = max(round(seconds * self.pace * FPS), 2)
         lead, tail = round(self.lead * FPS), round(self.tail * FPS)
-        ramp = np.linspace(0.0, 1.0, core)
-        ramp = ramp + self.warp * np.sin(np.pi * ramp) ** 2 / np.pi
-        return np.concatenate([np.zeros(lead), ramp, np.ones(tail)])
+        phase = np.arange(-lead, core + tail) / (core - 1)
+        during = np.clip(phase, 0.0, 1.0)
+        return phase + self.warp * np.sin(np.pi * during) ** 2 / np.pi
 
 
 def weights(keys: Sequence[float], phase: Array, blur: float) -> Array:
@@ -191,6 +191,25 @@ def act(body: Body, script: Script, trial: Trial) -> Array:
 def hanging(phase: float) -> Hand:
     """Return the key of an arm that hangs down."""
     return Hand(phase, "hip", 0.245, -0.105, 0.05, (0.35, -0.3, -0.9))
+
+
+def fidget(script: Script, side: str, place: Hand, begin: float, end: float) -> Script:
+    """Let a hand that hangs at first go somewhere and back, from phase `begin` to `end` (below 0).
+
+    Nothing is changed where the hand has something to do from the start.
+    """
+    keys = script.hands.get(side) or [hanging(0.0)]
+    if keys[0] != hanging(0.0):
+        return script
+    middle = (begin + end) / 2
+    pause = (end - begin) / 8
+    before = [
+        hanging(begin),
+        replace(place, phase=middle - pause),
+        replace(place, phase=middle + pause),
+        hanging(end),
+    ]
+    return replace(script, hands={**script.hands, side: [*before, *keys]})
 
 
 def _shaking(shake: Shake, phase: Array, blur: float) -> Array:
