@@ -326,12 +326,12 @@ class Bar(Callback):
 
     def __init__(self) -> None:
         self.progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
+            TextColumn("training, epoch"),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("epochs · {task.fields[note]}"),
+            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
-            TextColumn("of which left"),
+            TextColumn("left"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )

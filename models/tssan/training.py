@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -45,8 +44,8 @@ RECIPE, METRICS, RESUME = "recipe.yaml", "metrics.csv", "resume.ckpt"
 CHECKPOINT, RESULTS = "checkpoint.safetensors", "results.json"
 
 
-class Interrupted(Exception):
-    """Training was stopped at the keyboard; the run's folder can be gone on from."""
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped at the keyboard; the message says how to go on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +200,7 @@ def train(
     ------
     DataError
         `out` holds a finished run, or an unfinished one and `resume` is not asked for, or none and
-        it is; the data set does not know the protocol or does not fit the recipe.
+        it is; the data set does not know the protocol, or is too small to hold anything out of.
     Interrupted
         Ctrl-C; the folder can be gone on from.
     """
@@ -212,6 +211,11 @@ def train(
     fitted_indices, held_out_indices = hold_out(
         dataset.index, split.train, recipe.training.validation, seed
     )
+    if recipe.training.validation and not len(held_out_indices):
+        raise DataError(
+            f"training.validation: a share of {recipe.training.validation} of the "
+            f"{len(split.train)} training sequences is none; give a larger one"
+        )
 
     out.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -276,7 +280,6 @@ def train(
         "joints": fitted.joints,
         "coordinates": fitted.coordinates,
         "device": _device_name(fitting.device),
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -427,4 +430,4 @@ def _sha256(path: Path) -> str:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+    return f"{torch.get_num_threads()} CPU threads"

@@ -278,6 +278,40 @@ def test_resuming_as_another_run_is_refused(
         train(other, toys, tmp_path / "run", seed=3, progress=False, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("which", "accuracies", "expected"),
+    [("best", [0.5, 0.8, 0.8, 0.7], 3), ("best", [0, 0, 0, 0], 4), ("last", [1, 0, 0, 0], 4)],
+)
+def test_which_epoch_is_kept(which: str, accuracies: list[float], expected: int) -> None:
+    from types import SimpleNamespace
+
+    from tssan.loop import Fit, Keep
+
+    keep, module = Keep(which), Fit.__new__(Fit)
+    torch.nn.Module.__init__(module)
+    module.network = torch.nn.Linear(1, 1)
+    for epoch, accuracy in enumerate(accuracies):
+        torch.nn.init.constant_(module.network.weight, epoch + 1)
+        metrics = {"validation_accuracy": torch.tensor(accuracy)}
+        trainer = SimpleNamespace(callback_metrics=metrics, current_epoch=epoch, max_epochs=4)
+        keep.on_train_epoch_end(trainer, module)
+    assert keep.epoch == keep.weights["weight"].item() == expected
+
+
+def test_plateau_is_five_epochs_without_improvement(toys) -> None:
+    from tssan.loop import Fit
+
+    chosen = recipe(schedule="plateau", optimizer="adam", plateau_epochs=5, learning_rate=1.0)
+    part = Sequences.load(toys, toys.split().train, 2)
+    module = Fit(torch.nn.Linear(1, 1), chosen, part, part, seed=0)
+    schedule = module.configure_optimizers()["lr_scheduler"]["scheduler"]
+    rates = []
+    for accuracy in [0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]:
+        schedule.step(accuracy)
+        rates.append(schedule.get_last_lr()[0])
+    assert rates == [1, 1, 1, 1, 1, 1, 0.5], "epochs 3 to 7 are five without a better one"
+
+
 def test_a_finished_run_is_not_written_over(finished: TrainedRun, toys) -> None:
     before = {path: path.read_bytes() for path in finished.path.iterdir()}
     for resume in (False, True):
@@ -323,6 +357,11 @@ def test_unknown_protocol_is_refused_before_anything_is_written(toys, tmp_path: 
     with pytest.raises(DataError, match="cross-subjekt"):
         train(replace(RECIPE, protocol="cross-subjekt"), toys, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_holding_out_nothing_is_refused(toys, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"validation: a share of 0\.001 of the 54"):
+        train(recipe(validation=0.001), toys, tmp_path / "run", progress=False)
 
 
 def test_no_run_there(tmp_path: Path) -> None:
