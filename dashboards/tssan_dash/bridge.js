@@ -209,13 +209,15 @@
     });
   }
 
-  function keepRowInAddress(rows) {
-    if (rows && rows.length) rewriteAddress({ layer: rows[0].layer, head: rows[0].head });
+  function keepRowInAddress(rows, question) {
+    if (!rows || !rows.length) return;
+    rewriteAddress(Object.assign({ layer: rows[0].layer, head: rows[0].head }, question.query));
   }
 
   /* The maps of one layer's heads lie next to each other in the video's buffer (k, m, l, h, q, s):
    * the heat maps are a part of what the head view has fetched already. */
-  function headsOfLayer(state, values, buffers, mapValues, mapBuffers) {
+  function followHeadView(state, shown, values, buffers, mapValues, mapBuffers) {
+    keepVideoInAddress(state, shown, values);
     var head = values.manifest;
     var shape = head.maps.shape;
     var place = [
@@ -245,9 +247,8 @@
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.tssan_dash = {
     goTo: goTo,
-    keepVideoInAddress: keepVideoInAddress,
     keepRowInAddress: keepRowInAddress,
-    headsOfLayer: headsOfLayer,
+    followHeadView: followHeadView,
   };
 
   /* 3 ---------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@ import difflib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -47,24 +48,34 @@ class Recordings:
     def __init__(self, store: AttentionStore, *, kept: int = 64) -> None:
         self.store = store
         self._kept = kept
-        self._answers: OrderedDict[tuple[Any, ...], tuple[pa.Table, Any]] = OrderedDict()
-        self._lock = threading.RLock()
+        self._answers: OrderedDict[tuple[Any, ...], tuple[pa.Table, Future[Any]]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def attach(self, server: Flask) -> None:
         """Make these the recordings that `current` gives while `server` answers a request."""
         server.extensions[_EXTENSION] = self
 
-    def _once(self, run: str, question: tuple[Any, ...], answer: Callable[[], T]) -> T:
+    def _once(self, run: str, question: tuple[Any, ...], work: Callable[[], T]) -> T:
         # The store gives the same object until a run's rows have a new version.
         rows = self.store.arrow_rows(run)
         key = (run, *question)
         with self._lock:
-            if key not in self._answers or self._answers[key][0] is not rows:
-                self._answers[key] = (rows, answer())
-                while len(self._answers) > self._kept:
-                    self._answers.popitem(last=False)
+            known = self._answers.get(key)
+            first = known is None or known[0] is not rows
+            answer: Future[T] = Future() if known is None or first else known[1]
+            self._answers[key] = (rows, answer)
             self._answers.move_to_end(key)
-            return self._answers[key][1]
+            if len(self._answers) > self._kept:
+                self._answers.popitem(last=False)
+        if first:
+            # Outside the lock: who asks something else meanwhile does not wait.
+            try:
+                answer.set_result(work())
+            except BaseException as error:
+                with self._lock:
+                    self._answers.pop(key, None)
+                answer.set_exception(error)
+        return answer.result()
 
     def runs(self) -> list[str]:
         """Return the names of the runs, the newest first."""

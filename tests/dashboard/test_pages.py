@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from dash import Dash
 from tssan_dash.app import create_app
 from tssan_dash.recordings import Recordings
 
 from tests.dashboard.conftest import listening
-from tests.stores import make_store
+from tests.stores import make_sites, make_store
 from tssan_viz.comparison import compare_class
-from tssan_viz.store import AttentionStore
+from tssan_viz.errors import UserError
+from tssan_viz.store import AttentionStore, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -418,18 +422,62 @@ def test_names_in_the_data_are_text_never_markup(page: Page, tmp_path: Path) -> 
         assert page.locator("img[src=x]").count() == 0
 
 
+def test_the_address_always_says_what_is_shown(page: Page, dashboard: str) -> None:
+    open_page(page, dashboard)
+    wait_query(page, sample="S001C001P001R001A001", layer="2")
+    open_page(page, f"{dashboard}/compare")
+    wait_query(page, **{"class": "put on jacket", "layer": "2", "head": "1"})
+
+
+def test_one_question_is_worked_out_once_and_keeps_nobody_else_waiting(
+    two_runs: AttentionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = Recordings(two_runs)
+    asked: list[str] = []
+    go_on = threading.Event()
+
+    def slow(_selection: object, name: str, **_: object) -> str:
+        asked.append(name)
+        assert go_on.wait(20)
+        if name == "reading":
+            raise UserError("too few subjects")
+        return name
+
+    monkeypatch.setattr("tssan_dash.recordings.compare_class", slow)
+    with ThreadPoolExecutor() as pool:
+        same = [pool.submit(recordings.comparison, "wide", 0, None) for _ in range(3)]
+        refused = pool.submit(recordings.comparison, "wide", 1, None)
+        assert recordings.head_view("wide", SAMPLE).manifest["sample"] == SAMPLE
+        go_on.set()
+        assert [future.result() for future in same] == ["put on jacket"] * 3
+        with pytest.raises(UserError, match="too few"):
+            refused.result()
+    assert sorted(asked) == ["put on jacket", "reading"]
+    with pytest.raises(UserError, match="too few"):
+        recordings.comparison("wide", 1, None)
+    assert asked.count("reading") == 2, "an error is not remembered"
+
+
 def test_what_was_recorded_meanwhile_is_there_at_the_next_question(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", subjects=2, cameras=(1,), classes=("reading",))
+    folder = tmp_path / "store"
+    make_store(folder, subjects=2, cameras=(1,), classes=("reading",))
+    store = open_store(folder)
     recordings = Recordings(store)
     before = recordings.samples("generated")
     assert recordings.samples("generated") is before
-    make_store(tmp_path / "store", subjects=2, cameras=(1,), classes=("reading",), run="later")
-    assert recordings.runs() == ["later", "generated"]
+    catalogue, sites = store.catalogue("generated"), make_sites(2, 4, 16)
+    with open_store(folder).writer(
+        "generated", sites=sites, catalogue=catalogue, info=store.info("generated")
+    ) as writer:
+        maps = {site.name: np.full((1, 4, 16, 16), 1 / 16, np.float16) for site in sites}
+        row = {"sample": "S001C001P009R001A011", "label": 0, "class_name": "reading", "subject": 9}
+        row |= {"segment": 1, "person": 1, "step": 0, "phase": "inference"}
+        writer.add({name: [value] for name, value in row.items()}, maps)
+    assert len(recordings.samples("generated")) == len(before) + 1
+    assert recordings.head_view("generated", "S001C001P009R001A011").manifest["subject"] == 9
 
 
 def test_an_empty_store_says_so(page: Page, tmp_path: Path) -> None:
-    from tssan_viz.store import open_store
-
     with listening(create_app(open_store(tmp_path / "empty", create=True))) as address:
         page.goto(address)
         wait_text(page, "body", "holds no run yet")

@@ -84,6 +84,7 @@ def register(app: Dash, recordings: Recordings) -> None:
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "keepRowInAddress"),
         Input("compare-table", "selectedRows"),
+        State("compare-question", "data"),
         prevent_initial_call=True,
     )
 
@@ -120,6 +121,7 @@ def layout(**query: Any) -> Any:
         "with_label": with_label,
         "layer": one(query, "layer"),
         "head": one(query, "head"),
+        "query": _query(recordings, run, label, with_label),
     }
     return dmc.Stack(
         [
@@ -275,6 +277,7 @@ def _grid(table: pd.DataFrame, selected: str) -> dag.AgGrid:
         columnDefs=columns,
         getRowId="params.data.key",
         selectedRows={"ids": [selected]},
+        scrollTo={"rowId": selected, "rowPosition": "middle"},
         columnSize="responsiveSizeToFit",
         defaultColDef={"sortable": True, "resizable": True, "suppressMovable": True},
         dashGridOptions={

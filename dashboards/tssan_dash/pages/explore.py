@@ -58,8 +58,10 @@ def register(app: Dash, recordings: Recordings) -> None:
         present = samples.loc[here]
         # Dash also calls when the page has been drawn: then nothing differs from what is shown.
         if ctx.triggered_id in ("explore-previous", "explore-next") and (back or forth):
-            # The clicks since the page was drawn: two before it is drawn anew are two steps.
-            goal = min(max(here + (forth or 0) - (back or 0), 0), len(samples) - 1)
+            # From the video in the select, and all clicks since the page was drawn: it may be just
+            # about to be drawn anew.
+            chosen = here if video is None else recordings.position(shown["run"], video)
+            goal = min(max(chosen + (forth or 0) - (back or 0), 0), len(samples) - 1)
         elif label is not None and label != _text(present["label"]):
             goal = _like(samples, here, label=int(label))
         elif subject is not None and subject != _text(present["subject"]):
@@ -74,18 +76,13 @@ def register(app: Dash, recordings: Recordings) -> None:
         return go_to(query)
 
     app.clientside_callback(
-        ClientsideFunction("tssan_dash", "keepVideoInAddress"),
-        Input("explore-head", "state"),
-        State("explore-shown", "data"),
-        State("explore-head", "values"),
-    )
-    app.clientside_callback(
-        ClientsideFunction("tssan_dash", "headsOfLayer"),
+        ClientsideFunction("tssan_dash", "followHeadView"),
         Output("explore-maps", "values"),
         Output("explore-maps", "buffers"),
         Output("explore-maps", "state"),
         Output("explore-maps-title", "children"),
         Input("explore-head", "state"),
+        State("explore-shown", "data"),
         State("explore-head", "values"),
         State("explore-head", "buffers"),
         State("explore-maps", "values"),
