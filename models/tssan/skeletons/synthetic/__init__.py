@@ -2,8 +2,9 @@
 
 The videos have the form of NTU RGB+D: 25 Kinect-v2 joints in metres, 30 frames per second, y up and
 z away from the sensor, names ``SsssCcccPpppRrrrAaaa``. Every subject has limb lengths, a preferred
-hand, a tempo and habits of its own; every performance varies; the same performance is seen by three
-cameras from -45, 0 and 45 degrees, each with its own noise. Everything follows from the seed.
+hand, a tempo and habits of its own; every performance varies, and some recordings begin late or end
+early; the same performance is seen by three cameras from -45, 0 and 45 degrees, each with its own
+noise. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -109,7 +110,10 @@ def _videos(
         setup = 1 + (subject - 1) // _SUBJECTS_PER_SETUP
         for action in classes:
             for replication in replications:
-                joints = perform(subject, action.code, replication, seed=seed)
+                joints = _recorded(
+                    perform(subject, action.code, replication, seed=seed),
+                    _rng(seed, "cut", subject, action.code, replication),
+                )
                 for camera in cameras:
                     seen = _film(joints, action, subject, setup, camera, replication, seed)
                     yield SkeletonSequence(
@@ -232,6 +236,16 @@ def _fidget(script: Script, trial: Trial, rng: np.random.Generator) -> tuple[Scr
     if fidgeting is script:
         return script, trial
     return fidgeting, replace(trial, lead=seconds + still + 0.1)
+
+
+def _recorded(joints: Array, rng: np.random.Generator) -> Array:
+    """Begin a quarter of the recordings too late or end them too early, by up to four tenths."""
+    t = joints.shape[1]
+    missed, part, late = rng.random() < 0.25, rng.uniform(0.1, 0.4), rng.random() < 0.5
+    if not missed:
+        return joints
+    lost = min(round(part * t), t - _SHORTEST)
+    return joints[:, lost:] if late else joints[:, : t - lost]
 
 
 def _film(
