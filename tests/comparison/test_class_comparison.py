@@ -76,7 +76,9 @@ def test_a_planted_class_is_found_where_it_is(planted: AttentionStore) -> None:
     assert "layer 2 head 1" in result.summary[0]
     assert "8 subjects, 128 videos" in result.summary[0]
     assert "for this network" in result.summary[0]
+    assert "more, on average, than they resemble maps of the 3 other classes" in result.summary[0]
     assert "10,000 random exchanges" in result.summary[-1]
+    assert not any("no interval" in note for note in result.notes)
     assert result.n_class_samples == 32
     assert result.subjects == list(range(1, 9))
     for other in ("reading", "A011", 1, "1"):
@@ -84,6 +86,9 @@ def test_a_planted_class_is_found_where_it_is(planted: AttentionStore) -> None:
         assert against.significant[["layer", "head"]].to_numpy().tolist() == [[2, 1]]
         assert against.smallest_p == 2 / 2**8
         assert against.n_samples == 64
+        assert "the same class, “put on jacket” or “reading” (the mean of both)" in (
+            against.summary[0]
+        )
 
 
 def test_two_classes_give_the_same_answer_either_way_round(planted: AttentionStore) -> None:
@@ -183,6 +188,7 @@ def test_few_subjects_have_no_interval_and_say_how_small_p_can_be(tmp_path: Path
     store = write(tmp_path / "store", every(subjects=2, classes=3))
     result = compare_class(store, "reading")
     assert result.table[["low", "high"]].isna().all(axis=None)
+    assert any(note.startswith("no interval: 2 subjects with reading") for note in result.notes)
     assert result.enumerated
     assert result.smallest_p == 1 / 9
     assert (result.table["p"] >= 1 / 9).all()

@@ -20,6 +20,7 @@ from tssan_viz.comparison.cells import (
 )
 from tssan_viz.comparison.similarity import check_metric
 from tssan_viz.comparison.statistics import (
+    MIN_SUBJECTS_FOR_INTERVAL,
     Design,
     class_similarities,
     estimate,
@@ -562,6 +563,11 @@ def _say_who_is_missing(
         notes.append(
             f"{n_subjects - n_exchanged} of {n_subjects} subjects have only one of the two "
             "classes; their labels are not exchanged"
+        )
+    if design.n_subjects < MIN_SUBJECTS_FOR_INTERVAL:
+        notes.append(
+            f"no interval: {_counted(design.n_subjects, 'subject')} with {entry}; under "
+            f"{MIN_SUBJECTS_FOR_INTERVAL} it would be too short, whatever the method"
         )
     if design.n_assignments == 1:
         notes.append("no test: no subject has two classes, so that nothing can be exchanged")

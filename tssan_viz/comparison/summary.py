@@ -47,13 +47,14 @@ def _answer(c: ClassComparison) -> str:
         many = c.n_other_classes
         others = "the other class" if many == 1 else f"the {many} other classes"
         claim = (
-            f"maps of {name} resemble each other across subjects more than they resemble maps of "
-            + others
+            f"maps of {name} resemble each other across subjects more, on average, than they "
+            f"resemble maps of {others}"
         )
     else:
+        # What is tested is the mean of both: one class alone may well be alike no more than that.
         claim = (
-            f"maps of one class, be it {name} or “{c.other.name}”, resemble each other across "
-            "subjects more than they resemble maps of the other"
+            f"maps of two subjects resemble each other more when both are of the same class, {name} "
+            f"or “{c.other.name}” (the mean of both), than when one is of each"
         )
     if not c.tested:
         return f"Described, not tested: whether {claim} ({videos}, for this network)."
