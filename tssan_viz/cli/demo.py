@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tssan_viz.store import AttentionStore
 
-SUBJECTS = 16  # the first half trains, the other half is met in the test alone
+SUBJECTS = 12  # the first half trains, the other half is met in the test alone
 CLASS = "put on jacket"
 OTHER_CLASS = "reading"
 
