@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 from lance.dataset import DatasetOptimizer
+from lance.optimize import Compaction
 
 from tests.store.record_until_killed import SITES, maps_of, record
 from tests.stores import make_catalogue, make_store
@@ -37,7 +40,8 @@ def check(path: Path, run: str, acknowledged: int) -> int:
     selection = store.select(run=run)
     frame = selection.rows()
     numbers = [int(name[1:]) for name in frame["sample"]]
-    assert numbers == sorted(set(numbers)), "a row is there twice"
+    assert len(numbers) == len(set(numbers)), "a row is there twice"
+    assert numbers == sorted(numbers), "rows are not in the order of recording"
     assert set(range(acknowledged)) <= set(numbers), "an acknowledged row is lost"
     if numbers:
         values = selection.maps()
@@ -175,6 +179,64 @@ def test_two_processes_lose_nothing(tmp_path):
         assert check(path, run, 60) == 60
 
 
+def merge_slowly(meanwhile):
+    """Let something happen between the plan and the commit of a merge."""
+
+    def compact_files(self, *, target_rows_per_fragment):
+        plan = Compaction.plan(
+            self._dataset, {"target_rows_per_fragment": target_rows_per_fragment}
+        )
+        meanwhile()
+        Compaction.commit(self._dataset, [task.execute(self._dataset) for task in plan.tasks])
+
+    return compact_files
+
+
+def test_what_is_appended_during_a_merge_stays_behind_what_was_there(tmp_path, monkeypatch):
+    schema = pa.schema([("row_id", pa.int64())])
+    merging, appending = (tables.DurableTable(tmp_path / "rows", schema, shared=True) for _ in "ab")
+    for n in range(3):
+        appending.append(pa.table({"row_id": [n]}))
+    append = threading.Thread(target=appending.append, args=(pa.table({"row_id": [3]}),))
+
+    def meanwhile():
+        append.start()
+        append.join(0.5)
+
+    monkeypatch.setattr(DatasetOptimizer, "compact_files", merge_slowly(meanwhile))
+    merging.compact(100)
+    append.join()
+    dataset = lance.dataset(tmp_path / "rows")
+    assert dataset.to_table()["row_id"].to_pylist() == [0, 1, 2, 3]
+    assert len(dataset.get_fragments()) == 2
+
+
+def test_a_merge_while_a_version_is_looked_at_is_no_damage(tmp_path, monkeypatch):
+    schema = pa.schema([("row_id", pa.int64())])
+    table = tables.DurableTable(tmp_path / "maps", schema, shared=False)
+    for n in range(3):
+        table.append(pa.table({"row_id": [n]}))
+    look = tables._data_is_whole
+
+    def look_late(dataset, path):
+        monkeypatch.setattr(tables, "_data_is_whole", look)
+        table.compact(100)
+        assert not look(dataset, path)
+        return look(dataset, path)
+
+    monkeypatch.setattr(tables, "_data_is_whole", look_late)
+    dataset, note = tables.open_whole(tmp_path / "maps")
+    assert dataset.count_rows() == 3
+    assert note is None
+
+
+def test_of_the_folders_outside_only_the_one_that_names_the_store_is_touched(tmp_path, monkeypatch):
+    synced = watch_fsync(monkeypatch)
+    record(tmp_path / "new" / "store", "a", 4, 2)
+    outside = {p for p in map(Path, synced) if not p.is_relative_to(tmp_path / "new" / "store")}
+    assert outside == {tmp_path, tmp_path / "new"}
+
+
 def manifests(dataset: Path) -> list[Path]:
     return sorted((dataset / "_versions").glob("*.manifest"))
 
@@ -239,7 +301,7 @@ def test_a_manifest_that_looks_whole_is_never_set_aside(tmp_path, monkeypatch):
     assert newest.exists()
 
 
-def test_acknowledged_means_fsynced(tmp_path, monkeypatch):
+def watch_fsync(monkeypatch) -> list[str]:
     synced: list[str] = []
     fsync = os.fsync
 
@@ -248,6 +310,11 @@ def test_acknowledged_means_fsynced(tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watch)
+    return synced
+
+
+def test_acknowledged_means_fsynced(tmp_path, monkeypatch):
+    synced = watch_fsync(monkeypatch)
     path = tmp_path / "store"
     store = open_store(path, create=True)
     writer = store.writer("a", sites=SITES, catalogue=make_catalogue(("put on jacket", "reading")))

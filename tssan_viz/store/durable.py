@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -58,10 +60,17 @@ class FolderSync:
                 # Another process cleaned up an old version between the listing and now.
                 continue
         if not self._synced:
-            folders += [self._dataset, *self._dataset.parents[:3]]
+            folders += [self._dataset, *self._up_to_the_store()]
         for folder_path in folders:
             sync_file(folder_path)
         self._synced.update(map(str, fresh))
+
+    def _up_to_the_store(self) -> Iterator[Path]:
+        """Go through the folders above; those outside the store may not even be readable."""
+        for folder in self._dataset.parents[:3]:
+            yield folder
+            if (folder / "store.json").exists():
+                return
 
 
 def is_whole(path: Path, size: int | None = None) -> bool:
@@ -75,6 +84,17 @@ def is_whole(path: Path, size: int | None = None) -> bool:
             return file.read() == LANCE_ENDS_WITH
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def turn(lock: Path, *, alone: bool) -> Iterator[None]:
+    """Wait until nobody is alone with what the lock guards, or, to be alone, until nobody is there.
+
+    The lock does not outlive its process.
+    """
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 class RunLock:

@@ -15,7 +15,7 @@ import lance
 import pyarrow as pa
 
 from tssan_viz.errors import UserError
-from tssan_viz.store.durable import FolderSync, is_whole
+from tssan_viz.store.durable import FolderSync, is_whole, turn
 
 T = TypeVar("T")
 
@@ -91,11 +91,17 @@ def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset
     StoreDamaged
         No version can be read.
     """
-    with contextlib.suppress(ValueError, OSError):
-        dataset = lance.dataset(path)
-        if dataset.version == whole or _data_is_whole(dataset, path):
-            return dataset, None
-    versions = sorted(_manifests(path), reverse=True)
+    newest = None
+    while True:
+        with contextlib.suppress(ValueError, OSError):
+            dataset = lance.dataset(path)
+            if dataset.version == whole or _data_is_whole(dataset, path):
+                return dataset, None
+        versions = sorted(_manifests(path), reverse=True)
+        if not versions or versions[0] == newest:
+            break
+        # A recording that ends merges files and drops the old ones, perhaps while we look at them.
+        newest = versions[0]
     for version in versions[1:]:
         with contextlib.suppress(ValueError, OSError):
             dataset = lance.dataset(path, version=version)
@@ -177,7 +183,8 @@ class DurableTable:
     def append(self, table: pa.Table) -> None:
         """Append, and return when the lines are on the disk."""
         try:
-            retry(lambda: self._append(table))
+            with self._turn():
+                retry(lambda: self._append(table))
         except (ValueError, OSError, RuntimeError) as error:
             raise self._failure(table, error, may_retry=True) from error
         try:
@@ -214,6 +221,12 @@ class DurableTable:
                 )
             lance.write_dataset(table, self.path, mode="append")
 
+    def _turn(self, *, alone: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Keep merging apart from everything else, where there are other processes."""
+        if not self._shared:
+            return contextlib.nullcontext()
+        return turn(self.path.with_name(f".{self.path.name}.lock"), alone=alone)
+
     def open(self) -> lance.LanceDataset | None:
         """Return the dataset as it is now, None before the first append."""
         return lance.dataset(self.path) if (self.path / "_versions").exists() else None
@@ -235,7 +248,8 @@ class DurableTable:
 
     def _change(self, action: Callable[[], Any]) -> None:
         try:
-            retry(action)
+            with self._turn():
+                retry(action)
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
             raise StoreWriteError(
@@ -251,11 +265,13 @@ class DurableTable:
         if dataset is None or len(dataset.get_fragments()) < 2:
             return
         try:
-            retry(
-                lambda: lance.dataset(self.path).optimize.compact_files(
-                    target_rows_per_fragment=lines_per_file
+            # Lines appended meanwhile would come before the merged ones.
+            with self._turn(alone=True):
+                retry(
+                    lambda: lance.dataset(self.path).optimize.compact_files(
+                        target_rows_per_fragment=lines_per_file
+                    )
                 )
-            )
             # The merged files are on the disk before the small ones go.
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
