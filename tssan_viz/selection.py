@@ -494,7 +494,7 @@ def _checked_conditions(conditions: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in conditions.items():
         if name not in CONDITIONS:
             near = difflib.get_close_matches(name, CONDITIONS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise UserError(
                 f"there is no condition {name!r}{hint} There are {', '.join(CONDITIONS)}"
             )

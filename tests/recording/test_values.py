@@ -14,6 +14,7 @@ from scipy.stats import entropy as scipy_entropy
 from tests.recording.support import CATALOGUE, MemoryStore, Model, watch_calls
 from tssan_viz.recording import attention_probabilities, map_measures, record
 from tssan_viz.recording import probabilities as module
+from tssan_viz.store import open_store
 from tssan_viz.store.schema import Site, StoredSample
 
 MEASURES = ("entropy", "distance", "look_ahead", "peak")
@@ -230,12 +231,24 @@ def test_predictions_go_with_every_row_of_their_sample():
         model(torch.randn(3, 2, 4, 8))
         recorder.predictions(logits)
     assert store.column("predicted") == [1, 1, 0, 0, 2, 2]
-    assert store.column("correct") == [True, True, False, False, True, True]
     expected = np.repeat(torch.softmax(logits, -1).amax(-1).numpy(), 2)
     assert store.column("confidence") == pytest.approx(expected.tolist())
     assert store.column("camera") == [1, 1, None, None, 3, 3]
     assert store.column("phase") == ["probe"] * 6
     assert store.column("step") == [7] * 6
+
+
+@pytest.mark.parametrize("known", [{"label": [1, 2, 2]}, {"class_name": ["read", "sit", "sit"]}])
+def test_whether_a_prediction_is_right_is_known_by_label_or_class_name(tmp_path, known):
+    model = Model()
+    store = open_store(tmp_path / "store", create=True)
+    with record(model, store, run="r", catalogue=CATALOGUE) as recorder:
+        recorder.samples(sample=["a", "b", "c"], axes=("n", "k"), sizes={"k": 2}, **known)
+        model(torch.randn(3, 2, 4, 8))
+        recorder.predictions(torch.tensor([[0.0, 3.0, 0.0], [5.0, 0.0, 1.0], [0.0, 0.0, 2.0]]))
+    rows = store.rows("r")
+    assert rows["correct"].tolist() == [True, True, False, False, True, True]
+    assert rows["label"].tolist() == [1, 1, 2, 2, 2, 2]
 
 
 def test_what_holds_for_the_run_is_handed_on_once():

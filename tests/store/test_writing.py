@@ -186,10 +186,25 @@ def test_sites_of_several_shapes_and_streams(store, rng):
     assert any("decoder" in note for note in store.select().notes)
 
 
+def test_whether_a_prediction_is_right_need_not_be_said(store, rng):
+    rows = {
+        "sample": list("abcd"),
+        "class_name": ["reading", "reading", None, "put on jacket"],
+        "predicted": [1, 0, 1, None],
+        "correct": [None, None, None, True],
+    }
+    with open_writer(store) as writer:
+        writer.add(rows, some_maps(rng, 4))
+    correct = store.rows("a")["correct"]
+    assert correct.isna().tolist() == [False, False, True, False]
+    assert correct.dropna().tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ({"sample": ["a", "b"], "subjct": [1, 2]}, "did you mean 'subject'"),
+        ({"sample": ["a", "b"], "x": [1, 2]}, r"no column 'x'\. Columns are step, "),
         ({"label": [0, 1]}, "'sample'"),
         ({"sample": ["a", "b"], "subject": [1]}, "differ in length"),
         ({"sample": ["a", "b"], "subject": ["x", "y"]}, "column 'subject'"),

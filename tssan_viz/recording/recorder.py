@@ -647,9 +647,6 @@ def _rows(batch: _Batch, keep: np.ndarray, constants: Mapping[str, Any]) -> dict
         predicted, confidence = (copy.numpy() for copy in batch.predictions)
         rows["predicted"] = [int(predicted[i]) for i in sample]
         rows["confidence"] = [float(confidence[i]) for i in sample]
-        labels = rows.get("label", [None] * count)
-        pairs = zip(labels, rows["predicted"], strict=True)
-        rows["correct"] = [None if label is None else label == answer for label, answer in pairs]
     return rows
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
-from tssan_viz.store.durable import RunLock, write_atomically
+from tssan_viz.store.durable import RunLock, sync_file, write_atomically
 from tssan_viz.store.schema import (
     CATALOGUE,
     FORMAT,
@@ -56,14 +56,18 @@ def prepare_folder(path: Path) -> None:
         raise UserError(
             f"{path} is no attention store, and not empty; give a new folder or an existing store"
         )
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        sync_file(folder.parent)
     write_atomically(marker, json.dumps({"format": FORMAT, "kind": "tssan-viz attention store"}))
 
 
 class RunWriter:
     """Adds one run's rows to a store; a context manager.
 
-    Rows are committed after about 64 MB or 5 s, whichever comes first, at `flush` and at `close`.
+    Rows are committed by the `add` that brings them to 64 MB, or that comes 5 s after the first of
+    them, at `flush` and at `close`.
     A commit writes the samples, the maps and the measures before the rows that name them, each
     fsynced before the next begins: whenever the process dies, every row has its maps. Opening the
     writer again for the same run drops what was written without a row, and goes on.
@@ -276,7 +280,8 @@ class RunWriter:
         rows
             Columns: a sequence with one value per row, or one value for all. ``sample`` is needed;
             ``step`` is 0, ``phase`` ``inference``, ``segment`` 1 and ``person`` null (fused) where
-            not given; class name and code are taken from the catalogue where only labels are given.
+            not given; of label, class name and code the catalogue adds what is not given, and
+            ``correct`` is whether ``predicted`` is the label.
         maps : float16 (r, h, q, s) for each site's name
             The values of all sites.
         measures : float32 (r, h) for each measure's name and site's name
@@ -329,7 +334,7 @@ class RunWriter:
         for name in rows:
             if name not in allowed:
                 near = difflib.get_close_matches(name, allowed, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = f"; did you mean {near[0]!r}?" if near else "."
                 raise UserError(
                     f"rows have no column {name!r}{hint} Columns are {', '.join(allowed)}"
                 )
@@ -348,6 +353,8 @@ class RunWriter:
             if columns[name].null_count:
                 raise UserError(f"column {name!r} has no value in {columns[name].null_count} rows")
         self._complete_classes(columns, count)
+        right = pc.equal(columns["predicted"], columns["label"])
+        columns["correct"] = pc.coalesce(columns["correct"], right)
         ids = [
             row_id(self.run, *key)
             for key in zip(
