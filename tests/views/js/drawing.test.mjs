@@ -42,6 +42,8 @@ test("each kind has one scale", () => {
   assert.equal(colourIndex(1, [-1, 1]), 255);
   assert.equal(colourIndex(0, [-1, 1]), 128);
   assert.equal(colourIndex(0, [0, 0]), 0);
+  assert.equal(colourIndex(0, [0, 0], "seq"), 0);
+  assert.equal(colourIndex(0, ranges(Float32Array.from([0, 0]), [1, 1, 2], ["div"]).div, "div"), 128);
   assert.deepEqual(ticks(32, 7), [0, 5, 10, 15, 20, 25, 30]);
 });
 

@@ -205,6 +205,7 @@ export function headView(root, manifest, tensors, given, onState) {
       return;
     } else return;
     event.preventDefault();
+    hover = null; // a pointer that rests on a frame does not hide where the keys went
     cursor = next;
     if (state.locked) change({ locked: next });
     else redraw();

@@ -30,9 +30,9 @@ export function ranges(values, [maps, queries, keys], kinds) {
   return result;
 }
 
-/** The place in a table of 256 colours; a flat range lies in its middle. */
-export function colourIndex(value, [low, high]) {
-  if (!(high > low)) return low === 0 && high === 0 ? 0 : 128;
+/** The place in a table of 256 colours; where all is 0, that of 0: first of "seq", middle of "div". */
+export function colourIndex(value, [low, high], kind) {
+  if (!(high > low)) return kind === "div" ? 128 : 0;
   return Math.min(255, Math.max(0, Math.floor(((value - low) / (high - low)) * 256)));
 }
 
@@ -219,7 +219,7 @@ function image(values, n, queries, keys, kind, range) {
   const target = new Uint32Array(data.data.buffer);
   const table = pixels(TABLES[kind]);
   for (let i = 0; i < target.length; i++) {
-    target[i] = table[colourIndex(values[n * target.length + i], range)];
+    target[i] = table[colourIndex(values[n * target.length + i], range, kind)];
   }
   g.putImageData(data, 0, 0);
   return canvas;
