@@ -36,6 +36,9 @@ def compare(
     head: Annotated[
         int | None, typer.Option(help="A number from 1.", show_default="all heads")
     ] = None,
+    split: Annotated[
+        str, typer.Option(help="Subjects of different splits are never pooled.")
+    ] = "test",
     metric: Annotated[
         str, typer.Option(help="Similarity of two maps: cosine, pearson, hellinger or cka.")
     ] = "cosine",
@@ -70,6 +73,7 @@ def compare(
             with_class=with_class,
             layer=_layer(layer),
             head=head,
+            split=split,
             metric=metric,
             permutations=permutations,
             seed=seed,

@@ -467,7 +467,7 @@ def _choose_rows(
     elif splits:
         raise UserError(
             f"no row is of split {split!r}; there are {', '.join(splits)}, which are never pooled: "
-            "choose one with split="
+            "choose one with split= or --split"
         )
     else:
         notes.append("the rows name no split: all of them were taken")

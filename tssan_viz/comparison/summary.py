@@ -53,8 +53,8 @@ def _answer(c: ClassComparison) -> str:
     else:
         # What is tested is the mean of both: one class alone may well be alike no more than that.
         claim = (
-            f"maps of two subjects resemble each other more when both are of the same class, {name} "
-            f"or “{c.other.name}” (the mean of both), than when one is of each"
+            "maps of two subjects resemble each other more when both are of the same class, "
+            f"{name} or “{c.other.name}” (the mean of both), than when one is of each"
         )
     if not c.tested:
         return f"Described, not tested: whether {claim} ({videos}, for this network)."
