@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -17,7 +19,7 @@ from tssan_dash.recordings import Recordings
 
 from tests.dashboard.conftest import listening
 from tests.stores import make_sites, make_store
-from tssan_viz.comparison import compare_class
+from tssan_viz.comparison import ClassComparison, compare_class
 from tssan_viz.errors import UserError
 from tssan_viz.store import AttentionStore, open_store
 
@@ -62,6 +64,14 @@ def wait_drawn(page: Page, view: str) -> None:
     while canvas.evaluate(INK) <= 3:
         assert time.monotonic() < deadline, f"the canvas of {view} stays blank"
         page.wait_for_timeout(50)
+
+
+@contextmanager
+def visiting(page: Page, app: Dash) -> Iterator[str]:
+    """Serve an app for one page, which leaves before the server does."""
+    with listening(app) as address:
+        yield address
+        page.goto("about:blank")
 
 
 def open_page(page: Page, address: str) -> None:
@@ -127,12 +137,16 @@ def test_subject_video_and_the_next_one_are_chosen(page: Page, dashboard: str) -
     open_page(page, f"{dashboard}/?sample={SAMPLE}")
     choose(page, "explore-subject", "5", "5")
     wait_query(page, sample="S001C001P005R001A014")
+    wait_text(page, "#explore-head", "S001C001P005R001A014")
     choose(page, "explore-video", "R002", "R002")
     wait_query(page, sample="S001C001P005R002A014")
+    wait_text(page, "#explore-head", "S001C001P005R002A014")
     page.click("#explore-next")
     wait_query(page, sample="S001C001P006R001A014")
+    wait_text(page, "#explore-head", "S001C001P006R001A014")
     page.click("#explore-previous")
     wait_query(page, sample="S001C001P005R002A014")
+    wait_text(page, "#explore-head", "S001C001P005R002A014")
     page.go_back()
     wait_query(page, sample="S001C001P006R001A014")
     wait_text(page, "#explore-head", "S001C001P006R001A014")
@@ -161,8 +175,7 @@ def test_back_leads_to_where_one_came_from(page: Page, dashboard: str) -> None:
 
 def test_who_clicks_twice_goes_two_steps(page: Page, dashboard: str) -> None:
     open_page(page, f"{dashboard}/?sample=S001C001P003R001A014")
-    page.click("#explore-next")
-    page.click("#explore-next")
+    page.locator("#explore-next").dblclick()
     wait_text(page, "#explore-head", "S001C001P004R001A014")
     wait_query(page, sample="S001C001P004R001A014")
 
@@ -334,6 +347,24 @@ def test_two_classes_are_compared_with_each_other(page: Page, dashboard: str) ->
     wait_text(page, "#compare-maps figure:nth-child(2) figcaption", "reading")
 
 
+def test_while_it_is_worked_out_the_page_says_so(
+    page: Page, two_runs: AttentionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> ClassComparison:
+        assert go_on.wait(20)
+        return compare_class(*arguments, **options)
+
+    monkeypatch.setattr("tssan_dash.recordings.compare_class", slow)
+    with visiting(page, create_app(two_runs)) as address:
+        page.goto(f"{address}/compare?class=reading")
+        wait_text(page, "main", "Comparing the subjects' maps")
+        go_on.set()
+        wait_drawn(page, "compare-maps")
+        assert page.get_by_text("Comparing the subjects' maps").count() == 0
+
+
 def test_the_run_is_chosen_in_the_header(page: Page, dashboard: str) -> None:
     open_page(page, dashboard)
     assert page.locator("#run").input_value() == "wide"
@@ -349,7 +380,7 @@ def test_the_run_is_chosen_in_the_header(page: Page, dashboard: str) -> None:
 
 
 def test_one_run_needs_no_choice(page: Page, small_store: AttentionStore) -> None:
-    with listening(create_app(small_store)) as address:
+    with visiting(page, create_app(small_store)) as address:
         open_page(page, address)
         assert not page.locator("#run").is_visible()
 
@@ -397,7 +428,7 @@ def test_nothing_runs_over_the_edge_of_a_narrow_page(page: Page, dashboard: str)
 def test_an_error_of_a_callback_is_shown_as_a_notice(
     page: Page, two_runs: AttentionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with listening(create_app(two_runs)) as address:
+    with visiting(page, create_app(two_runs)) as address:
         open_page(page, f"{address}/?sample={SAMPLE}")
 
         def fail(*_: object) -> None:
@@ -414,7 +445,7 @@ def test_an_error_of_a_callback_is_shown_as_a_notice(
 def test_names_in_the_data_are_text_never_markup(page: Page, tmp_path: Path) -> None:
     markup = "<img src=x onerror=alert(1)>"
     store = make_store(tmp_path / "store", subjects=3, cameras=(1,), classes=(markup, "reading"))
-    with listening(create_app(store)) as address:
+    with visiting(page, create_app(store)) as address:
         open_page(page, address)
         assert markup in page.locator("#explore-head").inner_text()
         open_page(page, f"{address}/compare")
@@ -478,7 +509,7 @@ def test_what_was_recorded_meanwhile_is_there_at_the_next_question(tmp_path: Pat
 
 
 def test_an_empty_store_says_so(page: Page, tmp_path: Path) -> None:
-    with listening(create_app(open_store(tmp_path / "empty", create=True))) as address:
+    with visiting(page, create_app(open_store(tmp_path / "empty", create=True))) as address:
         page.goto(address)
         wait_text(page, "body", "holds no run yet")
 
