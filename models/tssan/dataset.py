@@ -476,14 +476,11 @@ def _complete_or_absent(folder: Path) -> Iterator[Path]:
         yield unfinished
         if folder.exists():
             folder.rename(replaced)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(folder)
-            raise
+        unfinished.rename(folder)
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -221,9 +221,28 @@ def test_published_protocols_have_the_published_subjects():
     assert sum(subject <= 40 for subject in xsub.train) == 20
     assert sorted(xsub.train + xsub.test) == list(range(1, 107))
     assert (xview.train, xview.test) == ((2, 3), (1,))
-    assert sorted(xset.train + xset.test) == list(range(1, 33))
+    assert xset.train == tuple(range(2, 33, 2))
+    assert xset.test == tuple(range(1, 32, 2))
     (halves,) = protocols.first_half_trains(range(1, 8))
     assert (halves.train, halves.test) == ((1, 2, 3), (4, 5, 6, 7))
+
+
+@pytest.mark.parametrize(
+    ("listed", "sizes"),
+    [
+        ("ntu60_missing.txt", {"xsub": (229, 73), "xview": (274, 28)}),
+        ("ntu120_missing.txt", {"xsub": (334, 201), "xset": (252, 283)}),
+    ],
+)
+def test_real_samples_that_lack_skeletons_fall_to_the_published_sides(ntu_files, listed, sizes):
+    """Tells the lists of subjects from others of the same length."""
+    text = (ntu_files[0].parent / listed).read_text()
+    columns = {"setup": slice(1, 4), "camera": slice(5, 8), "subject": slice(9, 12)}
+    names = [word for word in text.split() if word.startswith("S") and len(word) == 20]
+    for protocol in protocols.NTU_RGBD:
+        if protocol.name in sizes:
+            sides = [int(name[columns[protocol.by]]) in protocol.train for name in names]
+            assert (sum(sides), len(sides) - sum(sides)) == sizes[protocol.name]
 
 
 # ------------------------------------------------------------------------------ whole or not at all
@@ -252,6 +271,25 @@ def test_what_stops_in_the_middle_leaves_all_as_it_was(tmp_path, stop, before):
         made(sequences(), out)
     assert contents(tmp_path) == found
     assert sorted(os.listdir(tmp_path)) == (["data"] if before == "prepared" else [])
+
+
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_stops_while_folders_change_places_leaves_all_as_it_was(tmp_path, monkeypatch, stop):
+    out = tmp_path / "data"
+    made([video(2)], out)
+    found = contents(tmp_path)
+    whole = Path.rename
+
+    def rename(self, target):
+        if "unfinished" in self.name:
+            raise stop
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(DataError if isinstance(stop, OSError) else KeyboardInterrupt):
+        made([video(0), video(1)], out)
+    assert contents(tmp_path) == found
+    assert os.listdir(tmp_path) == ["data"]
 
 
 def test_prepared_again_replaces_the_whole(tmp_path):

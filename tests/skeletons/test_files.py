@@ -140,6 +140,20 @@ def test_a_file_longer_than_any_skeleton_file(tmp_path, monkeypatch):
         nw_ucla.find_files(bomb)[0].read()
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    unpack(tmp_path, UCLA | {"more/a01_s01_e05_v01.json": b"5"})
+    whole = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"more: cannot be listed: Permission denied"):
+        nw_ucla.find_files(tmp_path)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a01_s01_e00_v01.json")
     with pytest.raises(DataError, match="not a regular file"):

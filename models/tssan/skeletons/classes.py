@@ -234,7 +234,7 @@ UTD_MHAD: tuple[ActionClass, ...] = _classes(
         6: ("cross arms",),
         7: ("basketball shooting",),
         8: ("draw a cross", "draw cross"),
-        9: ("draw circle clockwise", "draw circle"),
+        9: ("draw circle clockwise",),
         10: ("draw circle counter clockwise", "draw circle counterclockwise"),
         18: ("pushing",),
         19: ("knocking",),

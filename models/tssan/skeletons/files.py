@@ -145,11 +145,16 @@ def _matches(name: str, kind: FileKind) -> bool:
 
 
 def _folder(folder: Path) -> Iterator[SkeletonFile]:
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=_refuse):
         for name in names:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             yield SkeletonFile(relative, partial(_read_path, path, relative))
+
+
+def _refuse(error: OSError) -> None:
+    """Say which folder cannot be listed; left to itself `os.walk` would pass it over."""
+    raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from None
 
 
 def _read_path(path: Path, name: str) -> bytes:
