@@ -56,6 +56,15 @@ def test_a_wrong_name_brings_the_nearest(small_store, sample: str, tmp_path: Pat
     assert not (tmp_path / "view.html").exists()
 
 
+def test_a_place_that_cannot_be_written_is_said(small_store, sample: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for place in ("taken/view.html", "."):
+        result = run(sample, "-o", place, "--store", small_store.url, cwd=tmp_path)
+        assert result.returncode == 2
+        assert "cannot be written" in " ".join(result.stderr.split())
+        assert "Traceback" not in result.stderr
+
+
 def test_a_wrong_run_or_store_is_said(small_store, sample: str, tmp_path: Path) -> None:
     result = run(sample, "--run", "generate", "--store", small_store.url, cwd=tmp_path)
     assert result.returncode == 2

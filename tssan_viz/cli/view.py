@@ -21,7 +21,7 @@ def view(
 ) -> None:
     """Write one video's attention as a web page that opens anywhere and needs no network."""
     from tssan_viz.errors import UserError
-    from tssan_viz.views import save_head_view
+    from tssan_viz.views import save_html
 
     opened = open_store(store)
     chosen = opened.latest_run() if run is None else run
@@ -32,5 +32,5 @@ def view(
             f"which video? Run {chosen} has {len(table)}, for instance {', '.join(names)}"
         )
     opened.sample(sample, run=chosen)  # says the nearest names of one that is not there
-    path = save_head_view(opened.select(run=chosen, sample=sample), out)
+    path = save_html(opened.select(run=chosen, sample=sample), out)
     console.print(f"{path}  ({path.stat().st_size / 1000:,.0f} kB)", soft_wrap=True, markup=False)

@@ -13,7 +13,6 @@ _HOME = {
     "heatmaps_payload": "tssan_viz.views.payload",
     "module_path": "tssan_viz.views.payload",
     "page": "tssan_viz.views.html",
-    "save_head_view": "tssan_viz.views.html",
     "save_html": "tssan_viz.views.html",
     "to_bertviz": "tssan_viz.views.bertviz",
 }
@@ -26,14 +25,13 @@ __all__ = [
     "heatmaps_payload",
     "module_path",
     "page",
-    "save_head_view",
     "save_html",
     "to_bertviz",
 ]
 
 if TYPE_CHECKING:
     from tssan_viz.views.bertviz import to_bertviz
-    from tssan_viz.views.html import page, save_head_view, save_html
+    from tssan_viz.views.html import page, save_html
     from tssan_viz.views.payload import (
         Payload,
         head_view_payload,

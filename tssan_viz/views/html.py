@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tssan_viz.errors import UserError
 from tssan_viz.views.payload import Payload, head_view_payload, module_path
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def json_for_script(values: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def save_head_view(
+def save_html(
     selection: Selection, path: str | os.PathLike[str], sample: str | None = None
 ) -> Path:
     """Write the head view of one sample as a stand-alone HTML file.
@@ -106,17 +107,29 @@ def save_head_view(
     Returns
     -------
     pathlib.Path
-        The file written: at most 2.8 bytes per attention value and 60 KB more.
+        The file written: 2.7 bytes per attention value and per coordinate of the poses, and the
+        module's 30 KB.
+
+    Raises
+    ------
+    UserError
+        If the selection holds no row of the sample, or the file cannot be written.
     """
     return write_page(page(head_view_payload(selection, sample)), path)
 
 
-save_html = save_head_view
-
-
 def write_page(text: str, path: str | os.PathLike[str]) -> Path:
-    """Write a page as UTF-8; a missing folder is made."""
+    """Write a page as UTF-8; a missing folder is made.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be made or the file cannot be written.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
     return target
