@@ -107,7 +107,7 @@ class NetworkRecipe:
         Of the self-attention block [S: 4 and 8; Kinetics 8 and 8].
     width
         Width d of the block. None: the encoder's own 1024 [S]; a number: the encoder's features are
-        projected to it first, for data sets too small for 54 million parameters [C].
+        projected to it first, for data sets too small for 55 million parameters [C].
     feed_forward
         Inner width of the feed-forward networks in multiples of d [C: 4, as in the Transformer].
     norm

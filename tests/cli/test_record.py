@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,8 +23,15 @@ from tssan.skeletons.synthetic import generate
 from tssan.skeletons.topology import KINECT_V2_25
 from tssan.training import TrainedRun, load_run
 
+from tests.stores import make_store
 from tssan_viz.cli import main
-from tssan_viz.cli.record import make_catalogue, poses_to_draw, record_run
+from tssan_viz.cli.record import (
+    RecordedRun,
+    _print_outcome,
+    make_catalogue,
+    poses_to_draw,
+    record_run,
+)
 from tssan_viz.errors import UserError
 from tssan_viz.store import open_store
 
@@ -114,6 +122,15 @@ def test_the_command_records_and_says_what_to_do_next(
     assert code == 0
     assert "recorded 0 test videos" in out
     assert "8 were there already" in out
+
+
+@pytest.mark.parametrize("name", ["put on jacket", "throw", "$(touch pwned)", 'a"b', "it's"])
+def test_the_next_commands_hold_names_from_the_data_as_one_word(capsys, tmp_path, name):
+    store = make_store(tmp_path / "s", subjects=2, classes=(name, "other"), frames=4)
+    _print_outcome(RecordedRun(store, "generated", 1, 0, 1, None), "test", given=None)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (command,) = (" ".join(line) for line in lines if line[:2] == ["tssan-viz", "compare"])
+    assert shlex.split(command) == ["tssan-viz", "compare", "--class", name]
 
 
 def test_what_is_stored_is_what_the_network_does(tmp_path, dataset, trained):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,3 +38,8 @@ def open_store(url: str | None) -> AttentionStore:
     from tssan_viz.store import open_store as open_attention_store
 
     return open_attention_store(url)
+
+
+def quoted(text: str) -> str:
+    """Return text from the data as one word of a command, in double quotes where that is safe."""
+    return f'"{text}"' if text.replace(" ", "").isalnum() and " " in text else shlex.quote(text)

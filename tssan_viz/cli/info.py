@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tssan_viz.cli.common import console, open_store
+from tssan_viz.cli.common import console, open_store, quoted
 
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
@@ -26,12 +25,13 @@ def info(
 ) -> None:
     """Say what a store holds: runs, classes, subjects, cameras, layers and heads."""
     from rich import box
+    from rich.filesize import decimal
     from rich.table import Table
     from rich.text import Text
 
     opened = open_store(store)
     runs = opened.runs()
-    console.print(Text.assemble((opened.url, "bold"), f"  {_bytes(opened.size())} on the disk"))
+    console.print(Text.assemble((opened.url, "bold"), f"  {decimal(opened.size())} on the disk"))
     for note in opened.notes:
         console.print(Text(note, style="yellow"))
     if runs.empty:
@@ -95,17 +95,17 @@ def _say_more(store: AttentionStore, run: str) -> None:
     ):
         words = ", ".join(map(str, values)) if values else "not recorded"
         console.print(Text.assemble((f"{heading}: ", "bold"), words))
-    option = "" if store.url == "attention-store" else f" --store {_quoted(store.url)}"
+    option = "" if store.url == "attention-store" else f" --store {quoted(store.url)}"
     if len(present) > 1:
         chosen = _most_telling(present)
         console.print(
             Text.assemble(
-                ("next: ", "bold"), f"tssan-viz compare --class {_quoted(chosen)}{option}"
+                ("next: ", "bold"), f"tssan-viz compare --class {quoted(chosen)}{option}"
             ),
             soft_wrap=True,
         )
     if len(rows):
-        sample = _quoted(rows["sample"].iloc[0])
+        sample = quoted(rows["sample"].iloc[0])
         console.print(
             Text.assemble(("      ", "bold"), f"tssan-viz view {sample}{option}"), soft_wrap=True
         )
@@ -115,15 +115,3 @@ def _most_telling(classes: list[Any]) -> str:
     """Return the class to try first: the project's example where the data has it."""
     example = [entry for entry in classes if "put on jacket" in (entry.name, *entry.aliases)]
     return "put on jacket" if example else classes[0].name
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if text.replace(" ", "").isalnum() and " " in text else shlex.quote(text)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("unreachable")

@@ -13,7 +13,7 @@ import typer
 from rich.filesize import decimal
 from rich.markup import escape
 
-from tssan_viz.cli.common import DataOption, console
+from tssan_viz.cli.common import DataOption, console, quoted
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -192,7 +192,6 @@ def make_catalogue(dataset: SkeletonDataset) -> Catalogue:
     from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo
 
     topology = dataset.topology
-    heads = [i for i, joint in enumerate(topology.joints) if joint.lower() == "head"]
     return Catalogue(
         dataset=dataset.name,
         classes=tuple(
@@ -205,7 +204,7 @@ def make_catalogue(dataset: SkeletonDataset) -> Catalogue:
             bones=tuple((int(a), int(b)) for a, b in topology.bones),
             sides=tuple(topology.sides),
             units=dataset.units,
-            head_joint=heads[0] if heads else None,
+            head_joint=topology.head,
         ),
         fps=dataset.fps,
     )
@@ -395,7 +394,7 @@ def _print_outcome(recorded: RecordedRun, split: str, *, given: str | None) -> N
         option += f" --run {shlex.quote(recorded.run)}"
     console.print("next:")
     for command in (
-        f'tssan-viz compare --class "{first["class_name"]}"{option}',
+        f"tssan-viz compare --class {quoted(first['class_name'])}{option}",
         f"tssan-viz view {shlex.quote(first['sample'])}{option}",
         f"tssan-viz serve{f' {shlex.quote(given)}' if given else ''}",
     ):

@@ -1,7 +1,8 @@
 """Which modules of a model are attention.
 
 A site is a submodule that its parent holds as `attend`, that owns no parameters, and whose
-`forward` takes exactly the three arguments (q, k, v), each (r, h, t, d_head). Nothing else is asked
+`forward` takes exactly the three arguments (q, k, v), each (r, h, t, d_head). If it has an
+attribute `scale`, that is what q kᵀ is multiplied by; else it is 1/√d_head. Nothing else is asked
 of it: it may call a fused kernel, drop out probabilities, or spell the product out.
 """
 
