@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -196,14 +197,27 @@ def test_every_panel_shows_the_values_of_the_store(small_store, style):
                 assert weight == weights[query, key]
                 drawn[query, key] = True
             assert len(lines.get_segments()) == drawn.sum()
-            assert (weights[~drawn] < full / _OPACITIES).all()
+            even = 1 / s
+            assert (weights[~drawn] < even + (full - even) / _OPACITIES).all()
             assert (np.diff(np.asarray(lines.get_array())) >= 0).all()
             lines.update_scalarmappable()
             alpha = lines.get_edgecolors()[:, 3]
-            expected = np.clip(np.asarray(lines.get_array()) / full, 0, 1)
+            expected = np.clip((np.asarray(lines.get_array()) - even) / (full - even), 0, 1)
             np.testing.assert_allclose(alpha, expected, atol=1.1 / _OPACITIES)
             rgb = matplotlib.colors.to_rgb(HEAD_COLOURS[head - 1])
             np.testing.assert_allclose(lines.get_edgecolors()[0, :3], rgb)
+
+
+def test_even_attention_draws_no_line_and_no_error(small_store):
+    data = figure5_data(small_store)
+    even = [replace(v, maps=np.full_like(v.maps, 1 / v.maps.shape[-1])) for v in data.videos]
+    for style in ("lines", "heat"):
+        figure = figure5(replace(data, videos=tuple(even)), style=style)
+        if style == "lines":
+            by_name = panels(figure)
+            for video in data.videos:
+                (lines,) = by_name[f"{video.sample} head 1"].collections
+                assert not lines.get_segments()
 
 
 def test_the_opacity_scale_is_one_for_all_panels_and_printed(small_store):
@@ -213,6 +227,8 @@ def test_the_opacity_scale_is_one_for_all_panels_and_printed(small_store):
     assert full == pytest.approx(np.quantile(values, 0.995))
     assert f"≥ {full:.2g}" in texts(figure5(data))
     assert "attention weight" in texts(figure5(data))
+    even = 1 / data.videos[0].maps.shape[-1]
+    assert any(f"weights up to {even:.2g}" in text for text in texts(figure5(data)))
     assert "attention weight" in texts(figure5(data, style="heat"))
 
 

@@ -34,9 +34,11 @@ class Video:
     predicted_name
         What the network took it for; None where that was not recorded.
     frames : float32 (t,)
-        Source frame numbers of the sampled frames, from 0.
+        Source frame numbers of the sampled frames, from 0; empty where the maps are over something
+        else than these.
     poses : float32 (m, t, v, c) or None
-        Joints of everyone who is there, the person shown first.
+        Joints of everyone who is there, the person shown first; None where there are none, or the
+        maps are over something else than frames.
     maps : float32 (h, q, s)
         Attention of the layer shown, one map for each head shown.
     """
@@ -86,8 +88,8 @@ class Figure5Data:
         DataFrame
             ``run``, ``sample``, ``class_name``, ``class_code``, ``subject``, ``camera``,
             ``segment``, ``person``, ``layer``, ``head`` (from 1), ``query``, ``key`` (sampled
-            frames, from 0), ``query_frame``, ``key_frame`` (frames of the source, from 0) and
-            ``weight``.
+            frames, from 0), ``query_frame``, ``key_frame`` (frames of the source, from 0; NaN
+            where the map is not over the sampled frames) and ``weight``.
         """
         tables = []
         for video in self.videos:
@@ -107,8 +109,8 @@ class Figure5Data:
                         "head": np.array(self.heads)[h],
                         "query": q,
                         "key": s,
-                        "query_frame": video.frames[q],
-                        "key_frame": video.frames[s],
+                        "query_frame": _source_frames(video, video.maps.shape[1])[q],
+                        "key_frame": _source_frames(video, video.maps.shape[2])[s],
                         "weight": video.maps.ravel(),
                     }
                 )
@@ -116,18 +118,29 @@ class Figure5Data:
         return pd.concat(tables, ignore_index=True)
 
 
+def _source_frames(video: Video, count: int) -> NDArray[np.float32]:
+    """Return the source's frame number of each of a map's queries or keys."""
+    if len(video.frames) == count:
+        return video.frames
+    return np.full(count, np.nan, dtype=np.float32)
+
+
 def figure5_data(
     source: AttentionStore | Selection,
     class_name: str | int | Sequence[str | int] | None = None,
     *,
+    subject: int | Sequence[int] | None = None,
     layer: int | None = None,
     head: int | Sequence[int] | None = None,
     segment: int | None = None,
     person: int = 1,
     run: str | None = None,
 ) -> Figure5Data:
-    """Choose what the figure shows and read it; parameters are those of `figure5`."""
-    chosen, notes = _considered(source, run)
+    """Choose what the figure shows and read it.
+
+    Parameters are those of `figure5`, and `subject`: show these subjects only.
+    """
+    chosen, notes = _considered(source, run, subject)
     if layer is None:
         layer = chosen.layers[-1]
     chosen = chosen.select(layer=layer, person=person, head=head)
@@ -168,6 +181,8 @@ def figure5_data(
     for name, value in zip(names, values, strict=True):
         stored = chosen.sample(name)
         line = table.loc[name]
+        frames = stored.frames[(segment or 1) - 1]
+        over_frames = value.shape[1:] == (len(frames), len(frames))
         videos.append(
             Video(
                 sample=name,
@@ -176,8 +191,8 @@ def figure5_data(
                 subject=_some(line["subject"], int),
                 camera=_some(line["camera"], int),
                 predicted_name=_some(line["predicted_name"], str),
-                frames=stored.frames[(segment or 1) - 1],
-                poses=_poses(stored, segment or 1, person),
+                frames=frames if over_frames else frames[:0],
+                poses=_poses(stored, segment or 1, person) if over_frames else None,
                 maps=value,
             )
         )
@@ -194,14 +209,16 @@ def figure5_data(
     )
 
 
-def _considered(source: AttentionStore | Selection, run: str | None) -> tuple[Selection, list[str]]:
+def _considered(
+    source: AttentionStore | Selection, run: str | None, subject: int | Sequence[int] | None
+) -> tuple[Selection, list[str]]:
     """Return what the videos are chosen from: a selection as it is, of a store the test videos."""
     if isinstance(source, Selection):
-        chosen = source if run is None else source.select(run=run)
+        chosen = source.select(run=run, subject=subject)
         if not len(chosen):
             raise UserError(f"there is nothing to draw: {chosen.empty_because}")
         return chosen, []
-    everything = source.select(run=run)
+    everything = source.select(run=run, subject=subject)
     if not len(everything):
         raise UserError(f"there is nothing to draw: {everything.empty_because}")
     test = everything.select(split="test")

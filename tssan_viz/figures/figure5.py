@@ -60,8 +60,9 @@ def figure5(
     """Draw the attention of one layer in two videos of one class and one of another.
 
     Each row is a video and each column a head, as in Figure 5 of Cho et al. (WACV 2020). The line
-    panels are those of BertViz: query frames on the left, key frames on the right, a line's opacity
-    in proportion to its weight; poses stand at some of the frames.
+    panels are those of BertViz: query frames on the left, key frames on the right, opacity for
+    weight; here in proportion to how far a weight lies above 1 / s, that of even attention over s
+    keys. Poses stand at some of the frames.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def _lines(data: Figure5Data, tokens: int) -> PaperFigure:
     row = _TITLE + _HEADS + _LINES_HEIGHT + _GAP
     height = len(data.videos) * row + _FOOT
     sheet = _Sheet(height)
-    full = _full_scale(data)
+    scale = _line_scale(data)
     panels = WIDTH - 2 * (_MARGIN + _LINE_TOKENS)
     width = (panels - _GAP * (len(data.heads) - 1)) / len(data.heads)
     for n, video in enumerate(data.videos):
@@ -141,8 +142,8 @@ def _lines(data: Figure5Data, tokens: int) -> PaperFigure:
             axes = sheet.axes(
                 left, top + _HEADS, width, _LINES_HEIGHT, f"{video.sample} head {number}"
             )
-            _line_panel(axes, video.maps[m], colour, full, tokens)
-    _opacity_key(sheet, full, height, data)
+            _line_panel(axes, video.maps[m], colour, scale, tokens)
+    _opacity_key(sheet, scale, height, data)
     return sheet.figure
 
 
@@ -239,13 +240,13 @@ class _Sheet:
 
 
 def _line_panel(
-    axes: Axes, weights: NDArray[np.float32], colour: str, full: float, tokens: int
+    axes: Axes, weights: NDArray[np.float32], colour: str, scale: Normalize, tokens: int
 ) -> None:
     """Draw the lines of one head, the strongest on top; the collection's array is the weights."""
     t, s = weights.shape
     query, key = (index.ravel() for index in np.indices(weights.shape))
     order = np.argsort(weights.ravel(), kind="stable")
-    order = order[weights.ravel()[order] >= full / _OPACITIES]
+    order = order[np.asarray(scale(weights.ravel()[order])) >= 1 / _OPACITIES]
     ends = np.stack(
         [
             np.stack([np.zeros(len(order)), query[order] / max(t - 1, 1)], axis=-1),
@@ -257,8 +258,9 @@ def _line_panel(
         list(ends),
         array=weights.ravel()[order],
         cmap=_opacity_ramp(colour),
-        norm=Normalize(0.0, full, clip=True),
-        linewidths=0.6,
+        norm=scale,
+        # As many thin lines as there are frames would run into one surface if they were not finer.
+        linewidths=min(0.5, 12 / t),
         capstyle="butt",
     )
     axes.add_collection(lines, autolim=False)
@@ -351,7 +353,7 @@ def _pose(
             )
 
 
-def _opacity_key(sheet: _Sheet, full: float, height: float, data: Figure5Data) -> None:
+def _opacity_key(sheet: _Sheet, scale: Normalize, height: float, data: Figure5Data) -> None:
     y = height - 0.26
     sheet.text(_MARGIN, y, "attention weight", align="left")
     axes = sheet.axes(_MARGIN + 1.05, y - 0.1, 3.2, 0.2, "opacity key")
@@ -360,8 +362,10 @@ def _opacity_key(sheet: _Sheet, full: float, height: float, data: Figure5Data) -
     for n, part in enumerate((0.25, 0.5, 0.75, 1.0)):
         axes.plot([0.8 * n, 0.8 * n + 0.25], [0.5, 0.5], color=ramp(part), linewidth=1.2)
         more = "≥ " if part == 1.0 else ""
-        axes.text(0.8 * n + 0.31, 0.5, f"{more}{part * full:.2g}", va="center_baseline")
-    sheet.text(_MARGIN, height - 0.1, _what(data), colour=FAINT, align="left")
+        weight = float(scale.inverse(part))
+        axes.text(0.8 * n + 0.31, 0.5, f"{more}{weight:.2g}", va="center_baseline")
+    left_out = f"; weights up to {scale.vmin:.2g}, those of even attention, are left out"
+    sheet.text(_MARGIN, height - 0.1, _what(data) + left_out, colour=FAINT, align="left")
 
 
 def _what(data: Figure5Data) -> str:
@@ -370,6 +374,16 @@ def _what(data: Figure5Data) -> str:
         parts.append(f"segment {data.segment}")
     parts += [f"person {data.person}", f"run {data.run}"]
     return ", ".join(parts)
+
+
+def _line_scale(data: Figure5Data) -> Normalize:
+    """Return what turns a weight into an opacity: 0 at even attention, 1 at `_full_scale`.
+
+    Attention over many frames is spread out: drawn from 0 on, a thousand faint lines per panel
+    would cover it evenly and hide the few that stand out.
+    """
+    even = 1.0 / data.videos[0].maps.shape[-1]
+    return Normalize(even, max(_full_scale(data), 1.01 * even), clip=True)
 
 
 def _full_scale(data: Figure5Data) -> float:
