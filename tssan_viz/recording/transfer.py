@@ -28,7 +28,7 @@ class HostCopy:
         if tensor.device not in _streams:
             _streams[tensor.device] = torch.cuda.Stream(tensor.device)
         stream = _streams[tensor.device]
-        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
         stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(stream):
             self._host.copy_(tensor, non_blocking=True)
