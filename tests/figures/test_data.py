@@ -20,7 +20,6 @@ def test_a_chosen_subject_is_still_shown_in_test_videos(tmp_path: Path) -> None:
             tmp_path / "store", subjects=2, cameras=(camera,), layers=1, run=split, split=split
         )
         names[split] = set(store.select(run=split).samples()["sample"])
-    rows = store.select(run="train").rows()
     with store.writer(
         "both", sites=make_sites(1, 4, 16), catalogue=make_catalogue(["reading"]), info={}
     ) as writer:

@@ -13,8 +13,8 @@ from tssan_viz.cli.common import RunOption, StoreOption, console, open_store
 
 def figure(
     name: Annotated[str, typer.Argument(help="Which figure: figure5.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to: a .pdf, .svg or .png file.")
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where to: a .pdf, .svg or .png file.")
     ] = Path("figure5.pdf"),
     class_name: Annotated[
         list[str] | None,
@@ -50,11 +50,12 @@ def figure(
 
     if name != "figure5":
         raise UserError(f"there is no figure {name!r}; there is figure5")
-    target = writable_figure(output)
+    target = writable_figure(out)
     source = open_store(store)
     data = figure5_data(
-        source.select(subject=subject, run=run) if subject else source,
+        source,
         class_name,
+        subject=subject or None,
         layer=layer,
         head=head,
         run=run,
