@@ -297,8 +297,7 @@ def _write_arrays(
                 v, c = sequence.joints.shape[2:]
                 joints = stack.enter_context(_GrowingArray(folder / "joints.npy", "<f4", (v, c)))
                 present = stack.enter_context(_GrowingArray(folder / "present.npy", "|b1", ()))
-                score = stack.enter_context(_GrowingArray(folder / "score.npy", "<f4", (v,)))
-                scored = False
+                score: _GrowingArray | None = None
             _check_alike(sequence, first, classes)
             if sequence.sample in samples:
                 raise DataError(
@@ -309,11 +308,13 @@ def _write_arrays(
             m, t = sequence.present.shape
             joints.append(sequence.joints.reshape(m * t, v, c))
             present.append(sequence.present.reshape(m * t))
-            if sequence.score is None:
-                score.append(np.ones((m * t, v), np.float32))
-            else:
-                scored = True
-                score.append(sequence.score.reshape(m * t, v))
+            if sequence.score is not None and score is None:
+                score = stack.enter_context(_GrowingArray(folder / "score.npy", "<f4", (v,)))
+                score.append(np.ones((offset, v), np.float32))
+            if score is not None:
+                certain = np.ones((m, t, v), np.float32)
+                given = certain if sequence.score is None else sequence.score
+                score.append(given.reshape(m * t, v))
             digest = hashlib.sha256(repr(sequence.joints.shape).encode())
             digest.update(np.ascontiguousarray(sequence.joints).data)
             original = first_with.setdefault(digest.digest(), sequence.sample)
@@ -334,8 +335,6 @@ def _write_arrays(
             offset += m * t
     if first is None:
         raise DataError(f"{name}: no sequence could be read, so there is nothing to prepare")
-    if not scored:
-        (folder / "score.npy").unlink()
     meta = {
         "format": FORMAT,
         "version": VERSION,
