@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -352,7 +352,8 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
-        if option is float and _is_number(value) and math.isfinite(value):
+        # Comparing refuses not-a-number too, and a whole number that no float can hold.
+        if option is float and _is_number(value) and abs(value) <= sys.float_info.max:
             return float(value)
         if option is int and _is_number(value) and isinstance(value, int):
             return value

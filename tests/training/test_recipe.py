@@ -86,6 +86,7 @@ def test_the_papers_recipe_is_the_default() -> None:
         ({"training": {"validation": 0.0}}, "training.validation: 0 holds nothing out"),
         ({"training": []}, "training must be a mapping of keys, not []"),
         ({"protocol": 3}, "protocol: 3 must be a word or null"),
+        ({"training": {"weight_decay": 10**400}}, "0000 must be a number"),
     ],
 )
 def test_errors_name_file_key_and_remedy(values: dict, says: str) -> None:
