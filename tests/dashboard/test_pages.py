@@ -416,6 +416,49 @@ def test_page_views_and_grid_follow_the_theme_which_is_kept(page: Page, dashboar
     assert background(page, "#explore-head .tssan-view") > 200
 
 
+FAINT_WORDS = """() => {
+    const rgba = (text) => {
+        const numbers = text.match(/[\\d.]+/g).map(Number);
+        const unit = text.startsWith("color(") ? 255 : 1;
+        return [...numbers.slice(0, 3).map((n) => n * unit), numbers[3] ?? 1];
+    };
+    const over = (top, low) => [0, 1, 2].map((i) => top[i] * top[3] + low[i] * (1 - top[3]));
+    const ground = (node) => {
+        if (!node) return [255, 255, 255];
+        return over(rgba(getComputedStyle(node).backgroundColor), ground(node.parentElement));
+    };
+    const light = (colour) => {
+        const [r, g, b] = colour.map((value) => {
+            const part = value / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const faint = [];
+    for (const node of document.querySelectorAll("#_pages_content *, header *")) {
+        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+        const words = own ? node.innerText : node.value ? "" : node.placeholder;
+        const seen = node.checkVisibility({ checkOpacity: true });
+        if (!words || !seen || node.closest("[disabled]")) continue;
+        const below = ground(node);
+        const style = getComputedStyle(node, own ? null : "::placeholder");
+        const both = [light(over(rgba(style.color), below)), light(below)];
+        const contrast = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+        if (contrast < 4.5) faint.push(`${words}: ${contrast.toFixed(2)}`);
+    }
+    return faint;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_words_can_be_read(page: Page, dashboard: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    for path in (f"/?sample={SAMPLE}&layer=99", "/compare", "/compare?class=nonsense"):
+        page.goto(dashboard + path)
+        page.locator("#compare-table .ag-row, #explore-head canvas, [role=alert]").first.wait_for()
+        assert page.evaluate(FAINT_WORDS) == [], path
+
+
 def test_nothing_runs_over_the_edge_of_a_narrow_page(page: Page, dashboard: str) -> None:
     page.set_viewport_size({"width": 500, "height": 900})
     for path in ("/", "/compare"):

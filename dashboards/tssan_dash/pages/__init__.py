@@ -23,7 +23,15 @@ PAGE_ADDRESS = "_pages_location"
 
 def alert(words: str, *, title: str = "That does not work", color: str = "red") -> dmc.Alert:
     """Return words that say what is wrong; text, never markup."""
-    return dmc.Alert(words, title=title, color=color, variant="light", my="sm")
+    return dmc.Alert(
+        words,
+        title=title,
+        color=color,
+        variant="light",
+        my="sm",
+        # Yellow words on their own tint cannot be read.
+        styles={"title": {"color": "var(--mantine-color-text)"}},
+    )
 
 
 def in_words(layout: Callable[..., Any]) -> Callable[..., Any]:

@@ -247,7 +247,7 @@ def _badges(catalogue: Catalogue, video: pd.Series, duplicate_of: str | None) ->
         badges.append(
             dmc.Badge(
                 f"recognised as {name}" if right else f"taken for {name}",
-                color="teal" if right else "red",
+                color="cyan" if right else "red",
                 variant="light",
                 size="lg",
                 tt="none",
