@@ -125,6 +125,36 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
     return Payload(manifest, buffers)
 
 
+def initial_state(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the state in which a head view begins, as the module has it.
+
+    Parameters
+    ----------
+    manifest
+        Of `head_view_payload`.
+
+    Returns
+    -------
+    dict
+        ``layer`` (the last), ``heads`` (all), ``locked`` (None), ``segment`` and ``person`` (the
+        first that was recorded), ``orientation``.
+    """
+    segment, person = next(
+        (segment, person)
+        for segment, row in zip(manifest["segments"], manifest["present"], strict=True)
+        for person, there in zip(manifest["persons"], row, strict=True)
+        if there
+    )
+    return {
+        "layer": manifest["layers"][-1],
+        "heads": list(manifest["heads"]),
+        "locked": None,
+        "segment": segment,
+        "person": person,
+        "orientation": "auto",
+    }
+
+
 def heatmaps_payload(
     maps: NDArray[np.floating],
     titles: Sequence[str],

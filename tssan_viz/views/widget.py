@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from tssan_viz.views.html import page, write_page
-from tssan_viz.views.payload import Payload, head_view_payload, module_path
+from tssan_viz.views.payload import Payload, head_view_payload, initial_state, module_path
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -65,19 +65,7 @@ class HeadView(anywidget.AnyWidget):
         self.set_trait("manifest", manifest)
         self.set_trait("maps", payload.buffers["maps"])
         self.set_trait("poses", payload.buffers.get("poses"))
-        segment, person = next(
-            (segment, person)
-            for segment, row in zip(manifest["segments"], manifest["present"], strict=True)
-            for person, there in zip(manifest["persons"], row, strict=True)
-            if there
-        )
-        first = {
-            "layer": manifest["layers"][-1],
-            "heads": list(manifest["heads"]),
-            "segment": segment,
-            "person": person,
-        }
-        super().__init__(**{**first, **state})
+        super().__init__(**{**initial_state(manifest), **state})
 
     @traitlets.validate("layer", "segment", "person")
     def _known(self, proposal: dict[str, Any]) -> int:

@@ -24,7 +24,7 @@ from tssan_dash.pages import (
 from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import buffer_url, module_url
 from tssan_viz.store.catalogue import Catalogue
-from tssan_viz.views.payload import heatmaps_payload
+from tssan_viz.views.payload import heatmaps_payload, initial_state
 
 
 def register(app: Dash, recordings: Recordings) -> None:
@@ -279,24 +279,7 @@ def view_state(manifest: dict[str, Any], query: dict[str, Any]) -> tuple[dict[st
     complaints : list of str
         One sentence for each thing that is not there.
     """
-    present = manifest.get("present")
-    shown = next(
-        (
-            (segment, person)
-            for k, segment in enumerate(manifest["segments"])
-            for m, person in enumerate(manifest["persons"])
-            if present is None or present[k][m]
-        ),
-        (manifest["segments"][0], manifest["persons"][0]),
-    )
-    state: dict[str, Any] = {
-        "layer": manifest["layers"][-1],
-        "heads": list(manifest["heads"]),
-        "locked": None,
-        "segment": shown[0],
-        "person": shown[1],
-        "orientation": "auto",
-    }
+    state = initial_state(manifest)
     complaints = []
     for name in ("layer", "segment", "person"):
         asked, there = one(query, name), manifest[f"{name}s"]
