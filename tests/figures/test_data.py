@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from tests.stores import make_catalogue, make_poses, make_sites, make_store, softmax_maps
 from tssan_viz.figures import figure5, figure5_data
@@ -82,3 +84,16 @@ def test_tokens_that_are_no_frames_are_numbered_and_get_no_pose(tmp_path: Path, 
     words = [text.get_text() for axes in figure5(data, style=style).axes for text in axes.texts]
     assert "50" not in words
     assert any(word.split()[-1:] == ["7"] for word in words)
+
+
+@pytest.mark.parametrize("style", ["lines", "heat"])
+def test_all_words_can_be_read_on_white_paper(small_store, style: str) -> None:
+    def light(colour: str) -> float:
+        parts = np.array(to_rgb(colour))
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    for text in figure5(small_store, style=style).findobj(Text):
+        if text.get_text():
+            # The contrast that WCAG 2 asks for.
+            assert 1.05 / (light(text.get_color()) + 0.05) >= 4.5, text.get_text()

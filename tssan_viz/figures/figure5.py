@@ -136,13 +136,12 @@ def _lines(data: Figure5Data, tokens: int) -> PaperFigure:
             _pose_column(axes, data, video, _spread(frames, tokens), frames, side)
             sheet.text(left + _LINE_TOKENS / 2, top + _HEADS / 2, label, colour=FAINT)
         for m, number in enumerate(data.heads):
-            colour = _colour(number)
             left = _MARGIN + _LINE_TOKENS + m * (width + _GAP)
-            sheet.text(left + width / 2, top + _HEADS / 2, f"head {number}", colour=colour)
+            sheet.text(left + width / 2, top + _HEADS / 2, f"head {number}")
             axes = sheet.axes(
                 left, top + _HEADS, width, _LINES_HEIGHT, f"{video.sample} head {number}"
             )
-            _line_panel(axes, video.maps[m], colour, scale, tokens)
+            _line_panel(axes, video.maps[m], _colour(number), scale, tokens)
     _opacity_key(sheet, scale, height, data)
     return sheet.figure
 
@@ -177,7 +176,7 @@ def _heat(data: Figure5Data, tokens: int) -> PaperFigure:
                 cmap="viridis",
                 # Without an edge of its own colour, viewers show hairlines between the cells.
                 edgecolors="face",
-                linewidth=0.1,
+                linewidth=0.4,
             )
             axes.set(xlim=(-0.5, s - 0.5), ylim=(t - 0.5, -0.5))
             axes.set_xticks([0, s - 1], labels=[_frame(video, 0), _frame(video, s - 1)])

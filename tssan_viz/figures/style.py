@@ -56,7 +56,7 @@ HEAD_COLOURS = (
 )
 SIDE_COLOURS = {"left": "#0072B2", "right": "#D55E00", "centre": "#333333"}
 OTHER_PERSON = "#BBBBBB"
-FAINT = "#888888"
+FAINT = "#767676"
 
 
 class PaperFigure(Figure):
