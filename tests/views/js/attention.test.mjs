@@ -44,3 +44,18 @@ test("weights are said without false zeros", () => {
   assert.equal(attention.weightText(0.00012), "1.2e-4");
   assert.deepEqual(attention.largest([1, 3, 2, 3], 3), [1, 3, 2]);
 });
+
+test("lines can be asked for above a weight", () => {
+  const some = Float32Array.from([0.1, 0.2, 0.3, 0.4]);
+  const lines = attention.strongestLines(some, [1, 2, 2], [0], null, 10, some[1]);
+  assert.deepEqual([...lines.weight], [some[2], some[3]]);
+  assert.equal(lines.total, 4);
+});
+
+test("weights are drawn from even attention upwards", () => {
+  assert.equal(attention.aboveEven(0.5, 0.25, 0.5), 1);
+  assert.equal(attention.aboveEven(0.375, 0.25, 0.5), 0.5);
+  assert.equal(attention.aboveEven(0.1, 0.25, 0.5), 0);
+  assert.equal(attention.aboveEven(0.1, 0.25, 0.2), 0.5, "nothing above even: as a share of the strongest");
+  assert.equal(attention.aboveEven(0, 0.25, 0), 0);
+});

@@ -7,10 +7,12 @@
  * @param {number[]} size [h, q, s]
  * @param {number[]} heads indices (from 0) of the heads that are on
  * @param {{side: "query"|"key", frame: number}|null} focus only lines of this frame
+ * @param {number} limit how many lines at the most
+ * @param {number} above only weights larger than this
  * @returns {{head: Uint16Array, query: Uint16Array, key: Uint16Array, weight: Float32Array, total: number}}
- *   at most `limit` lines; `total` counts those there were to choose from
+ *   `total` counts the weights there were to choose from
  */
-export function strongestLines(weights, size, heads, focus, limit = 4000) {
+export function strongestLines(weights, size, heads, focus, limit = 4000, above = 0) {
   const [, queries, keys] = size;
   const firstQuery = focus?.side === "query" ? focus.frame : 0;
   const lastQuery = focus?.side === "query" ? focus.frame + 1 : queries;
@@ -24,7 +26,7 @@ export function strongestLines(weights, size, heads, focus, limit = 4000) {
     for (let q = firstQuery; q < lastQuery; q++) {
       const row = (heads[h] * queries + q) * keys;
       for (let s = firstKey; s < lastKey; s++) {
-        if (!(weights[row + s] > 0)) continue;
+        if (!(weights[row + s] > above)) continue;
         candidates[n] = weights[row + s];
         places[n++] = row + s;
       }
@@ -60,6 +62,16 @@ export function strongestLines(weights, size, heads, focus, limit = 4000) {
     lines.weight[i] = candidates[chosen[i]];
   }
   return lines;
+}
+
+/**
+ * How far a weight lies above even attention, as a share of the way to the strongest: 0 to 1.
+ *
+ * Attention that is spread out has its weights close to 1/n; drawn from 0 they would all look alike.
+ */
+export function aboveEven(weight, even, strongest) {
+  if (!(strongest > even)) return strongest > 0 ? weight / strongest : 0;
+  return Math.max(0, (weight - even) / (strongest - even));
 }
 
 /**

@@ -1,6 +1,8 @@
 // The head view: poses as tokens, query frames on one side, key frames on the other, lines between.
 
-import { largest, meanOverHeads, strongestLines, weightsPerFrame, weightText } from "./attention.js";
+import {
+  aboveEven, largest, meanOverHeads, strongestLines, weightsPerFrame, weightText,
+} from "./attention.js";
 import { blend, headColour, hex, inkOn, rgb } from "./colours.js";
 import { decode } from "./decode.js";
 import { element, oncePerFrame, sizeCanvas, watchWidth } from "./dom.js";
@@ -128,9 +130,11 @@ export function headView(root, manifest, tensors, given, onState) {
     const other = focus?.side === "key" ? "query" : "key";
     const perHead = weightsPerFrame(weights, [heads, queries, keys], on, focus);
     const mean = meanOverHeads(perHead, frames[other]);
-    const lines = strongestLines(weights, [heads, queries, keys], on, focus, MOST_LINES);
+    const even = 1 / keys;
+    const least = focus ? 0 : even;
+    const lines = strongestLines(weights, [heads, queries, keys], on, focus, MOST_LINES, least);
     const scene = {
-      manifest, state, skeleton, frames, segment, person, on, focus, other, perHead, mean, lines,
+      manifest, state, skeleton, frames, segment, person, on, focus, other, perHead, mean, lines, even,
       labels: {
         query: frameLabels(manifest, segment, queries),
         key: frameLabels(manifest, segment, keys),
@@ -357,7 +361,7 @@ function paint(g, layout, ink, scene) {
   }
 }
 
-function paintLines(g, layout, { lines, focus, on, manifest, pair, locked }) {
+function paintLines(g, layout, { lines, focus, on, manifest, pair, even }) {
   const count = lines.weight.length;
   const most = count ? lines.weight[count - 1] : 1;
   // Many lines lie on each other: the more there are, the fainter each is.
@@ -367,8 +371,9 @@ function paintLines(g, layout, { lines, focus, on, manifest, pair, locked }) {
   const aside = (head) => (middle ? (on.indexOf(head) - middle) / middle : 0);
   g.lineCap = "round";
   for (let i = 0; i < count; i++) {
-    const share = lines.weight[i] / most;
-    let alpha = strength * share ** (focus ? 0.65 : 0.9);
+    const share = aboveEven(lines.weight[i], even, most);
+    // Of one frame every line is there to be seen, of all frames those above even attention are.
+    let alpha = focus ? 0.12 + 0.88 * share : strength * share;
     if (pair && lines[pair.side][i] !== pair.frame) alpha *= 0.25;
     if (alpha < 0.015) continue;
     g.globalAlpha = alpha;
@@ -411,7 +416,7 @@ function paintFrames(g, layout, ink, scene, side, strongest) {
     const box = layout.box(side, frame);
     const chosen = focus?.side === side && focus.frame === frame;
     const paired = pair?.side === side && pair.frame === frame;
-    const share = shaded && strongest ? mean[frame] / strongest : 0;
+    const share = shaded ? aboveEven(mean[frame], scene.even, strongest) : 0;
     const ground = blend(accent, paper, 0.8 * share);
     if (share > 0.004) {
       g.fillStyle = ink.accent;
@@ -485,16 +490,22 @@ function paintPoses(g, layout, scene, fit, side, frame, shade) {
 }
 
 /** What is seen, in words. */
-function words({ manifest, state, focus, other, perHead, mean, lines, on, labels, segment, pair }) {
+function words({
+  manifest, state, focus, other, perHead, mean, lines, on, labels, segment, pair, even,
+}) {
   if (!isPresent(manifest, segment, manifest.persons.indexOf(state.person))) {
     return [`Person ${state.person} is not in segment ${state.segment}: nothing was recorded.`];
   }
   if (!on.length) return ["No head is on."];
+  const bound = `even attention (1/${Math.round(1 / even)})`;
   const heads =
     on.length === 1 ? `head ${state.heads[0]}` : `mean of ${on.length} heads`;
   if (!focus) {
     const shown = lines.weight.length;
-    const part = shown === MOST_LINES ? `the ${shown} strongest of ${lines.total} weights` : `all ${shown} weights above 0`;
+    const part =
+      shown === MOST_LINES
+        ? `the ${shown} strongest of ${lines.total} weights, all above ${bound}`
+        : `the ${shown} of ${lines.total} weights above ${bound}`;
     return [`Layer ${state.layer}, ${on.length} of ${manifest.heads.length} heads: ${part}; bars: what each key frame receives (mean over query frames).`];
   }
   const seconds = manifest.seconds?.[segment]?.[focus.frame];
@@ -509,5 +520,5 @@ function words({ manifest, state, focus, other, perHead, mean, lines, on, labels
   }
   const does = focus.side === "query" ? "attends to key frames" : "is attended by query frames";
   const top = largest(mean, 5).map((frame) => `${labels[other](frame)}: ${weightText(mean[frame])}`);
-  return [who, ` ${does} ${top.join(" · ")} — layer ${state.layer}, ${heads}.`];
+  return [who, ` ${does} ${top.join(" · ")} — layer ${state.layer}, ${heads}; shade: above ${bound}.`];
 }
