@@ -2,4 +2,4 @@
 
 
 class DataError(ValueError):
-    """A file, a recipe or a data set is not what it should be; the message says what, where and why."""
+    """A file, a recipe or a data set is not what it should be; the message says where and why."""

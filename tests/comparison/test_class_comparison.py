@@ -86,8 +86,9 @@ def test_a_planted_class_is_found_where_it_is(planted: AttentionStore) -> None:
         assert against.significant[["layer", "head"]].to_numpy().tolist() == [[2, 1]]
         assert against.smallest_p == 2 / 2**8
         assert against.n_samples == 64
-        assert "the same class, “put on jacket” or “reading” (the mean of both)" in (
-            against.summary[0]
+        assert (
+            "the same class, “put on jacket” or “reading” (the mean of both)"
+            in (against.summary[0])
         )
 
 
