@@ -63,7 +63,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
 
 def test_the_demo_learns_and_leaves_what_it_says(demo: tuple[Path, str, float]) -> None:
     folder, printed, _ = demo
-    results = json.loads((folder / "demo/run/results.json").read_text())
+    results = json.loads((folder / "demo/ts-san/results.json").read_text())
     assert results["test_accuracy"] >= 0.90
     assert "done in" in printed
     assert (folder / "demo/head-view.html").stat().st_size > 10_000
@@ -76,10 +76,10 @@ def test_the_demo_learns_and_leaves_what_it_says(demo: tuple[Path, str, float]) 
 
 def test_the_demo_run_again_repeats_nothing(demo: tuple[Path, str, float]) -> None:
     folder, _, first = demo
-    before = (folder / "demo/run/checkpoint.safetensors").read_bytes()
+    before = (folder / "demo/ts-san/checkpoint.safetensors").read_bytes()
     started = time.perf_counter()
     assert "is there already" in run(["tssan-viz", "demo"], folder)
-    assert (folder / "demo/run/checkpoint.safetensors").read_bytes() == before
+    assert (folder / "demo/ts-san/checkpoint.safetensors").read_bytes() == before
     assert time.perf_counter() - started < first
 
 

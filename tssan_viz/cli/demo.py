@@ -38,7 +38,7 @@ def demo(
 
     started = time.perf_counter()
     skeletons = _skeletons(out / "skeletons", seed)
-    trained = _train(out / "run", skeletons, seed)
+    trained = _train(out / "ts-san", skeletons, seed)
     store = open_store(create=True)
     _record(trained, skeletons, store)
     _compare(store, trained.path.name)
