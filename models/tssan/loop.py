@@ -35,7 +35,8 @@ from tssan.clips import make_clips
 from tssan.errors import DataError
 from tssan.network import TSSAN
 from tssan.recipe import Recipe
-from tssan.training import METRICS, RESUME, Interrupted, Sequences
+from tssan.run_folder import METRICS, RESUME, Interrupted
+from tssan.sequences import Sequences
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler

@@ -1,21 +1,10 @@
-"""Training a network by a recipe, and opening what came of it.
-
-A run is a folder:
-
-    recipe.yaml             the recipe as it was run
-    metrics.csv             one line per epoch
-    resume.ckpt             everything needed to go on; there only while the run is unfinished
-    checkpoint.safetensors  the weights
-    results.json            accuracy, seed, time, data set; written last: where it is, all is
-"""
+"""Training a network by a recipe, and opening what came of it (see `tssan.run_folder`)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,24 +17,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tssan.clips import Batch, Clips, make_clips, pad
+from tssan.clips import Clips, make_clips, pad
 from tssan.errors import DataError
 from tssan.network import TSSAN, build_network
 from tssan.recipe import Recipe, load_recipe
+from tssan.run_folder import (
+    CHECKPOINT,
+    METRICS,
+    RECIPE,
+    RESULTS,
+    RESUME,
+    refuse_to_overwrite,
+    sha256,
+    write_atomically,
+    write_text,
+)
+from tssan.sequences import Sequences, hold_out
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
     from tssan.dataset import SkeletonDataset
-    from tssan.skeletons.sequence import SkeletonSequence
-
-RECIPE, METRICS, RESUME = "recipe.yaml", "metrics.csv", "resume.ckpt"
-CHECKPOINT, RESULTS = "checkpoint.safetensors", "results.json"
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped at the keyboard; the message says how to go on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +84,7 @@ class TrainedRun:
     @cached_property
     def checkpoint_sha256(self) -> str:
         """Fingerprint of the weights' file."""
-        return _sha256(self.path / CHECKPOINT)
+        return sha256(self.path / CHECKPOINT)
 
     def clips(self, dataset: SkeletonDataset, indices: Sequence[int] | NDArray[np.int64]) -> Clips:
         """Return the test-time clips of some sequences: always the same for the same sequence.
@@ -207,7 +199,7 @@ def train(
     out = Path(out)
     protocol = dataset.protocol(recipe.protocol).name
     split = dataset.split(protocol)
-    _look_into(out, resume)
+    refuse_to_overwrite(out, resume)
     fitted_indices, held_out_indices = hold_out(
         dataset.index, split.train, recipe.training.validation, seed
     )
@@ -227,7 +219,7 @@ def train(
     resume = resume and (out / RESUME).exists()  # else it was stopped within its first epoch
     if not resume:
         (out / METRICS).unlink(missing_ok=True)
-        _write(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
 
     from tssan.loop import fit  # Lightning takes seconds to import; opening a run needs none of it
 
@@ -254,7 +246,7 @@ def train(
     )
     network.load_state_dict(fitting.weights)
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    _atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
+    write_atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
 
     test = Sequences.load(dataset, split.test, persons)
     predicted = predict(network.to(fitting.device), test, recipe)
@@ -274,7 +266,7 @@ def train(
         "epochs": recipe.training.epochs,
         "seconds": round(fitting.seconds, 1),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "checkpoint_sha256": _sha256(out / CHECKPOINT),
+        "checkpoint_sha256": sha256(out / CHECKPOINT),
         "classes": [entry.name for entry in dataset.classes],
         "topology": dataset.topology.name,
         "joints": fitted.joints,
@@ -283,102 +275,9 @@ def train(
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    _write(out / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_text(out / RESULTS, json.dumps(results, indent=2) + "\n")
     (out / RESUME).unlink(missing_ok=True)
     return load_run(out)
-
-
-def hold_out(
-    index: pd.DataFrame, train: NDArray[np.int64], share: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide the training part into what is fitted and what selection looks at.
-
-    Whole performances are held out, class by class: all cameras that saw one go together. Subjects
-    are not held out, since small data sets have four or five to train on; the held-out accuracy is
-    thus that of known subjects, higher than on the test part, and good for choosing between epochs
-    only.
-
-    Parameters
-    ----------
-    index
-        The data set's, one line per sequence: label, subject, setup, replication.
-    train
-        Positions of the training part.
-    share
-        Which share of it to hold out; 0: nothing.
-    seed
-        Chooses which.
-
-    Returns
-    -------
-    fitted, held_out
-        Positions, sorted, without overlap, together `train`. Of each class at least one performance
-        is fitted.
-    """
-    rng = np.random.default_rng([seed, 0x5EED])
-    part = index.iloc[train].reset_index(drop=True)
-    # Where the data set does not tell performances apart, each sequence is one.
-    told = part["subject"].notna() & part["replication"].notna()
-    part["alone"] = np.where(told, -1, np.arange(len(part)))
-    performance = part.groupby(
-        ["label", "subject", "setup", "replication", "alone"], dropna=False, sort=True
-    ).ngroup()
-    held: list[NDArray[np.int64]] = []
-    due = 0.0
-    for _, groups in performance.groupby(part["label"]):
-        due += share * len(groups)
-        numbers = rng.permutation(groups.unique())
-        for number in numbers[:-1]:
-            members = groups.index[groups == number]
-            # What rounding owes one class the next one pays, so that the total comes out right.
-            if len(members) / 2 > due:
-                break
-            due -= len(members)
-            held.append(train[members])
-    held_out = np.sort(np.concatenate(held)) if held else train[:0]
-    return np.setdiff1d(train, held_out), held_out
-
-
-class Sequences:
-    """Sequences of a prepared data set in memory, from which batches are laid together.
-
-    Parameters
-    ----------
-    items
-        The sequences.
-    labels
-        int64 (n,).
-    persons
-        As in `pad`.
-    """
-
-    def __init__(self, items: Sequence[SkeletonSequence], labels: Tensor, persons: int) -> None:
-        self.items = items
-        self.labels = labels
-        self.persons = persons
-
-    @classmethod
-    def load(cls, dataset: SkeletonDataset, indices: NDArray[np.int64], persons: int) -> Sequences:
-        """Read some sequences of a data set."""
-        labels = dataset.index["label"].to_numpy()[indices].astype(np.int64)
-        return cls([dataset[int(i)] for i in indices], torch.as_tensor(labels), persons)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def joints(self) -> int:
-        """Size of the axis v."""
-        return int(self.items[0].joints.shape[2])
-
-    @property
-    def coordinates(self) -> int:
-        """Size of the axis c."""
-        return int(self.items[0].joints.shape[3])
-
-    def batch(self, places: Iterable[int]) -> Batch:
-        """Lay some of the sequences together."""
-        return pad([self.items[i] for i in places], self.persons)
 
 
 @torch.no_grad()
@@ -393,38 +292,6 @@ def predict(network: TSSAN, sequences: Sequences, recipe: Recipe) -> Tensor:
         logits = network(clips.position, clips.motion, clips.present)
         predicted.append(logits.argmax(dim=1).cpu())
     return torch.cat(predicted)
-
-
-def _look_into(out: Path, resume: bool) -> None:
-    """Refuse to write over a run, and to go on with one that is not there."""
-    if (out / RESULTS).exists():
-        raise DataError(
-            f"{out} holds a finished run already; give another --out, or remove that folder first"
-        )
-    if resume and not (out / RECIPE).exists():
-        raise DataError(f"{out} holds no unfinished run to go on with; leave --resume out")
-    if not resume and (out / RESUME).exists():
-        raise DataError(
-            f"{out} holds an unfinished run; --resume goes on with it, "
-            "or remove that folder to start anew"
-        )
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file; --out must be a folder")
-
-
-def _write(path: Path, text: str) -> None:
-    _atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file beside its place, and move it there whole."""
-    part = path.with_name(f".{path.name}.part")
-    write(part)
-    os.replace(part, path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _device_name(device: torch.device) -> str:

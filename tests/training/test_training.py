@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tssan.errors import DataError
 from tssan.recipe import TrainingRecipe, load_recipe
-from tssan.training import Interrupted, Sequences, TrainedRun, hold_out, load_run, predict, train
+from tssan.run_folder import Interrupted
+from tssan.sequences import Sequences, hold_out
+from tssan.training import TrainedRun, load_run, predict, train
 
 from tests.training.toy import RECIPE
 
@@ -114,7 +116,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, np.ndarray]]:
         events.append(("predict", np.array([])))
         return ask(*arguments)
 
-    monkeypatch.setattr(tssan.training.Sequences, "load", loading)
+    monkeypatch.setattr(Sequences, "load", loading)
     monkeypatch.setattr(tssan.training, "predict", asking)
     return events
 

@@ -52,7 +52,7 @@ def train(
 
     from tssan.dataset import SkeletonDataset
     from tssan.recipe import load_recipe
-    from tssan.training import Interrupted
+    from tssan.run_folder import Interrupted
     from tssan.training import train as train_run
 
     chosen = load_recipe(recipe)

@@ -363,7 +363,8 @@ def _opacity_key(sheet: _Sheet, scale: Normalize, height: float, data: Figure5Da
         more = "≥ " if part == 1.0 else ""
         weight = float(scale.inverse(part))
         axes.text(0.8 * n + 0.31, 0.5, f"{more}{weight:.2g}", va="center_baseline")
-    left_out = f"; weights up to {scale.vmin:.2g}, those of even attention, are left out"
+    faintest = scale.inverse(1 / _OPACITIES)
+    left_out = f"; weights up to {faintest:.2g}, about those of even attention, are left out"
     sheet.text(_MARGIN, height - 0.1, _what(data) + left_out, colour=FAINT, align="left")
 
 
