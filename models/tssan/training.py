@@ -135,6 +135,9 @@ def load_run(path: str | Path) -> TrainedRun:
         results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path / RESULTS}: not JSON: {error}") from None
+    if not isinstance(results, dict):
+        found = type(results).__name__
+        raise DataError(f"{path / RESULTS}: expected a JSON object, found {found}")
     recipe = load_recipe(path / RECIPE)
     try:
         network = build_network(

@@ -389,6 +389,9 @@ def test_weights_that_do_not_fit_the_recipe_are_refused(
     (run / "results.json").write_text("{")
     with pytest.raises(DataError, match=r"results\.json"):
         load_run(run)
+    (run / "results.json").write_text("[]")
+    with pytest.raises(DataError, match=r"results\.json: expected a JSON object, found list"):
+        load_run(run)
 
 
 def test_clips_of_another_skeleton_are_refused(finished: TrainedRun, toys, tmp_path: Path) -> None:

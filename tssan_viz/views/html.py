@@ -34,11 +34,15 @@ _PAGE = """<!doctype html>
 <style>
 html {{ color-scheme: light dark; background: #fff; }}
 body {{ margin: 0 auto; padding: 12px 16px; max-width: 1600px; }}
+/* The view says it to the eye; a screen reader looks for a heading. */
+h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; clip-path: inset(50%);
+  overflow: hidden; }}
 @media (prefers-color-scheme: dark) {{ html {{ background: #16191e; }} }}
 @media (max-width: 600px) {{ body {{ padding: 8px; }} }}
 </style>
 </head>
 <body>
+<h1>{title}</h1>
 <main id="view"></main>
 <script type="text/plain" id="module">{module}</script>
 <script type="application/json" id="payload">{payload}</script>
