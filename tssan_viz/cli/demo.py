@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tssan_viz.cli.common import console
+from tssan_viz.cli.common import console, err_console
 
 if TYPE_CHECKING:
     from tssan.dataset import SkeletonDataset
@@ -69,6 +69,7 @@ def _skeletons(folder: Path, seed: int) -> SkeletonDataset:
 
 def _train(folder: Path, skeletons: SkeletonDataset, seed: int) -> TrainedRun:
     from tssan.recipe import load_recipe
+    from tssan.run_folder import Interrupted
     from tssan.training import load_run, train
 
     console.rule("2  training", align="left")
@@ -76,7 +77,12 @@ def _train(folder: Path, skeletons: SkeletonDataset, seed: int) -> TrainedRun:
         console.print(f"{folder} is there already")
         trained = load_run(folder)
     else:
-        trained = train(load_recipe("demo"), skeletons, folder, seed=seed, resume=folder.exists())
+        begun = (folder / "recipe.yaml").exists()
+        try:
+            trained = train(load_recipe("demo"), skeletons, folder, seed=seed, resume=begun)
+        except Interrupted:
+            err_console.print("interrupted: `tssan-viz demo` goes on where it stopped")
+            raise typer.Exit(130) from None
     accuracy = trained.results["test_accuracy"]
     console.print(f"accuracy on the unseen subjects: {accuracy:.1%} (seed {seed})")
     return trained
