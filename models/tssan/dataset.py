@@ -233,8 +233,8 @@ def prepare(
     """Write sequences as a prepared data set and open it.
 
     The folder appears when it is complete and not before: an error or an interruption leaves what
-    was there as it was. A prepared data set is replaced; any other folder with something in it is
-    refused.
+    was there as it was. A prepared data set of the same name is replaced; any other folder with
+    something in it is refused.
 
     Parameters
     ----------
@@ -258,7 +258,7 @@ def prepare(
         topology, units, coordinates or frame rate.
     """
     folder = Path(out)
-    _refuse_to_overwrite(folder)
+    _refuse_to_overwrite(folder, name)
     with _complete_or_absent(folder) as unfinished:
         meta, index = _write_arrays(sequences, unfinished, name, classes)
         kept = []
@@ -447,19 +447,24 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _refuse_to_overwrite(folder: Path) -> None:
+def _refuse_to_overwrite(folder: Path, name: str) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise DataError(f"{folder} is a file; expected the name of a folder to write")
     if any(folder.iterdir()):
         try:
-            _read_meta(folder)
+            there = _read_meta(folder)["name"]
         except DataError:
             raise DataError(
                 f"{folder} holds something that is not a prepared data set; "
                 "expected a new or empty folder, or one to prepare again"
             ) from None
+        if there != name:
+            raise DataError(
+                f"{folder} holds the data set {there}, which {name} does not replace; "
+                "expected another folder"
+            )
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tssan.errors import DataError
@@ -39,6 +40,24 @@ def refuse_to_overwrite(out: Path, resume: bool) -> None:
         )
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; --out must be a folder")
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Keep other trainings out of the folder; the lock does not outlive its process."""
+    import fcntl  # POSIX
+
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{out} is being written by another training; wait for it, or give another --out"
+            ) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:

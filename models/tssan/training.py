@@ -27,6 +27,7 @@ from tssan.run_folder import (
     RECIPE,
     RESULTS,
     RESUME,
+    only_writer,
     refuse_to_overwrite,
     sha256,
     write_atomically,
@@ -213,8 +214,42 @@ def train(
         )
 
     out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        _train_in(
+            out,
+            recipe,
+            dataset,
+            _Parts(protocol, fitted_indices, held_out_indices, split.test),
+            seed=seed,
+            progress=progress,
+            resume=resume,
+        )
+    return load_run(out)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Positions in the data set: what is fitted, what is held out of it, what is measured."""
+
+    protocol: str
+    fitted: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def _train_in(
+    out: Path,
+    recipe: Recipe,
+    dataset: SkeletonDataset,
+    parts: _Parts,
+    *,
+    seed: int,
+    progress: bool,
+    resume: bool,
+) -> None:
+    """Fit, measure once on the test part, and write the run's files."""
     facts = {
-        "recipe": recipe.to_dict() | {"protocol": protocol},
+        "recipe": recipe.to_dict() | {"protocol": parts.protocol},
         "seed": seed,
         "dataset": dataset.name,
         "sequences": len(dataset),
@@ -227,8 +262,8 @@ def train(
     from tssan.loop import fit  # Lightning takes seconds to import; opening a run needs none of it
 
     persons = recipe.clips.persons
-    fitted = Sequences.load(dataset, fitted_indices, persons)
-    held_out = Sequences.load(dataset, held_out_indices, persons)
+    fitted = Sequences.load(dataset, parts.fitted, persons)
+    held_out = Sequences.load(dataset, parts.held_out, persons)
     torch.manual_seed(seed)
     network = build_network(
         recipe,
@@ -251,13 +286,13 @@ def train(
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     write_atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
 
-    test = Sequences.load(dataset, split.test, persons)
+    test = Sequences.load(dataset, parts.test, persons)
     predicted = predict(network.to(fitting.device), test, recipe)
     correct = int((predicted == test.labels).sum())
     results = {
         "recipe": recipe.name,
         "dataset": dataset.name,
-        "protocol": protocol,
+        "protocol": parts.protocol,
         "seed": seed,
         "test_accuracy": correct / len(test),
         "test_correct": correct,
@@ -280,7 +315,6 @@ def train(
     }
     write_text(out / RESULTS, json.dumps(results, indent=2) + "\n")
     (out / RESUME).unlink(missing_ok=True)
-    return load_run(out)
 
 
 @torch.no_grad()

@@ -85,12 +85,10 @@ def test_a_table_and_what_it_says(run: Run) -> None:
     assert sum(line[0] in "12" and len(line) == 11 for line in lines if line) == 7
 
 
-def test_the_only_split_is_taken_and_one_that_is_not_there_is_said(run: Run) -> None:
+def test_a_split_that_was_asked_for_and_is_not_there_is_an_error(run: Run) -> None:
     done = run("--class", "reading", "--split", "train", "--permutations", "9", "--json")
-    assert done.returncode == 0
-    said = json.loads(done.stdout)
-    assert said["split"] == "test"
-    assert "no row is of split 'train'; the comparison is of split 'test'" in said["notes"]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no row is of split 'train'; all are of 'test'\n"
 
 
 @pytest.mark.parametrize("width", [30, 40, 50, 60, 80, 120])

@@ -264,7 +264,11 @@ def test_splits_are_never_pooled(tmp_path: Path) -> None:
     fallen_back = compare_class(only, "reading", permutations=50)
     assert fallen_back.split == "train"
     assert "no row is of split 'test'; the comparison is of split 'train'" in fallen_back.notes
+    with pytest.raises(UserError, match="no row is of split 'test'; all are of 'train'"):
+        compare_class(only, "reading", split="test")
     unnamed = write(tmp_path / "none", every(split=None))
+    with pytest.raises(UserError, match="no row is of split 'test'; they name none"):
+        compare_class(unnamed, "reading", split="test")
     assert compare_class(unnamed, "reading", permutations=50).split is None
 
 

@@ -431,3 +431,10 @@ def test_real_nw_ucla_copies_are_those_that_are_known(nw_ucla_zip, tmp_path):
         "cross-view": (1020, 369),
         "cross-view-with-leak": (1020, 464),
     }
+
+
+def test_another_data_set_is_not_replaced(tmp_path):
+    made([video()], tmp_path / "there", name="one")
+    with pytest.raises(DataError, match="holds the data set one, which two does not replace"):
+        made([video()], tmp_path / "there", name="two")
+    assert SkeletonDataset.open(tmp_path / "there").name == "one"

@@ -464,3 +464,14 @@ def test_a_real_ctrl_c_leaves_a_resumable_run(toys, tmp_path: Path) -> None:
         train(recipe(epochs=500), toys, tmp_path / "run", progress=False)
     assert (tmp_path / "run" / "resume.ckpt").exists()
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_two_trainings_do_not_write_into_one_folder(toys, tmp_path: Path) -> None:
+    from tssan.run_folder import only_writer
+
+    out = tmp_path / "run"
+    out.mkdir()
+    with only_writer(out), pytest.raises(DataError, match="written by another training"):
+        train(RECIPE, toys, out, progress=False)
+    with only_writer(out):  # the lock is free again, also after the refusal
+        pass

@@ -37,8 +37,9 @@ def compare(
         int | None, typer.Option(help="A number from 1.", show_default="all heads")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Subjects of different splits are never pooled.")
-    ] = "test",
+        str | None,
+        typer.Option(help="Subjects of different splits are never pooled.", show_default="test"),
+    ] = None,
     metric: Annotated[
         str, typer.Option(help="Similarity of two maps: cosine, pearson, hellinger or cka.")
     ] = "cosine",

@@ -39,8 +39,8 @@ def info(
         return
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("run", overflow="fold")
-    table.add_column("recorded (UTC)", no_wrap=True)
-    table.add_column("what", overflow="fold")
+    table.add_column("recorded (UTC)", min_width=10)
+    table.add_column("what", min_width=12)
     for heading in ("videos", "rows", "accuracy"):
         table.add_column(heading, justify="right", no_wrap=True)
     for line in runs.to_dict("records"):
@@ -57,7 +57,7 @@ def _cells(line: Mapping[Any, Any]) -> list[str]:
         f"{line['dataset']}" + (f", {' and '.join(line['splits'])}" if line["splits"] else ""),
         _count(line["classes"], "class", "classes"),
         _count(line["subjects"], "subject"),
-        _count(line["cameras"], "camera"),
+        *([_count(line["cameras"], "camera")] if line["cameras"] else []),
         f"{_count(line['sites'], 'site')} × {_count(line['heads'], 'head')}",
     ]
     return [

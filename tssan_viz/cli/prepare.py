@@ -195,7 +195,8 @@ def _report(prepared: SkeletonDataset, dataset: Kind) -> None:
     if copies:
         say(f"{copies} are exact copies of another sequence (duplicate_of in index.parquet)")
     if prepared.skipped:
-        say(f"{len(prepared.skipped)} files were left out (listed in dataset.json):")
+        files = "file was" if len(prepared.skipped) == 1 else "files were"
+        say(f"{len(prepared.skipped)} {files} left out (listed in dataset.json):")
         for left_out in prepared.skipped:
             say(f"  {left_out.reason}")
 

@@ -221,7 +221,7 @@ def compare_class(
     layer: int | str = "all",
     head: int | None = None,
     metric: str = "cosine",
-    split: str = "test",
+    split: str | None = None,
     person: int = 1,
     permutations: int = 10_000,
     seed: int = 0,
@@ -249,8 +249,8 @@ def compare_class(
     metric
         ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
     split
-        Which split; subjects of different splits are never pooled. Where it was not recorded, the
-        only other one is taken, and `notes` say so.
+        Which split; subjects of different splits are never pooled. None: ``"test"``, or where that
+        was not recorded the only other one, which `notes` then name.
     person
         From 1. Single-actor annotations name the subject of person 1 only.
     permutations
@@ -453,21 +453,25 @@ def _choose_layers(selection: Selection, layer: int | str, head: int | None) -> 
 
 
 def _choose_rows(
-    selection: Selection, split: str, person: int, notes: list[str]
+    selection: Selection, split: str | None, person: int, notes: list[str]
 ) -> tuple[Selection, str | None]:
     """Return the rows that may be compared with each other: one split, phase, step and person."""
     rows = selection.rows()
     splits = sorted(rows["split"].dropna().unique())
     chosen: str | None = None
-    if split in splits:
-        chosen = split
+    wanted = split or "test"
+    if wanted in splits:
+        chosen = wanted
+    elif split is not None and len(splits) < 2:
+        there = f"all are of {splits[0]!r}" if splits else "they name none"
+        raise UserError(f"no row is of split {split!r}; {there}")
     elif len(splits) == 1:
         chosen = str(splits[0])
-        notes.append(f"no row is of split {split!r}; the comparison is of split {chosen!r}")
+        notes.append(f"no row is of split {wanted!r}; the comparison is of split {chosen!r}")
     elif splits:
         raise UserError(
-            f"no row is of split {split!r}; there are {', '.join(splits)}, which are never pooled: "
-            "choose one with split= or --split"
+            f"no row is of split {wanted!r}; there are {', '.join(splits)}, which are never "
+            "pooled: choose one with split= or --split"
         )
     else:
         notes.append("the rows name no split: all of them were taken")

@@ -90,9 +90,10 @@ def _strongest(c: ClassComparison) -> str | None:
         if np.isnan(line["low"])
         else f" ({1 - c.alpha:.0%} interval {line['low']:+.3f} to {line['high']:+.3f})"
     )
+    by = "Largest Δ" if np.isnan(line["p_max_t"]) else "Smallest p max-T"
     tested = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
     return (
-        f"Strongest in layer {line['layer']:.0f} head {line['head']:.0f}: similarity "
+        f"{by} in layer {line['layer']:.0f} head {line['head']:.0f}: similarity "
         f"{line['W']:.3f} within, {line['B']:.3f} between, "
         f"Δ {line['delta']:+.3f}{interval}{tested}."
     )
