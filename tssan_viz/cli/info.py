@@ -37,7 +37,7 @@ def info(
     if runs.empty:
         console.print(Text("It holds no run yet. Next: tssan-viz record --run RUN --data DIR"))
         return
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", overflow="fold")
     table.add_column("recorded (UTC)", min_width=10)
     table.add_column("what", min_width=12)
