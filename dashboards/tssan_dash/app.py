@@ -273,10 +273,12 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         asked = parameters(search).get("run")
         runs = recordings.runs()
         suffix = f"?{urlencode({'run': asked})}" if asked in runs else ""
+        # A run that is not there is said in words; choosing another here would lead away from them.
+        shown = asked if asked in runs else None if asked or not runs else runs[0]
         here = app.strip_relative_path(pathname) or ""
         return (
             runs,
-            asked if asked in runs else (runs[0] if runs else None),
+            shown,
             {} if len(runs) > 1 else {"display": "none"},
             app.get_relative_path("/") + suffix,
             app.get_relative_path("/compare") + suffix,

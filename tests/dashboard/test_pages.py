@@ -266,6 +266,8 @@ def test_what_is_not_there_is_said_in_words(
 ) -> None:
     page.goto(dashboard + path)
     wait_text(page, "body", words)
+    page.wait_for_timeout(1500)  # and nothing leads away from the words
+    assert words in page.locator("body").inner_text()
     assert page.locator("img[src=x]").count() == 0
     assert "Traceback" not in page.locator("body").inner_text()
 
