@@ -20,8 +20,11 @@ $(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
 	@touch $@
 
+# timm asks for torchvision, of which the index has no build that fits PyTorch's CPU build; see
+# tests/timm_without_torchvision.py.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm
 	@touch $@
 
 # The bundle of the views is committed; node is needed only to check that it is what the sources give.
