@@ -181,9 +181,13 @@ class TrainingRecipe:
         [C: 1e-4, as in all public relatives of the network].
     schedule
         ``plateau``: times `plateau_factor` after `plateau_epochs` epochs without a better
-        validation accuracy [S]; ``one_cycle``: up and down to nothing once; ``constant``.
+        validation accuracy [S]; ``one_cycle``: up and down to nothing once; ``cosine``: down to
+        nothing along half a cosine; ``constant``.
     plateau_factor, plateau_epochs
         [S: 0.5 and 5].
+    warmup_epochs
+        So many epochs at the beginning raise the learning rate step by step from nothing; with
+        ``cosine`` and ``constant`` only, since one-cycle has a warm-up of its own [C: none].
     label_smoothing
         Share of the target that is spread over all classes [S: none].
     clip_gradient
@@ -191,6 +195,13 @@ class TrainingRecipe:
     validation
         Share of the training part that is held out of training, stratified by class; 0: none. The
         held-out sequences come from the training subjects, never from the test set [C].
+    validation_subjects
+        Hold out all that these training subjects do instead of a share, so that selection looks at
+        people who are not fitted, as the test does; `validation` is not read then [C: none].
+    select_on
+        ``validation``: the schedule and `keep` look at the held-out part; ``test``: they look at
+        the test part and nothing is held out, as the literature does. The number that comes out is
+        too high, and labelled wherever it appears [C: the paper does not say].
     keep
         ``best``: the weights of the epoch with the highest validation accuracy, of equals the last;
         ``last``: those after the last epoch, where a one-cycle schedule has come to rest [C].
@@ -204,17 +215,21 @@ class TrainingRecipe:
     schedule: str = "plateau"
     plateau_factor: float = 0.5
     plateau_epochs: int = 5
+    warmup_epochs: int = 0
     label_smoothing: float = 0.0
     clip_gradient: float | None = None
     validation: float = 0.05
+    validation_subjects: tuple[int, ...] = ()
+    select_on: str = "validation"
     keep: str = "best"
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "batch_size", "plateau_epochs")
-        _at_least(self, 0, "weight_decay")
+        _at_least(self, 0, "weight_decay", "warmup_epochs")
         _above(self, 0, "learning_rate")
         _one_of(self, "optimizer", ("adam", "adamw"))
-        _one_of(self, "schedule", ("plateau", "one_cycle", "constant"))
+        _one_of(self, "schedule", ("plateau", "one_cycle", "cosine", "constant"))
+        _one_of(self, "select_on", ("validation", "test"))
         _one_of(self, "keep", ("best", "last"))
         if not 0 < self.plateau_factor < 1:
             raise DataError(f"plateau_factor: {self.plateau_factor} must lie between 0 and 1")
@@ -224,7 +239,25 @@ class TrainingRecipe:
             _above(self, 0, "clip_gradient")
         if not 0 <= self.validation < 1:
             raise DataError(f"validation: {self.validation} is no share; give 0 ≤ share < 1")
-        if self.validation == 0 and (self.keep == "best" or self.schedule == "plateau"):
+        if self.warmup_epochs and self.schedule not in ("cosine", "constant"):
+            raise DataError(
+                f"warmup_epochs: {self.warmup_epochs} does not go with `schedule: "
+                f"{self.schedule}`; "
+                "give `cosine` or `constant`, or leave it at 0"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise DataError(
+                f"warmup_epochs: {self.warmup_epochs} leaves nothing of {self.epochs} epochs; "
+                "give fewer"
+            )
+        if self.select_on == "test" and self.validation_subjects:
+            raise DataError(
+                "validation_subjects: `select_on: test` holds nobody out; leave one of them out"
+            )
+        looks_at_nothing = (
+            self.validation == 0 and not self.validation_subjects and self.select_on != "test"
+        )
+        if looks_at_nothing and (self.keep == "best" or self.schedule == "plateau"):
             raise DataError(
                 "validation: 0 holds nothing out, but `keep: best` and `schedule: plateau` look at "
                 "the validation accuracy; give a share such as 0.05, or `keep: last` with another "
@@ -256,6 +289,7 @@ class Recipe:
         """Return the recipe as plain values, ready for YAML or JSON."""
         values = dataclasses.asdict(self)
         values["clips"]["train_crop"] = list(self.clips.train_crop)
+        values["training"]["validation_subjects"] = list(self.training.validation_subjects)
         return values
 
 
@@ -363,15 +397,21 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
             typing.get_origin(option) is tuple
             and isinstance(value, Sequence)
             and not isinstance(value, str)
-            and len(value) == len(typing.get_args(option))
         ):
-            return tuple(
-                _typed(one, kind, where)
-                for one, kind in zip(value, typing.get_args(option), strict=True)
-            )
+            kinds_inside = typing.get_args(option)
+            if kinds_inside[-1] is Ellipsis:
+                return tuple(_typed(one, kinds_inside[0], where) for one in value)
+            if len(value) == len(kinds_inside):
+                return tuple(
+                    _typed(one, kind, where) for one, kind in zip(value, kinds_inside, strict=True)
+                )
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
     kinds = " or ".join(
-        "null" if option is type(None) else names.get(option, "a list of two numbers")
+        "null"
+        if option is type(None)
+        else "a list of whole numbers"
+        if option == tuple[int, ...]
+        else names.get(option, "a list of two numbers")
         for option in options
     )
     hint = ""
