@@ -74,7 +74,7 @@ class SkeletonDataset:
         Frames per second.
     index : DataFrame
         One line per sequence: sample, label, class_name, class_code, subject, camera, setup,
-        replication, frames, persons, offset (first line in `joints`), duplicate_of, source.
+        replication, split, frames, persons, offset (first line in `joints`), duplicate_of, source.
         `duplicate_of` names the first sequence with the same joints, bit for bit, or is null.
     joints, present, score
         The memory-mapped arrays (sum of m * t, v, c), (sum of m * t), (sum of m * t, v) or None.
@@ -166,6 +166,7 @@ class SkeletonDataset:
             class_name=line["class_name"],
             class_code=line["class_code"],
             score=None if self.score is None else np.array(self.score[rows]).reshape(m, t, v),
+            split=line["split"],
             source=line["source"],
             **{column: _number(line[column]) for column in _COUNTED},
         )
@@ -325,6 +326,7 @@ def _write_arrays(
                     "class_name": sequence.class_name,
                     "class_code": sequence.class_code,
                     **{column: getattr(sequence, column) for column in _COUNTED},
+                    "split": sequence.split,
                     "frames": t,
                     "persons": m,
                     "offset": offset,
@@ -413,8 +415,12 @@ def _split(index: pd.DataFrame, protocol: Protocol) -> Split:
 def _typed(index: pd.DataFrame) -> pd.DataFrame:
     kinds: dict[str, str] = dict.fromkeys(_COUNTED, "Int64")
     kinds |= dict.fromkeys(("label", "frames", "persons", "offset"), "int64")
-    copies = index["duplicate_of"].astype("object")
-    return index.astype(kinds).assign(duplicate_of=copies.where(copies.notna(), None))
+    if "split" not in index:  # folders from before there was one
+        index.insert(index.columns.get_loc("frames"), "split", None)
+    words = {column: index[column].astype("object") for column in ("split", "duplicate_of")}
+    return index.astype(kinds).assign(
+        **{column: kept.where(kept.notna(), None) for column, kept in words.items()}
+    )
 
 
 def _number(value: Any) -> int | None:

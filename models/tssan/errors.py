@@ -3,3 +3,7 @@
 
 class DataError(ValueError):
     """A file, a recipe or a data set is not what it should be; the message says where and why."""
+
+
+class LeftOut(DataError):
+    """A file that its data set itself says to leave out; preparing goes on without being told."""

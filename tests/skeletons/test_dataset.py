@@ -110,7 +110,7 @@ def test_index_has_one_line_per_sequence_and_null_where_unknown(tmp_path):
     index = made([video(subject=None), video(1)], tmp_path / "data").index
     assert index.columns.tolist() == [
         *("sample", "label", "class_name", "class_code", "subject", "camera", "setup"),
-        *("replication", "frames", "persons", "offset", "duplicate_of", "source"),
+        *("replication", "split", "frames", "persons", "offset", "duplicate_of", "source"),
     ]
     assert index["subject"].tolist() == [pd.NA, 1]
     assert index["setup"].isna().all()

@@ -16,7 +16,7 @@ class Protocol:
     name
         What `--protocol` takes.
     by
-        The column that decides: ``"subject"``, ``"camera"`` or ``"setup"``.
+        The column that decides: ``"subject"``, ``"camera"``, ``"setup"`` or ``"split"``.
     train, test
         The values of that column on either side; a sequence with neither belongs to no side.
     leaves_out_copies
@@ -24,9 +24,9 @@ class Protocol:
     """
 
     name: str
-    by: Literal["subject", "camera", "setup"]
-    train: tuple[int, ...]
-    test: tuple[int, ...]
+    by: Literal["subject", "camera", "setup", "split"]
+    train: tuple[int | str, ...]
+    test: tuple[int | str, ...]
     leaves_out_copies: bool = True
 
 
@@ -53,6 +53,8 @@ NTU_RGBD = (
     Protocol("xview", "camera", (2, 3), (1,)),
     Protocol("xset", "setup", tuple(range(2, 33, 2)), tuple(range(1, 33, 2))),
 )
+
+KINETICS = (Protocol("train-val", "split", ("train",), ("val",)),)
 
 
 def first_half_trains(subjects: Sequence[int]) -> tuple[Protocol, ...]:

@@ -39,6 +39,8 @@ class SkeletonSequence:
     subject, camera, setup, replication
         Who acted, seen from where, in which set-up, for which time, as the data set counts; None
         where it does not. `subject` names the first person only.
+    split
+        ``"train"``, ``"val"`` or ``"test"``, where the data set's own files divide it so.
     score
         float32 ``(m, t, v)`` in [0, 1]: how sure the sensor or pose estimator was of each joint.
     source
@@ -64,6 +66,7 @@ class SkeletonSequence:
     camera: int | None = None
     setup: int | None = None
     replication: int | None = None
+    split: str | None = None
     score: NDArray[np.float32] | None = None
     source: str = ""
 
