@@ -103,7 +103,9 @@ def test_says_what_is_there_instead(tmp_path):
 
 def test_a_file_that_is_no_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"<html>not found</html>")
-    with pytest.raises(DataError, match="neither a folder nor a zip archive; expected UTD-MHAD"):
+    with pytest.raises(
+        DataError, match="neither a folder nor a zip or tar archive; expected UTD-MHAD"
+    ):
         utd_mhad.find_files(tmp_path / "x.zip")
 
 
@@ -111,7 +113,7 @@ def test_a_cut_off_download_and_a_damaged_member(tmp_path):
     whole = written.archive(tmp_path / "x.zip", {name: os.urandom(500) for name in UCLA})
     data = bytearray(whole.read_bytes())
     (tmp_path / "cut.zip").write_bytes(data[:-40])
-    with pytest.raises(DataError, match=r"cut\.zip is neither a folder nor a zip archive"):
+    with pytest.raises(DataError, match=r"cut\.zip is neither a folder nor a zip or tar archive"):
         nw_ucla.find_files(tmp_path / "cut.zip")
     data[100] ^= 255
     whole.write_bytes(data)

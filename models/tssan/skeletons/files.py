@@ -1,21 +1,27 @@
-"""The files of a data set as downloaded: a folder, a zip archive, or a folder of archives."""
+"""The files of a data set as downloaded: a folder, a zip or tar archive, or a folder of archives."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import re
+import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from tssan.errors import DataError
 
 # The longest real skeleton file has a few MB; what is longer than this would only fill the memory.
 MOST_BYTES = 256 * 2**20
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,21 @@ KINDS = (UTD_MHAD, NW_UCLA, NTU_RGBD)
 class SkeletonFile:
     """One file of a data set, in a folder or an archive; `read` returns its bytes.
 
-    `name` is where it lies within the source, with forward slashes.
+    It can be sent to another process, which then opens the archive for itself.
+
+    Attributes
+    ----------
+    name
+        Where it lies within the source, with forward slashes.
+    read
+        Returns the bytes; raises `DataError` where that fails or they are too many.
+    size
+        In bytes, unpacked.
     """
 
     name: str
     read: Callable[[], bytes]
+    size: int = 0
 
 
 def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
@@ -83,30 +99,49 @@ def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
         If there is no such source, it cannot be read, or holds none of the files.
     """
     path = Path(source)
+    if not path.exists():
+        raise DataError(_no_such(path, kind))
     try:
-        if not path.exists():
-            raise DataError(_no_such(path, kind))
-        if path.is_dir():
-            listing = list(_folder(path))
-            found = [file for file in listing if _matches(file.name, kind)]
-            if not found:
-                for archive in sorted(path.glob("*.zip")):
-                    members = list(_archive(archive, f"{archive.name}/"))
-                    listing += members
-                    found += [file for file in members if _matches(file.name, kind)]
-        elif _is_archive(path):
-            listing = list(_archive(path, ""))
-            found = [file for file in listing if _matches(file.name, kind)]
-        else:
-            raise DataError(
-                f"{path} is neither a folder nor a zip archive; expected {kind.title}'s files "
-                f"({kind.example}, …) as a folder or as the archive that its authors distribute"
-            )
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        listing = every_file(path, partial(_matches, kind=kind))
+    except NotReadable as error:
+        raise DataError(
+            f"{path} {error}; expected {kind.title}'s files ({kind.example}, …) as a folder or as "
+            "the archive that its authors distribute"
+        ) from None
+    found = [file for file in listing if _matches(file.name, kind)]
     if not found:
         raise DataError(_none_found(path, [file.name for file in listing], kind))
     return sorted(found, key=lambda file: (*parse_name(file.name, kind)[1].values(), file.name))
+
+
+class NotReadable(DataError):
+    """A source that is neither a folder nor an archive."""
+
+
+def every_file(path: Path, wanted: Callable[[str], bool]) -> list[SkeletonFile]:
+    """List what a folder or an archive holds, without unpacking anything.
+
+    Where no file of a folder is `wanted`, by its name, the archives in it are opened too; what lies
+    unpacked beside its archive thus counts once.
+
+    Raises
+    ------
+    DataError
+        If it cannot be listed; `NotReadable` if it is neither folder nor archive.
+    """
+    try:
+        if path.is_dir():
+            listing = list(_folder(path))
+            if not any(wanted(file.name) for file in listing):
+                for archive in sorted(path.iterdir()):
+                    if archive.is_file() and archive.name.endswith(ARCHIVES):
+                        listing += _archive(archive, f"{archive.name}/")
+            return listing
+        if path.is_file() and (_is_zip(path) or _is_tar(path)):
+            return list(_archive(path, ""))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    raise NotReadable("is neither a folder nor a zip or tar archive")
 
 
 def parse_name(name: str, kind: FileKind) -> tuple[str, dict[str, int]]:
@@ -149,7 +184,11 @@ def _folder(folder: Path) -> Iterator[SkeletonFile]:
         for name in names:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
-            yield SkeletonFile(relative, partial(_read_path, path, relative))
+            try:
+                size = path.stat().st_size
+            except OSError:  # said when the file is read
+                size = 0
+            yield SkeletonFile(relative, partial(_read_path, path, relative), size)
 
 
 def _refuse(error: OSError) -> None:
@@ -168,28 +207,92 @@ def _read_path(path: Path, name: str) -> bytes:
     return _not_too_long(data, name)
 
 
-def _is_archive(path: Path) -> bool:
+def _is_zip(path: Path) -> bool:
     with open(path, "rb") as file:  # given a path, `is_zipfile` would hide that it may not be read
         return zipfile.is_zipfile(file)
 
 
+def _is_tar(path: Path) -> bool:
+    with _unpacked(path) as file:
+        try:
+            block = file.read(tarfile.BLOCKSIZE)
+        except (OSError, EOFError, lzma.LZMAError):
+            return False
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def _archive(path: Path, prefix: str) -> Iterator[SkeletonFile]:
+    kind = "zip" if path.suffix == ".zip" or _is_zip(path) else "tar"
     try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # on damaged archives it raises whatever it stumbles over
-        raise DataError(f"{path} cannot be read as a zip archive: {error}") from None
-    for member in archive.infolist():
-        if not member.filename.endswith("/"):
-            name = prefix + member.filename
-            yield SkeletonFile(name, partial(_read_member, archive, member, name))
+        yield from (_zip(path, prefix) if kind == "zip" else _tar(path, prefix))
+    except Exception as error:  # on damaged archives they raise whatever they stumble over
+        raise DataError(f"{path} cannot be read as a {kind} archive: {error}") from None
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> bytes:
+def _zip(path: Path, prefix: str) -> Iterator[SkeletonFile]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir():
+                name = prefix + member.filename
+                read = partial(_read_zipped, path, member.filename, name)
+                yield SkeletonFile(name, read, member.file_size)
+
+
+def _tar(path: Path, prefix: str) -> Iterator[SkeletonFile]:
+    with _unpacked(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            if member.isreg():
+                name = prefix + member.name.removeprefix("./")
+                read = partial(_read_tarred, path, member.offset_data, member.size, name)
+                yield SkeletonFile(name, read, member.size)
+            archive.members = []  # else it would keep every header it has seen
+
+
+def _unpacked(path: Path) -> BinaryIO:
+    """Open a tar archive, whatever it is compressed with, so that offsets are those within it."""
+    with open(path, "rb") as file:
+        begin = file.read(6)
+    opens: Callable[..., object] = open
+    for magic, reader in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
+        if begin.startswith(magic):
+            opens = reader
+    return cast(BinaryIO, opens(path, "rb"))
+
+
+# An archive stays open from one of its files to the next, in each process for itself: two that
+# shared one file would read from each other's places.
+@lru_cache(maxsize=8)
+def _zip_of(process: int, path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+@lru_cache(maxsize=8)
+def _tar_of(process: int, path: Path) -> BinaryIO:
+    return _unpacked(path)
+
+
+def _read_zipped(path: Path, member: str, name: str) -> bytes:
     try:
-        with archive.open(member) as file:
+        with _zip_of(os.getpid(), path).open(member) as file:
             data = file.read(MOST_BYTES + 1)
     except Exception as error:  # as above; also locked or packed by a method that is not there
         raise DataError(f"{name}: cannot be read from its archive: {error}") from None
+    return _not_too_long(data, name)
+
+
+def _read_tarred(path: Path, offset: int, size: int, name: str) -> bytes:
+    try:
+        file = _tar_of(os.getpid(), path)
+        file.seek(offset)
+        data = file.read(min(size, MOST_BYTES + 1))
+    except Exception as error:
+        raise DataError(f"{name}: cannot be read from its archive: {error}") from None
+    if len(data) < min(size, MOST_BYTES):
+        raise DataError(f"{name}: cannot be read from its archive: the archive ends early")
     return _not_too_long(data, name)
 
 
