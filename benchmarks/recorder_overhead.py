@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from rich.console import Console
 from rich.table import Table
-from tssan.network import TSSAN, build_network
+from tssan.network import SkeletonNetwork, build_network
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe
 
 from tssan_viz.recording import Recorder, record
@@ -30,12 +30,12 @@ CLASSES, JOINTS = 60, 25
 CATALOGUE = Catalogue(dataset="benchmark", classes=())
 
 
-def inference(network: TSSAN, clips: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def inference(network: SkeletonNetwork, clips: tuple[torch.Tensor, ...]) -> torch.Tensor:
     with torch.inference_mode():
         return network(*clips)
 
 
-def training(network: TSSAN, clips: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def training(network: SkeletonNetwork, clips: tuple[torch.Tensor, ...]) -> torch.Tensor:
     logits = network(*clips)
     logits.logsumexp(-1).mean().backward()
     network.zero_grad(set_to_none=True)

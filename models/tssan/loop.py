@@ -29,11 +29,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor
-from torch.nn import functional as F
 
 from tssan.clips import make_clips
 from tssan.errors import DataError
-from tssan.network import TSSAN
+from tssan.network import SkeletonNetwork
 from tssan.recipe import Recipe
 from tssan.run_folder import METRICS, RESUME, Interrupted
 from tssan.sequences import Sequences
@@ -104,7 +103,12 @@ class Fit(pl.LightningModule):
     """
 
     def __init__(
-        self, network: TSSAN, recipe: Recipe, train: Sequences, validation: Sequences, seed: int
+        self,
+        network: SkeletonNetwork,
+        recipe: Recipe,
+        train: Sequences,
+        validation: Sequences,
+        seed: int,
     ) -> None:
         super().__init__()
         self.network = network
@@ -154,9 +158,9 @@ class Fit(pl.LightningModule):
             generator=self.clip_randomness if train else None,
         )
         labels = part.labels[places.cpu()].to(self.device)
-        logits = self.network(clips.position, clips.motion, clips.present)
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return loss, (logits.argmax(dim=1) == labels).float().mean()
+        every = self.network(clips.position, clips.motion, clips.present, every_classifier=True)
+        loss = self.network.loss(every, labels, label_smoothing=smoothing)
+        return loss, (self.network.score(every).argmax(dim=1) == labels).float().mean()
 
     def _log(self, part: str, loss: Tensor, accuracy: Tensor, size: int) -> None:
         self.log_dict(
@@ -364,7 +368,7 @@ class Bar(Callback):
 
 
 def fit(
-    network: TSSAN,
+    network: SkeletonNetwork,
     recipe: Recipe,
     train: Sequences,
     validation: Sequences,

@@ -99,15 +99,18 @@ class NetworkRecipe:
     Attributes
     ----------
     variant
-        ``san-v2``: position and motion of each person through one block, the persons joined at the
-        end [S].
+        ``san-v1``: persons side by side and motion beside position from the start; ``san-v2``:
+        position and motion of each person through one block, the persons joined at the end;
+        ``san-v3``: a block for positions, one for motions [S: all three, san-v2 the best of them];
+        ``hcn``: the convolutional network whose front end they share, to check the data path [C].
     encoder
-        ``cnn`` [S].
+        ``cnn`` or ``ff`` [S: both, cnn the better].
     layers, heads
         Of the self-attention block [S: 4 and 8; Kinetics 8 and 8].
     width
-        Width d of the block. None: the encoder's own 1024 [S]; a number: the encoder's features are
-        projected to it first, for data sets too small for 55 million parameters [C].
+        Width d of the block. None: the encoder's own, 1024 in SAN-V2, else 512 [S]; a number: the
+        encoder's features are projected to it first, for data sets too small for 55 million
+        parameters [C].
     feed_forward
         Inner width of the feed-forward networks in multiples of d [C: 4, as in the Transformer].
     norm
@@ -116,14 +119,30 @@ class NetworkRecipe:
     position_embedding
         ``learned``, as in the BERT whose vocabulary the paper uses, or ``sinusoidal`` [C].
     encoder_relu
-        ``first``: only after the first convolution, as HCN's implementations have it; ``all`` [C].
+        Where the cnn encoder has a ReLU. ``first``: only after the first convolution, as HCN's
+        implementations have it; ``all`` [C: the paper's figure shows none of the places].
+    encoder_batch_norm
+        Whether the cnn encoder normalises after each convolution [C: no, as HCN's implementations
+        at their best].
+    ff_dim, ff_layers
+        Width and number of the linear layers of the ff encoder [C: 512 and 1, so that the block is
+        as wide as with cnn and only the encoders are compared].
     encoder_dropout, dropout, classifier_dropout
-        After the last convolution [S: 0.5], in the block [S: 0.2], before the classifier [S: 0.5].
+        After the encoder [S: 0.5], in the block [S: 0.2], before the classifier [S: 0.5].
     mask_absent_person
         Leave absent persons out of the maximum over persons. The paper does not: a zero skeleton
-        enters with the features that the biases give it [S: no].
+        enters with the features that the biases give it [C: no, as nothing of it is said].
+    v3_person_fusion
+        Where SAN-V3 takes the maximum over persons: ``pre``, of the encoded features, or ``post``,
+        of what the blocks give [C: pre, as the text has it before the block's input].
+    v3_score
+        What a test of SAN-V3 counts by: ``fused``, the classifier of both streams, or ``mean`` of
+        the three softmaxes [C: fused; the paper trains three and does not say].
     consensus
         How the predictions of the segments are joined: ``avg`` or ``max`` [S: avg].
+    consensus_of
+        What is averaged: ``logits``, before the softmax, as in TSN's code, or ``probabilities``
+        [C: logits].
     """
 
     variant: str = "san-v2"
@@ -135,32 +154,86 @@ class NetworkRecipe:
     norm: str = "post"
     position_embedding: str = "learned"
     encoder_relu: str = "first"
+    encoder_batch_norm: bool = False
+    ff_dim: int = 512
+    ff_layers: int = 1
     encoder_dropout: float = 0.5
     dropout: float = 0.2
     classifier_dropout: float = 0.5
     mask_absent_person: bool = False
+    v3_person_fusion: str = "pre"
+    v3_score: str = "fused"
     consensus: str = "avg"
+    consensus_of: str = "logits"
 
     def __post_init__(self) -> None:
-        _one_of(self, "variant", ("san-v2",))
-        _one_of(self, "encoder", ("cnn",))
+        _one_of(self, "variant", ("san-v1", "san-v2", "san-v3", "hcn"))
+        _one_of(self, "encoder", ("cnn", "ff"))
         _one_of(self, "norm", ("post", "pre"))
         _one_of(self, "position_embedding", ("learned", "sinusoidal"))
         _one_of(self, "encoder_relu", ("first", "all"))
+        _one_of(self, "v3_person_fusion", ("pre", "post"))
+        _one_of(self, "v3_score", ("fused", "mean"))
         _one_of(self, "consensus", ("avg", "max"))
-        _at_least(self, 1, "layers", "heads", "feed_forward")
+        _one_of(self, "consensus_of", ("logits", "probabilities"))
+        _at_least(self, 1, "layers", "heads", "feed_forward", "ff_dim", "ff_layers")
         for name in ("encoder_dropout", "dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise DataError(f"{name}: {getattr(self, name)} is no share; give 0 ≤ share < 1")
+        if self.consensus == "max" and self.consensus_of == "probabilities":
+            raise DataError(
+                "consensus_of: the greatest probabilities of several segments do not add up to 1; "
+                "give consensus: avg, or consensus_of: logits"
+            )
+        self._refuse_what_is_not_read()
+        if self.variant == "hcn":
+            return
         if self.width is not None:
             _at_least(self, 1, "width")
-            if self.width % 2:
-                raise DataError(f"width: {self.width} is odd; sines and cosines come in pairs")
-        if (self.width or 1024) % self.heads:
+        if self.block_width % 2:
+            name = "ff_dim" if self.width is None else "width"
             raise DataError(
-                f"heads: {self.heads} does not divide the width {self.width or 1024}; "
+                f"{name}: {getattr(self, name)} is odd; sines and cosines come in pairs"
+            )
+        if self.block_width % self.heads:
+            raise DataError(
+                f"heads: {self.heads} does not divide the width {self.block_width}; "
                 "every head takes an equal share"
             )
+
+    @property
+    def encoder_width(self) -> int:
+        """Features per frame that one encoder gives; the cnn's are 64 filters × 8 columns."""
+        return self.ff_dim if self.encoder == "ff" else 512
+
+    @property
+    def block_width(self) -> int:
+        """Width d of a self-attention block."""
+        streams = 2 if self.variant == "san-v2" else 1
+        return self.width or streams * self.encoder_width
+
+    def _refuse_what_is_not_read(self) -> None:
+        """Raise DataError for a value that would change nothing in this variant or encoder."""
+        unread = {
+            "encoder_relu": self.encoder == "ff",
+            "encoder_batch_norm": self.encoder == "ff",
+            "ff_dim": self.encoder == "cnn",
+            "ff_layers": self.encoder == "cnn",
+            "mask_absent_person": self.variant == "san-v1",
+            "v3_person_fusion": self.variant != "san-v3",
+            "v3_score": self.variant != "san-v3",
+        }
+        if self.variant == "hcn":
+            read = {"variant", "encoder_dropout", "classifier_dropout", "mask_absent_person"}
+            read |= {"consensus", "consensus_of"}
+            unread = {name: name not in read for name in type(self).__dataclass_fields__}
+        for name, entry in type(self).__dataclass_fields__.items():
+            if unread.get(name) and getattr(self, name) != entry.default:
+                encoder = "" if self.variant == "hcn" else f" with the {self.encoder} encoder"
+                raise DataError(
+                    f"{name}: {getattr(self, name)} would change nothing; "
+                    f"{self.variant}{encoder} does not read it"
+                )
 
 
 @dataclass(frozen=True)

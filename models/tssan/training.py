@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tssan.clips import Clips, make_clips, pad
 from tssan.errors import DataError
-from tssan.network import TSSAN, build_network
+from tssan.network import SkeletonNetwork, build_network
 from tssan.recipe import Recipe, load_recipe
 from tssan.run_folder import (
     CHECKPOINT,
@@ -59,7 +59,7 @@ class TrainedRun:
 
     path: Path
     recipe: Recipe
-    network: TSSAN
+    network: SkeletonNetwork
     results: dict[str, Any]
 
     @property
@@ -318,7 +318,7 @@ def _train_in(
 
 
 @torch.no_grad()
-def predict(network: TSSAN, sequences: Sequences, recipe: Recipe) -> Tensor:
+def predict(network: SkeletonNetwork, sequences: Sequences, recipe: Recipe) -> Tensor:
     """Return the predicted labels (n,) of test-time clips; leave the network in evaluation."""
     network.eval()
     device = next(network.parameters()).device

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tssan.network import Attend, Encoder, Layer, SelfAttentionBlock, build_network, sinusoids
+from tssan.network import Attend, CnnEncoder, Layer, SelfAttentionBlock, build_network, sinusoids
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe
 
 PAPER = Recipe(name="paper")
@@ -33,7 +33,7 @@ def small(**network) -> Recipe:
 @pytest.mark.parametrize("frames", [32, 64, 96])
 @pytest.mark.parametrize("joints", [25, 18])
 def test_encoder_shapes_are_those_of_the_table(frames: int, joints: int) -> None:
-    encoder = Encoder(joints, 3, dropout=0.5, relu="first").eval()
+    encoder = CnnEncoder(joints, 3, dropout=0.5, relu="first", batch_norm=False).eval()
     seen: dict[str, tuple[int, ...]] = {}
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Conv2d | nn.MaxPool2d):
@@ -57,13 +57,13 @@ def test_encoder_shapes_are_those_of_the_table(frames: int, joints: int) -> None
 
 @pytest.mark.parametrize(("joints", "expected"), [(25, 32_160), (18, 30_144)])
 def test_encoder_parameters_are_those_of_the_table(joints: int, expected: int) -> None:
-    encoder = Encoder(joints, 3, dropout=0.5, relu="first")
+    encoder = CnnEncoder(joints, 3, dropout=0.5, relu="first", batch_norm=False)
     assert sum(p.numel() for p in encoder.parameters()) == expected
 
 
 def test_encoder_keeps_frames_apart_beyond_its_reach() -> None:
     """Three convolutions of three frames: a frame hears of its neighbours up to three away."""
-    encoder = Encoder(25, 3, dropout=0.0, relu="all").eval()
+    encoder = CnnEncoder(25, 3, dropout=0.0, relu="all", batch_norm=False).eval()
     x = torch.randn(1, 32, 25, 3)
     y = x.clone()
     y[:, 16] += 1
@@ -75,8 +75,8 @@ def test_encoder_keeps_frames_apart_beyond_its_reach() -> None:
 
 def test_relu_everywhere_leaves_nothing_negative() -> None:
     x = torch.randn(2, 32, 25, 3)
-    assert (Encoder(25, 3, dropout=0.0, relu="all")(x) >= 0).all()
-    assert (Encoder(25, 3, dropout=0.0, relu="first")(x) < 0).any()
+    assert (CnnEncoder(25, 3, dropout=0.0, relu="all", batch_norm=False)(x) >= 0).all()
+    assert (CnnEncoder(25, 3, dropout=0.0, relu="first", batch_norm=False)(x) < 0).any()
 
 
 def test_paper_network_has_54_74_million_parameters() -> None:
