@@ -4,28 +4,30 @@ index.parquet   one line per sequence: who, what, seen from where, and where its
 joints.npy      float32 (sum of m * t, v, c): all sequences one after the other, person by person
 present.npy     bool (sum of m * t): whether that person was seen in that frame
 score.npy       float32 (sum of m * t, v), only where sequences have scores
-dataset.json    name, topology, classes with aliases, units, fps, protocols, skipped files
+dataset.json    name, fingerprint, topology, classes, units, fps, protocols, skipped files
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tssan.dataset_writer import DatasetWriter, fingerprint
 from tssan.errors import DataError
+from tssan.parts import COUNTED, Part, Skipped, digest, lay_out
 from tssan.skeletons.classes import ActionClass
 from tssan.skeletons.protocols import Protocol
 from tssan.skeletons.sequence import SkeletonSequence, Units
@@ -33,16 +35,6 @@ from tssan.skeletons.topology import Topology
 
 FORMAT = "tssan-dataset"
 VERSION = 1
-
-_COUNTED = ("subject", "camera", "setup", "replication")  # what a data set may not know of a video
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that was left out, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ class SkeletonDataset:
     path : Path
         The folder.
     name : str
-        ``utd-mhad``, ``nw-ucla``, ``ntu-rgbd`` or ``synthetic``.
+        ``utd-mhad``, ``nw-ucla``, ``ntu60``, … or what its maker called it.
     topology : Topology
     classes : tuple of ActionClass
         In the order of their labels.
@@ -111,6 +103,7 @@ class SkeletonDataset:
             )
             for p in meta["protocols"]
         }
+        self._fingerprint: str | None = meta.get("fingerprint")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> SkeletonDataset:
@@ -151,12 +144,12 @@ class SkeletonDataset:
         """Return a sequence by its position in the index; coordinates are a copy of one's own."""
         if not -len(self) <= position < len(self):
             raise IndexError(f"sequence {position}; {self.path} holds {len(self)}")
-        line = self.index.iloc[int(position)]
+        line = self._lines[position]
         m, t = int(line["persons"]), int(line["frames"])
         rows = slice(int(line["offset"]), int(line["offset"]) + m * t)
-        v, c = self.joints.shape[1:]
+        v = self.joints.shape[1]
         return SkeletonSequence(
-            joints=np.array(self.joints[rows]).reshape(m, t, v, c),
+            joints=self._joints_of(line),
             present=np.array(self.present[rows]).reshape(m, t),
             topology=self.topology,
             units=self.units,
@@ -168,7 +161,7 @@ class SkeletonDataset:
             score=None if self.score is None else np.array(self.score[rows]).reshape(m, t, v),
             split=line["split"],
             source=line["source"],
-            **{column: _number(line[column]) for column in _COUNTED},
+            **{column: _number(line[column]) for column in COUNTED},
         )
 
     def __iter__(self) -> Iterator[SkeletonSequence]:
@@ -180,6 +173,30 @@ class SkeletonDataset:
 
     def __repr__(self) -> str:
         return f"<SkeletonDataset {self.name}: {len(self)} sequences, {len(self.classes)} classes>"
+
+    @cached_property
+    def _lines(self) -> list[dict[str, Any]]:
+        # A line of a DataFrame takes longer to fetch than the joints that it leads to.
+        return cast(list[dict[str, Any]], self.index.to_dict("records"))
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this data set from every other: a SHA-256 of names, labels, joints, protocols.
+
+        Folders that were prepared before there was one are read through for it, once.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(
+                self.index["sample"],
+                self.index["label"],
+                (digest(self._joints_of(line)) for line in self._lines),
+                self._protocols.values(),
+            )
+        return self._fingerprint
+
+    def _joints_of(self, line: Mapping[str, Any]) -> NDArray[np.float32]:
+        m, t, start = int(line["persons"]), int(line["frames"]), int(line["offset"])
+        return np.array(self.joints[start : start + m * t]).reshape(m, t, *self.joints.shape[1:])
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -235,7 +252,8 @@ def prepare(
 
     The folder appears when it is complete and not before: an error or an interruption leaves what
     was there as it was. A prepared data set of the same name is replaced; any other folder with
-    something in it is refused.
+    something in it is refused. To read many files with all cores, and to go on after an
+    interruption, see `tssan.preparing.prepare_files`.
 
     Parameters
     ----------
@@ -258,148 +276,96 @@ def prepare(
         If `out` cannot be written, there is no sequence, two have the same name, or they differ in
         topology, units, coordinates or frame rate.
     """
+    parts = (lay_out([sequence]) for sequence in sequences)
+    return prepare_parts(
+        parts, out, name=name, classes=classes, protocols=protocols, skipped=skipped
+    )
+
+
+def prepare_parts(
+    parts: Iterable[Part],
+    out: str | os.PathLike[str],
+    *,
+    name: str,
+    classes: Sequence[ActionClass],
+    protocols: Sequence[Protocol],
+    skipped: Sequence[Skipped] = (),
+    unfinished: Path | None = None,
+) -> SkeletonDataset:
+    """Write parts as a prepared data set and open it: `prepare` for what is laid out already.
+
+    Parameters
+    ----------
+    parts
+        In the order of the data set.
+    out, name, classes, protocols, skipped
+        As in `prepare`.
+    unfinished
+        The folder to write into until all is there, on the same file system as `out`; by default
+        one beside `out` that does not outlive an error.
+
+    Raises
+    ------
+    DataError
+        As in `prepare`.
+    """
     folder = Path(out)
-    _refuse_to_overwrite(folder, name)
-    with _complete_or_absent(folder) as unfinished:
-        meta, index = _write_arrays(sequences, unfinished, name, classes)
-        kept = []
+    refuse_to_overwrite(folder, name)
+    with _complete_or_absent(folder, unfinished) as begun:
+        with DatasetWriter(begun, name, classes) as writer:
+            for part in parts:
+                writer.append(part)
+            kind = writer.kind
+        index = _typed(pd.DataFrame(writer.lines))
+        kept, described = [], []
         for protocol in protocols:
             split = _split(index, protocol)
             if len(split.train) and len(split.test):
                 sizes = {"train_size": len(split.train), "test_size": len(split.test)}
-                kept.append({**asdict(protocol), **sizes})
-        index.to_parquet(unfinished / "index.parquet", index=False)
-        meta |= {
+                kept.append(protocol)
+                described.append({**asdict(protocol), **sizes})
+        index.to_parquet(begun / "index.parquet", index=False)
+        meta = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": name,
+            "fingerprint": fingerprint(index["sample"], index["label"], writer.digests, kept),
+            "units": kind.units,
+            "fps": kind.fps,
+            "topology": kind.topology.to_dict(),
             "classes": [asdict(action) for action in classes],
-            "protocols": kept,
+            "protocols": described,
             "skipped": [asdict(left_out) for left_out in skipped],
         }
         text = json.dumps(meta, indent=1, ensure_ascii=False)
-        (unfinished / "dataset.json").write_text(text + "\n", encoding="utf-8")
+        (begun / "dataset.json").write_text(text + "\n", encoding="utf-8")
     return SkeletonDataset.open(folder)
 
 
-def _write_arrays(
-    sequences: Iterable[SkeletonSequence],
-    folder: Path,
-    name: str,
-    classes: Sequence[ActionClass],
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Write the arrays; return what they have in common and the index."""
-    rows: list[dict[str, Any]] = []
-    samples: set[str] = set()
-    first_with: dict[bytes, str] = {}
-    first: SkeletonSequence | None = None
-    offset = 0
-    with ExitStack() as stack:
-        for sequence in sequences:
-            if first is None:
-                first = sequence
-                v, c = sequence.joints.shape[2:]
-                joints = stack.enter_context(_GrowingArray(folder / "joints.npy", "<f4", (v, c)))
-                present = stack.enter_context(_GrowingArray(folder / "present.npy", "|b1", ()))
-                score: _GrowingArray | None = None
-            _check_alike(sequence, first, classes)
-            if sequence.sample in samples:
-                raise DataError(
-                    f"{sequence.source or name}: a second sequence is called {sequence.sample!r}; "
-                    "expected every sample once"
-                )
-            samples.add(sequence.sample)
-            m, t = sequence.present.shape
-            joints.append(sequence.joints.reshape(m * t, v, c))
-            present.append(sequence.present.reshape(m * t))
-            if sequence.score is not None and score is None:
-                score = stack.enter_context(_GrowingArray(folder / "score.npy", "<f4", (v,)))
-                score.append(np.ones((offset, v), np.float32))
-            if score is not None:
-                certain = np.ones((m, t, v), np.float32)
-                given = certain if sequence.score is None else sequence.score
-                score.append(given.reshape(m * t, v))
-            digest = hashlib.sha256(repr(sequence.joints.shape).encode())
-            digest.update(np.ascontiguousarray(sequence.joints).data)
-            original = first_with.setdefault(digest.digest(), sequence.sample)
-            rows.append(
-                {
-                    "sample": sequence.sample,
-                    "label": sequence.label,
-                    "class_name": sequence.class_name,
-                    "class_code": sequence.class_code,
-                    **{column: getattr(sequence, column) for column in _COUNTED},
-                    "split": sequence.split,
-                    "frames": t,
-                    "persons": m,
-                    "offset": offset,
-                    "duplicate_of": None if original == sequence.sample else original,
-                    "source": sequence.source,
-                }
-            )
-            offset += m * t
-    if first is None:
-        raise DataError(f"{name}: no sequence could be read, so there is nothing to prepare")
-    meta = {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": name,
-        "units": first.units,
-        "fps": first.fps,
-        "topology": first.topology.to_dict(),
-    }
-    return meta, _typed(pd.DataFrame(rows))
+def same_data(results: Mapping[str, Any], dataset: SkeletonDataset) -> None:
+    """Refuse a data set that is not the one that a run was trained on.
 
+    Parameters
+    ----------
+    results
+        What the run keeps of itself; its `data_fingerprint` is looked at, and runs from before
+        there was one are let pass.
+    dataset
+        The data set that is to be used with the run.
 
-class _GrowingArray:
-    """An .npy file of (rows, *shape) whose number of rows is known when it is closed."""
-
-    def __init__(self, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-        self._path, self._dtype, self._shape = path, dtype, shape
-        self._rows = 0
-
-    def __enter__(self) -> _GrowingArray:
-        self._file: BinaryIO = open(self._path, "wb")
-        self._write_header()
-        return self
-
-    def append(self, rows: NDArray[Any]) -> None:
-        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
-        self._rows += len(rows)
-
-    def __exit__(self, *_: object) -> None:
-        # NumPy pads the header so that it keeps its length while the first axis grows.
-        with self._file:
-            self._file.seek(0)
-            self._write_header()
-
-    def _write_header(self) -> None:
-        header = {"descr": self._dtype, "fortran_order": False, "shape": (self._rows, *self._shape)}
-        np.lib.format.write_array_header_1_0(cast(Any, self._file), header)
-
-
-def _check_alike(
-    sequence: SkeletonSequence, first: SkeletonSequence, classes: Sequence[ActionClass]
-) -> None:
-    where = sequence.source or sequence.sample
-
-    def kind(of: SkeletonSequence) -> tuple[Any, ...]:
-        return of.topology, of.units, of.joints.shape[3], of.fps
-
-    if kind(sequence) != kind(first):
+    Raises
+    ------
+    DataError
+        If the fingerprints differ.
+    """
+    trained_on = results.get("data_fingerprint")
+    if trained_on is not None and trained_on != dataset.fingerprint:
         raise DataError(
-            f"{where}: {_describe(sequence)}; expected {_describe(first)} as in {first.sample}"
+            f"{dataset.path} is not the data set that the run was trained on: its fingerprint is "
+            f"{dataset.fingerprint[:12]}…, and the run's is {str(trained_on)[:12]}…; give the same "
+            "folder, or prepare the same files again in the same way (the same readers, subjects, "
+            "classes and protocols)"
         )
-    label = sequence.label
-    if label is None or not 0 <= label < len(classes) or classes[label].name != sequence.class_name:
-        raise DataError(
-            f"{where}: label {label} with class {sequence.class_name!r}; "
-            f"expected one of the {len(classes)} classes of the data set"
-        )
-
-
-def _describe(sequence: SkeletonSequence) -> str:
-    return (
-        f"{sequence.topology.name} in {sequence.joints.shape[3]} coordinates, "
-        f"units {sequence.units}, {sequence.fps:g} frames per second"
-    )
 
 
 def _split(index: pd.DataFrame, protocol: Protocol) -> Split:
@@ -413,7 +379,7 @@ def _split(index: pd.DataFrame, protocol: Protocol) -> Split:
 
 
 def _typed(index: pd.DataFrame) -> pd.DataFrame:
-    kinds: dict[str, str] = dict.fromkeys(_COUNTED, "Int64")
+    kinds: dict[str, str] = dict.fromkeys(COUNTED, "Int64")
     kinds |= dict.fromkeys(("label", "frames", "persons", "offset"), "int64")
     if "split" not in index:  # folders from before there was one
         index.insert(index.columns.get_loc("frames"), "split", None)
@@ -453,7 +419,14 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _refuse_to_overwrite(folder: Path, name: str) -> None:
+def refuse_to_overwrite(folder: Path, name: str) -> None:
+    """Refuse a folder that holds anything but the prepared data set of the same name.
+
+    Raises
+    ------
+    DataError
+        Says what it holds.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -474,23 +447,23 @@ def _refuse_to_overwrite(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def _complete_or_absent(folder: Path) -> Iterator[Path]:
+def _complete_or_absent(folder: Path, unfinished: Path | None = None) -> Iterator[Path]:
     """Give a folder beside `folder` to write into, which takes its place if all goes well."""
     folder = Path(os.path.realpath(folder))
     mark = uuid.uuid4().hex[:8]
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{mark}")
+    begun = unfinished or folder.with_name(f".{folder.name}.unfinished-{mark}")
     replaced = folder.with_name(f".{folder.name}.replaced-{mark}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.mkdir()
-        yield unfinished
+        begun.mkdir()
+        yield begun
         if folder.exists():
             folder.rename(replaced)
-        unfinished.rename(folder)
+        begun.rename(folder)
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         if replaced.exists() and not folder.exists():
             replaced.rename(folder)
-        for leftover in (unfinished, replaced):
+        for leftover in (begun, replaced):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -328,7 +328,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tssan.dataset._GrowingArray.append", full)
+    monkeypatch.setattr("tssan.dataset_writer._GrowingArray.append", full)
     with pytest.raises(DataError, match=r"cannot write .*data: No space left on device"):
         made([video()], tmp_path / "data")
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The files of a data set as downloaded: a folder, a zip or tar archive, or a folder of archives."""
+"""The files of a data set as downloaded: a folder, a zip or tar archive, a folder of archives."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class SkeletonFile:
         Where it lies within the source, with forward slashes.
     read
         Returns the bytes; raises `DataError` where that fails or they are too many.
-    size
-        In bytes, unpacked.
+    stamp
+        Changes when the contents do, as far as one can tell without reading them.
     """
 
     name: str
     read: Callable[[], bytes]
-    size: int = 0
+    stamp: str = ""
 
 
 def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
@@ -185,10 +185,11 @@ def _folder(folder: Path) -> Iterator[SkeletonFile]:
             path = Path(parent, name)
             relative = path.relative_to(folder).as_posix()
             try:
-                size = path.stat().st_size
+                about = path.stat()
+                stamp = f"{about.st_size} {about.st_mtime_ns}"
             except OSError:  # said when the file is read
-                size = 0
-            yield SkeletonFile(relative, partial(_read_path, path, relative), size)
+                stamp = ""
+            yield SkeletonFile(relative, partial(_read_path, path, relative), stamp)
 
 
 def _refuse(error: OSError) -> None:
@@ -239,7 +240,7 @@ def _zip(path: Path, prefix: str) -> Iterator[SkeletonFile]:
             if not member.is_dir():
                 name = prefix + member.filename
                 read = partial(_read_zipped, path, member.filename, name)
-                yield SkeletonFile(name, read, member.file_size)
+                yield SkeletonFile(name, read, f"{member.file_size} {member.CRC:08x}")
 
 
 def _tar(path: Path, prefix: str) -> Iterator[SkeletonFile]:
@@ -248,7 +249,7 @@ def _tar(path: Path, prefix: str) -> Iterator[SkeletonFile]:
             if member.isreg():
                 name = prefix + member.name.removeprefix("./")
                 read = partial(_read_tarred, path, member.offset_data, member.size, name)
-                yield SkeletonFile(name, read, member.size)
+                yield SkeletonFile(name, read, f"{member.size} {member.mtime} {member.offset}")
             archive.members = []  # else it would keep every header it has seen
 
 
