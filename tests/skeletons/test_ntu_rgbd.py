@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tssan.errors import DataError
-from tssan.skeletons.ntu_rgbd import choose_actors, classes_of, find_files, read_file, read_tracks
+from tssan.skeletons.actors import choose_actors
+from tssan.skeletons.ntu_rgbd import classes_of, find_files, read_file, read_tracks
 from tssan.skeletons.topology import KINECT_V2_25
 
 from tests.skeletons import written
@@ -241,7 +242,10 @@ def with_line(number: int, text: str | None) -> bytes:
     ("data", "said"),
     [
         (b"", "line 1: the file ends; expected the number of frames"),
-        (with_line(1, "0"), "line 1: '0'; expected the number of frames, an integer from 1"),
+        (
+            with_line(1, "0"),
+            "line 1: '0'; expected the number of frames, an integer from 1 to 20,000",
+        ),
         (with_line(1, "3.0"), "line 1: '3.0'; expected the number of frames"),
         (with_line(1, "4"), "line 86: the file ends; expected the number of bodies in frame 3"),
         (with_line(1, "2"), "line 58: '1' after the last frame; expected the end, since line 1"),

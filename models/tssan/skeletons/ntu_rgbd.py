@@ -12,38 +12,38 @@ and holds, line by line::
 A. Shahroudy et al.: NTU RGB+D: a large scale dataset for 3D human activity analysis. CVPR 2016;
 J. Liu et al.: NTU RGB+D 120. TPAMI 2020.
 
-Which bodies are the actors
----------------------------
-The sensor also reports chairs and passers-by as bodies, and gives a person that it lost a new
-bodyID. The rule is that of SGN (Zhang et al., CVPR 2020), which most published results rest on,
-except that every body keeps the frames in which it was seen, so that one that vanishes and returns
-is not shifted in time, and frames without any body stay in their place:
+Which of the bodies are the actors is decided in `tssan.skeletons.actors`. Some samples have no
+skeleton, or none that belongs to the performer; their authors list them, and so does
+`ntu_rgbd_without_skeleton.txt` beside this file.
 
-1. A track is all frames with the same bodyID. A single track is the actor.
-2. Tracks of at most 11 frames are noise, unless all are that short.
-3. Bodies wider than 0.8 of their height are noise: a track with at least 0.69754 of such frames is
-   dropped, as long as another is left. The first to go are those that move least.
-4. The motion of a track is the variance of x, y and z over all its joints and frames, summed; or
-   over its frames that are not too wide, if that is less.
-5. The track with the most motion is the first actor. Each further one, by motion: if it shares no
-   frame with the first actor, it is the first actor under a new bodyID; else if it shares none with
-   the second actor, it is or becomes the second; else it is dropped.
+The two editions share their files: NTU RGB+D 60 is what of NTU RGB+D 120 was recorded in the first
+17 set-ups. To read one of them::
+
+    edition = edition_of(file.name for file in find_files(source))     # or NTU60, NTU120
+    for file in edition.select(find_files(source)):
+        sequence = read_file(file.read(), file.name)
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tssan.errors import DataError
-from tssan.skeletons import arrays, files
+from tssan.errors import DataError, LeftOut
+from tssan.skeletons import actors, arrays, files, protocols
+from tssan.skeletons.actors import Tracks
 from tssan.skeletons.classes import NTU_RGBD, ActionClass
 from tssan.skeletons.files import SkeletonFile
+from tssan.skeletons.protocols import Protocol
 from tssan.skeletons.sequence import SkeletonSequence
 from tssan.skeletons.topology import KINECT_V2_25
 
@@ -51,12 +51,81 @@ FPS = 30.0
 JOINTS = len(KINECT_V2_25.joints)
 BODY_FIELDS = 10
 JOINT_FIELDS = 12
-SHORTEST_TRACK = 12  # frames
-WIDEST = 0.8  # of the height
-MOST_TOO_WIDE = 0.69754  # of the frames
+LONGEST_LINE = 1000  # characters; real ones have at most 200
+MOST_BODIES = 1000  # a sensor tracks six
+MOST_FRAMES = 20_000  # eleven minutes; the longest real file has 300
 
-Tracks = dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""For each bodyID its frames ``(t',)`` in rising order and its joints ``(t', v, c)`` in them."""
+
+@dataclass(frozen=True)
+class Edition:
+    """One of the two data sets: which files are in it, and what they are divided into.
+
+    Parameters
+    ----------
+    name, title
+        What the data set is called in commands and in sentences.
+    setups, subjects, actions
+        The highest number of each; all count from 1.
+    protocols
+        Those that its authors define; the first is the default.
+    """
+
+    name: str
+    title: str
+    setups: int
+    subjects: int
+    actions: int
+    protocols: tuple[Protocol, ...]
+
+    @property
+    def classes(self) -> tuple[ActionClass, ...]:
+        """Its action classes, in the order of their labels."""
+        return NTU_RGBD[: self.actions]
+
+    def holds(self, name: str) -> bool:
+        """Return whether a file of this name belongs to the data set."""
+        _, numbers = files.parse_name(name, files.NTU_RGBD)
+        return (
+            1 <= numbers["setup"] <= self.setups
+            and 1 <= numbers["subject"] <= self.subjects
+            and 1 <= numbers["action"] <= self.actions
+        )
+
+    def select(self, found: Iterable[SkeletonFile]) -> list[SkeletonFile]:
+        """Return those files that belong to the data set.
+
+        Raises
+        ------
+        DataError
+            If none does.
+        """
+        found = list(found)
+        own = [file for file in found if self.holds(file.name)]
+        if found and not own:
+            raise DataError(
+                f"none of the {len(found)} files, such as {found[0].name}, is of {self.title}; "
+                f"expected set-ups 1 to {self.setups} and actions 1 to {self.actions}"
+            )
+        return own
+
+
+NTU60 = Edition("ntu60", "NTU RGB+D 60", 17, 40, 60, protocols.NTU60)
+NTU120 = Edition("ntu120", "NTU RGB+D 120", 32, 106, 120, protocols.NTU120)
+
+
+def edition_of(names: Iterable[str]) -> Edition:
+    """Return NTU RGB+D 60 if all files of these names belong to it, else NTU RGB+D 120."""
+    return NTU60 if all(map(NTU60.holds, names)) else NTU120
+
+
+@cache
+def without_skeleton() -> frozenset[str]:
+    """Return the 535 samples of which the authors say that they lack (usable) skeletons.
+
+    302 of them are in NTU RGB+D 60.
+    """
+    listed = resources.files("tssan.skeletons") / "ntu_rgbd_without_skeleton.txt"
+    return frozenset(listed.read_text(encoding="ascii").split())
 
 
 def find_files(source: str | os.PathLike[str]) -> list[SkeletonFile]:
@@ -76,8 +145,8 @@ def classes_of(names: Iterable[str]) -> tuple[ActionClass, ...]:
     return NTU_RGBD[:60] if last <= 60 else NTU_RGBD
 
 
-def read_file(data: bytes | Path, name: str) -> SkeletonSequence:
-    """Read one sequence and choose its actors by the rule above.
+def read_file(data: bytes | Path, name: str, *, denoise: bool = True) -> SkeletonSequence:
+    """Read one sequence and choose its actors.
 
     Parameters
     ----------
@@ -85,6 +154,9 @@ def read_file(data: bytes | Path, name: str) -> SkeletonSequence:
         The file, or its contents.
     name
         What the file is called; set-up, camera, subject, replication and class are taken from it.
+    denoise
+        Whether bodies that are seen too shortly or are too wide to be a person are left out, as
+        `tssan.skeletons.actors` says.
 
     Returns
     -------
@@ -94,23 +166,20 @@ def read_file(data: bytes | Path, name: str) -> SkeletonSequence:
 
     Raises
     ------
+    LeftOut
+        If the authors list the sample as one without skeleton.
     DataError
         If the name or the contents are not those of an NTU RGB+D file, or no body is in any frame.
     """
     sample, numbers = files.parse_name(name, files.NTU_RGBD)
     if not 1 <= numbers["action"] <= len(NTU_RGBD):
         raise DataError(f"{name}: action {numbers['action']}; expected 1 to {len(NTU_RGBD)}")
+    if sample in without_skeleton():
+        raise LeftOut(f"{name}: on its authors' list of samples without skeleton")
     frames, tracks = read_tracks(files.content(data, name), name)
     if not tracks:
         raise DataError(f"{name}: no body in any of its {frames} frames; expected at least one")
-    actors = choose_actors(tracks)
-    joints = np.zeros((len(actors), frames, JOINTS, 3), np.float32)
-    present = np.zeros((len(actors), frames), np.bool_)
-    for m, bodies in enumerate(actors):
-        for body in bodies:
-            at, places = tracks[body]
-            joints[m, at] = places
-            present[m, at] = True
+    joints, present = actors.join(tracks, actors.choose_actors(tracks, denoise=denoise), frames)
     action = NTU_RGBD[numbers["action"] - 1]
     return SkeletonSequence(
         joints=joints,
@@ -156,17 +225,17 @@ def read_tracks(data: bytes, name: str) -> tuple[int, Tracks]:
         Where the file departs from the format, with the line.
     """
     lines = _Lines(data, name)
-    frames = lines.count("the number of frames", 1)
+    frames = lines.count("the number of frames", 1, MOST_FRAMES)
     seen: dict[int, tuple[list[int], list[NDArray[np.float64]]]] = {}
     for t in range(frames):
-        bodies = lines.count(f"the number of bodies in frame {t}", 0)
+        bodies = lines.count(f"the number of bodies in frame {t}", 0, MOST_BODIES)
         here: set[int] = set()
         for _ in range(bodies):
             body = lines.body(t)
             if body in here:
                 raise lines.wrong(f"body {body} comes twice in frame {t}", "each body once")
             here.add(body)
-            joints = lines.count(f"the number of joints of body {body} in frame {t}", 0)
+            joints = lines.count(f"the number of joints of body {body} in frame {t}", 0, 1000)
             if joints != JOINTS:
                 raise lines.wrong(f"{joints} joints", f"{JOINTS}")
             places = np.array([lines.joint(t) for _ in range(JOINTS)])
@@ -182,92 +251,54 @@ def read_tracks(data: bytes, name: str) -> tuple[int, Tracks]:
     return frames, tracks
 
 
-def choose_actors(tracks: Tracks) -> list[list[int]]:
-    """Choose one or two actors among the bodies of a file, by the rule at the head of this module.
-
-    Parameters
-    ----------
-    tracks
-        By bodyID: frames ``(t',)`` and joints ``(t', v, 3)``; at least one.
-
-    Returns
-    -------
-    list of list of int
-        For each actor its bodyIDs.
-    """
-    long_enough = {b: track for b, track in tracks.items() if len(track[0]) >= SHORTEST_TRACK}
-    left = long_enough or dict(tracks)
-    motion = {body: _motion(joints) for body, (_, joints) in left.items()}
-    for body in sorted(left, key=motion.__getitem__):
-        if len(left) == 1:
-            break
-        joints = left[body][1]
-        width = np.ptp(joints[:, :, 0], axis=1)
-        height = np.ptp(joints[:, :, 1], axis=1)
-        upright = width <= WIDEST * height
-        if np.mean(~upright) >= MOST_TOO_WIDE:
-            del left[body]
-        else:
-            motion[body] = min(motion[body], _motion(joints[upright]))
-    by_motion = sorted(left, key=motion.__getitem__, reverse=True)
-    actors: list[list[int]] = [[], []]
-    taken: list[set[int]] = [set(), set()]
-    for body in by_motion:
-        at = set(left[body][0].tolist())
-        for m in range(2):
-            if not taken[m] & at:
-                actors[m].append(body)
-                taken[m] |= at
-                break
-    return [bodies for bodies in actors if bodies]
-
-
-def _motion(joints: NDArray[np.float32]) -> float:
-    """Return the variance of x, y and z over all joints and frames, summed, in m²."""
-    return float(joints.reshape(-1, 3).astype(np.float64).var(axis=0).sum())
-
-
 class _Lines:
     """The lines of a file, taken one after the other; messages count them from 1."""
 
     def __init__(self, data: bytes, name: str) -> None:
-        text = data.decode("ascii", errors="replace").rstrip()
-        self._lines = text.split("\n") if text else []
+        self._rest = io.BytesIO(data.rstrip())
         self._name = name
         self._at = 0
 
     def wrong(self, found: str, expected: str) -> DataError:
         return DataError(f"{self._name}, line {self._at}: {found}; expected {expected}")
 
-    def _next(self, expected: str) -> str:
+    def _next(self, expected: str) -> bytes:
         self._at += 1
-        if self._at > len(self._lines):
+        line = self._rest.readline(LONGEST_LINE + 1)
+        if not line:
             raise self.wrong("the file ends", expected)
-        return self._lines[self._at - 1]
+        if len(line) > LONGEST_LINE:
+            raise self.wrong(f"more than {LONGEST_LINE} characters ({_short(line)})", expected)
+        return line
 
-    def count(self, what: str, least: int) -> int:
+    def count(self, what: str, least: int, most: int = 10**9 - 1) -> int:
         line = self._next(what).strip()
-        if not (line.isdecimal() and len(line) <= 9) or int(line) < least:
-            raise self.wrong(_short(line), f"{what}, an integer from {least}")
+        if not (line.isdigit() and len(line) <= 9) or not least <= int(line) <= most:
+            span = f"from {least}" + (
+                f" to {most:,}" if line.isdigit() and int(line) > most else ""
+            )
+            raise self.wrong(_short(line), f"{what}, an integer {span}")
         return int(line)
 
     def body(self, frame: int) -> int:
         expected = f"a body of frame {frame}: {BODY_FIELDS} fields that begin with its bodyID"
-        fields = self._next(expected).split()
+        line = self._next(expected)
+        fields = line.split()
         # A bodyID has 64 bits; a float would lose the last of them and mix bodies up.
-        if len(fields) != BODY_FIELDS or not (fields[0].isdecimal() and len(fields[0]) <= 20):
-            raise self.wrong(_short(" ".join(fields)), expected)
+        if len(fields) != BODY_FIELDS or not (fields[0].isdigit() and len(fields[0]) <= 20):
+            raise self.wrong(_short(line), expected)
         return int(fields[0])
 
     def joint(self, frame: int) -> tuple[float, float, float]:
         expected = f"a joint of frame {frame}: {JOINT_FIELDS} numbers that begin with x y z"
-        fields = self._next(expected).split()
+        line = self._next(expected)
+        fields = line.split()
         if len(fields) != JOINT_FIELDS:
-            raise self.wrong(f"{len(fields)} fields ({_short(' '.join(fields))})", expected)
+            raise self.wrong(f"{len(fields)} fields ({_short(line)})", expected)
         try:
             x, y, z = float(fields[0]), float(fields[1]), float(fields[2])
         except ValueError:
-            raise self.wrong(_short(" ".join(fields[:3])), expected) from None
+            raise self.wrong(_short(b" ".join(fields[:3])), expected) from None
         for value in (x, y, z):
             if not (math.isfinite(value) and abs(value) < arrays.FARTHEST):
                 limit = f"metres, less than {arrays.FARTHEST:g} away"
@@ -275,13 +306,15 @@ class _Lines:
         return x, y, z
 
     def end(self, frames: int) -> None:
-        if self._at < len(self._lines):
-            line = self._next("")
+        line = self._rest.readline(LONGEST_LINE)
+        if line:
+            self._at += 1
             raise self.wrong(
-                f"{_short(line.strip())} after the last frame",
+                f"{_short(line)} after the last frame",
                 f"the end, since line 1 says {frames} frames",
             )
 
 
-def _short(text: str) -> str:
+def _short(line: bytes) -> str:
+    text = line.strip().decode("ascii", errors="replace")
     return repr(text if len(text) <= 40 else text[:40] + "…")

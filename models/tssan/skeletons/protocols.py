@@ -16,7 +16,8 @@ class Protocol:
     name
         What `--protocol` takes.
     by
-        The column that decides: ``"subject"``, ``"camera"``, ``"setup"`` or ``"split"``.
+        The column that decides: ``"subject"``, ``"camera"``, ``"setup"``, ``"split"`` (what the
+        data set's own files say) or ``"sample"`` (a list of names).
     train, test
         The values of that column on either side; a sequence with neither belongs to no side.
     leaves_out_copies
@@ -24,7 +25,7 @@ class Protocol:
     """
 
     name: str
-    by: Literal["subject", "camera", "setup", "split"]
+    by: Literal["subject", "camera", "setup", "split", "sample"]
     train: tuple[int | str, ...]
     test: tuple[int | str, ...]
     leaves_out_copies: bool = True
@@ -48,11 +49,22 @@ _NTU_TRAIN = (
 )
 _NTU_TEST = tuple(subject for subject in range(1, 107) if subject not in _NTU_TRAIN)
 
-NTU_RGBD = (
-    Protocol("xsub", "subject", _NTU_TRAIN, _NTU_TEST),
+NTU60 = (
+    Protocol(
+        "xsub",
+        "subject",
+        tuple(subject for subject in _NTU_TRAIN if subject <= 40),
+        tuple(subject for subject in _NTU_TEST if subject <= 40),
+    ),
     Protocol("xview", "camera", (2, 3), (1,)),
+)
+
+NTU120 = (
+    Protocol("xsub", "subject", _NTU_TRAIN, _NTU_TEST),
     Protocol("xset", "setup", tuple(range(2, 33, 2)), tuple(range(1, 33, 2))),
 )
+
+NTU_RGBD = (*NTU120, NTU60[1])
 
 KINETICS = (Protocol("train-val", "split", ("train",), ("val",)),)
 
