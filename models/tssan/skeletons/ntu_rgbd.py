@@ -271,13 +271,10 @@ class _Lines:
             raise self.wrong(f"more than {LONGEST_LINE} characters ({_short(line)})", expected)
         return line
 
-    def count(self, what: str, least: int, most: int = 10**9 - 1) -> int:
+    def count(self, what: str, least: int, most: int) -> int:
         line = self._next(what).strip()
-        if not (line.isdigit() and len(line) <= 9) or not least <= int(line) <= most:
-            span = f"from {least}" + (
-                f" to {most:,}" if line.isdigit() and int(line) > most else ""
-            )
-            raise self.wrong(_short(line), f"{what}, an integer {span}")
+        if not (line.isdigit() and len(line) <= 9 and least <= int(line) <= most):
+            raise self.wrong(_short(line), f"{what}, an integer from {least} to {most:,}")
         return int(line)
 
     def body(self, frame: int) -> int:
