@@ -192,11 +192,10 @@ def digest(joints: NDArray[np.float32]) -> str:
     return sha.hexdigest()
 
 
-def read_part(files: Sequence[SkeletonFile], read: Reader, path: Path) -> int:
-    """Read some files and keep them as a part; return how many files there were.
+def read_part(files: Sequence[SkeletonFile], read: Reader, path: Path) -> list[Skipped]:
+    """Read some files and keep them as a part; return those that could not be read.
 
-    Files that cannot be read are noted in the part: whether that ends the work is decided where all
-    parts come together.
+    They are noted in the part too: whether they end the work is decided where parts come together.
     """
     sequences: list[SkeletonSequence] = []
     left_out: list[Skipped] = []
@@ -209,4 +208,4 @@ def read_part(files: Sequence[SkeletonFile], read: Reader, path: Path) -> int:
         except DataError as error:
             bad.append(Skipped(file.name, str(error)))
     lay_out(sequences, left_out, bad).save(path)
-    return len(files)
+    return bad
