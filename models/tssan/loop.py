@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import os
+import math
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from tssan.clips import make_clips
+from tssan.callbacks import Bar, Keep, Metrics, Resumable, check_same_run
+from tssan.clips import Clips, make_clips
 from tssan.errors import DataError
 from tssan.network import SkeletonNetwork
+from tssan.ranks import Rank
 from tssan.recipe import Recipe
 from tssan.run_folder import METRICS, RESUME, Interrupted
 from tssan.sequences import Sequences
@@ -40,15 +30,8 @@ from tssan.sequences import Sequences
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
-EPOCH_COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "seconds",
-)
+LOOK_EVERY = 50  # steps between two looks at the losses, each of which waits for the device
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +45,7 @@ class Fitting:
     epoch
         After which epoch, from 1.
     validation_accuracy
-        On the held-out part at that epoch; None if nothing was held out.
+        On the part that selection looks at, at that epoch; None if there is none.
     seconds
         Of training, over all sittings.
     device
@@ -95,11 +78,48 @@ class Order:
         yield from places.split(self.batch_size)
 
 
+class Tally:
+    """Loss, right answers and number of what an epoch has seen, summed over batches and ranks."""
+
+    def __init__(self, ranks: int) -> None:
+        self.ranks = ranks
+        self.batches: list[Tensor] = []
+        self.looked_at = 0
+        self.sums = torch.zeros(3, dtype=torch.float64)
+
+    def add(self, loss: Tensor, right: Tensor, size: int) -> None:
+        """Take over one batch of this rank: its mean loss, how many were right, and of how many."""
+        loss, right = loss.detach().float(), right.float()
+        self.batches.append(torch.stack([loss * size, right, torch.full_like(loss, size)]))
+
+    def look(self) -> int | None:
+        """Sum what came since the last look; return the first batch without a finite loss, from 1.
+
+        Every rank has to call this after the same batch, and gets the same answer.
+        """
+        batches = torch.stack(self.batches)  # (batches, 3)
+        if self.ranks > 1:
+            torch.distributed.all_reduce(batches)
+        batches = batches.cpu().double()
+        lost = (~batches[:, 0].isfinite()).nonzero()
+        first = self.looked_at + int(lost[0]) + 1 if len(lost) else None
+        self.looked_at += len(self.batches)
+        self.batches.clear()
+        self.sums += batches.sum(dim=0)
+        return first
+
+    def means(self) -> tuple[float, float]:
+        """Return mean loss and accuracy per sequence."""
+        loss, right, size = self.sums.tolist()
+        return loss / size, right / size
+
+
 class Fit(pl.LightningModule):
-    """Cross-entropy on clips, and the optimiser and schedule that the recipe names.
+    """The network's loss on clips, and the optimiser and schedule that the recipe names.
 
     All that is random hangs on (seed, epoch) alone, so that a run that is gone on from its last
-    finished epoch ends like one that was never interrupted.
+    finished epoch ends like one that was never interrupted. Several ranks divide every batch: order
+    and clips are those of one process, only dropout is drawn by each rank for itself.
     """
 
     def __init__(
@@ -109,6 +129,7 @@ class Fit(pl.LightningModule):
         train: Sequences,
         validation: Sequences,
         seed: int,
+        rank: Rank = Rank(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.network = network
@@ -116,8 +137,12 @@ class Fit(pl.LightningModule):
         self.train_part = train
         self.validation_part = validation
         self.seed = seed
+        self.rank = rank
         self.order = Order(train, recipe.training.batch_size, seed)
+        self.validation_order = Order(validation, recipe.training.batch_size, None)
         self.clip_randomness = torch.Generator()
+        self.tally = Tally(rank.count)
+        self.validation_tally = Tally(rank.count)
 
     def train_dataloader(self) -> Order:
         """Return the training batches."""
@@ -125,49 +150,105 @@ class Fit(pl.LightningModule):
 
     def val_dataloader(self) -> Order | list[Any]:
         """Return the validation batches."""
-        if not len(self.validation_part):
-            return []
-        return Order(self.validation_part, self.recipe.training.batch_size, None)
+        return self.validation_order if len(self.validation_part) else []
+
+    def transfer_batch_to_device(self, batch: Tensor, device: torch.device, _: int) -> Tensor:
+        """Leave places where they are: the sequences that they point to are on the host."""
+        return batch
 
     def on_train_epoch_start(self) -> None:
         """Give the epoch its own randomness: order, clips, dropout."""
         self.order.epoch = self.current_epoch
         self.clip_randomness = seeded(self.seed, self.current_epoch, purpose=2)
-        torch.manual_seed(seed_of(self.seed, self.current_epoch, purpose=3))
+        torch.manual_seed(seed_of(self.seed, self.current_epoch, purpose=3, rank=self.rank.number))
+        self.tally = Tally(self.rank.count)
 
-    def training_step(self, places: Tensor, _: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss, correct = self._look(
-            self.train_part, places, train=True, smoothing=self.recipe.training.label_smoothing
+    def training_step(self, places: Tensor, number: int) -> Tensor:
+        """Return the loss of this rank's share of a batch."""
+        mine = self._share(len(places))
+        # All ranks make the clips of the whole batch, a small part of a step, so that what is
+        # random in them does not hang on how many ranks there are.
+        clips = self._clips(self.train_part, places, train=True)
+        if self.rank.count > 1:
+            clips = Clips(*(part[mine.to(part.device)] for part in clips))
+        loss, right = self._look(
+            clips,
+            self.train_part.labels[places[mine]],
+            smoothing=self.recipe.training.label_smoothing,
         )
-        self._log("train", loss, correct, len(places))
-        return loss
+        size = len(mine) if self.rank.number < len(places) else 0
+        self.tally.add(loss, right, size)
+        last = number + 1 == len(self.order)
+        if last or (number + 1) % LOOK_EVERY == 0:
+            self._refuse_lost(self.tally.look())
+        if last:
+            mean, accuracy = self.tally.means()
+            measured = {"train_loss": mean, "train_accuracy": accuracy}
+            self.log_dict(measured, on_step=False, on_epoch=True, batch_size=1)
+        if self.rank.count == 1:
+            return loss
+        # The gradient is averaged over ranks, each with its own mean: weigh them by their share.
+        return loss * (size * self.rank.count / len(places))
+
+    def on_validation_epoch_start(self) -> None:
+        """Count anew."""
+        self.validation_tally = Tally(self.rank.count)
 
     def validation_step(self, places: Tensor, _: int) -> None:
-        """Measure one batch of the held-out part."""
-        loss, correct = self._look(self.validation_part, places, train=False, smoothing=0.0)
-        self._log("validation", loss, correct, len(places))
+        """Measure this rank's share of a batch of the part that selection looks at."""
+        mine = places[self._share(len(places))]
+        clips = self._clips(self.validation_part, mine, train=False)
+        loss, right = self._look(clips, self.validation_part.labels[mine], smoothing=0.0)
+        size = len(mine) if self.rank.number < len(places) else 0
+        self.validation_tally.add(loss, right, size)
 
-    def _look(
-        self, part: Sequences, places: Tensor, *, train: bool, smoothing: float
-    ) -> tuple[Tensor, Tensor]:
-        clips = make_clips(
+    def on_validation_epoch_end(self) -> None:
+        """Say how it went to whoever asks: the schedule, the kept weights, the metrics."""
+        if self.validation_tally.look() is not None:
+            self._refuse_lost(len(self.order))
+        mean, accuracy = self.validation_tally.means()
+        self.log_dict({"validation_loss": mean, "validation_accuracy": accuracy})
+
+    def _share(self, size: int) -> Tensor:
+        """Return which of a batch's places are this rank's; the first where nothing is left."""
+        mine = torch.arange(self.rank.number, size, self.rank.count)
+        # Every rank has to step with the others; a stand-in goes in with weight 0.
+        return mine if len(mine) else torch.zeros(1, dtype=torch.int64)
+
+    def _clips(self, part: Sequences, places: Tensor, *, train: bool) -> Clips:
+        return make_clips(
             part.batch(places.tolist()).to(self.device),
             self.recipe.clips,
             train=train,
             generator=self.clip_randomness if train else None,
         )
-        labels = part.labels[places.cpu()].to(self.device)
+
+    def _look(self, clips: Clips, labels: Tensor, *, smoothing: float) -> tuple[Tensor, Tensor]:
+        """Return the mean loss and how many are right."""
+        labels = labels.to(self.device)
         every = self.network(clips.position, clips.motion, clips.present, every_classifier=True)
         loss = self.network.loss(every, labels, label_smoothing=smoothing)
-        return loss, (self.network.score(every).argmax(dim=1) == labels).float().mean()
+        right = (self.network.score(every.detach()).argmax(dim=1) == labels).sum()
+        return loss, right
 
-    def _log(self, part: str, loss: Tensor, accuracy: Tensor, size: int) -> None:
-        self.log_dict(
-            {f"{part}_loss": loss.detach(), f"{part}_accuracy": accuracy},
-            on_step=False,
-            on_epoch=True,
-            batch_size=size,
+    def _refuse_lost(self, step: int | None) -> None:
+        """Stop with what to try if the loss of a step is no number."""
+        if step is None:
+            return
+        training = self.recipe.training
+        tries = [f"a lower learning_rate than {training.learning_rate:g}"]
+        if training.clip_gradient is None:
+            tries.append("clip_gradient, such as 1.0")
+        if training.schedule in ("cosine", "constant") and not training.warmup_epochs:
+            tries.append("warmup_epochs, such as 5")
+        if str(self.trainer.precision) == PRECISIONS["fp16"]:
+            tries.append("bf16 or 32 instead of fp16")
+        done = self.current_epoch
+        kept = f"the state after epoch {done} is kept" if done else "no epoch was finished"
+        raise DataError(
+            f"the loss is no finite number any more in epoch {done + 1}, step {step} of "
+            f"{len(self.order)}; {kept}. Start anew in another folder with "
+            + ", or with ".join(tries)
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -179,16 +260,7 @@ class Fit(pl.LightningModule):
             lr=training.learning_rate,
             weight_decay=training.weight_decay,
         )
-        if training.schedule == "one_cycle":
-            cycle = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer,
-                max_lr=training.learning_rate,
-                total_steps=training.epochs * len(self.order),
-            )
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": cycle, "interval": "step"},
-            }
+        steps = len(self.order)
         if training.schedule == "plateau":
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer,
@@ -205,166 +277,50 @@ class Fit(pl.LightningModule):
                     # Once per epoch, after the last step. By "epoch" Lightning would act only after
                     # the resumable state is saved, and a resumed run would miss it.
                     "interval": "step",
-                    "frequency": len(self.order),
+                    "frequency": steps,
                 },
             }
-        return {"optimizer": optimizer}
-
-
-class Keep(Callback):
-    """Hold the weights that the recipe wants kept."""
-
-    def __init__(self, which: str) -> None:
-        self.which = which
-        self.best = 0.0
-        self.epoch = 0
-        self.accuracy: float | None = None
-        self.weights: dict[str, Tensor] = {}
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the weights if they are better, or the last ones."""
-        metrics = trainer.callback_metrics
-        accuracy = metrics.get("validation_accuracy")
-        if self.which == "best":
-            assert accuracy is not None
-            # Small held-out parts tie often; of equals the later one has learned more.
-            if float(accuracy) < self.best:
-                return
-            self.best = float(accuracy)
-        elif trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            return
-        assert isinstance(pl_module, Fit)
-        self.epoch = trainer.current_epoch + 1
-        self.accuracy = None if accuracy is None else float(accuracy)
-        self.weights = {
-            name: tensor.detach().cpu().clone()
-            for name, tensor in pl_module.network.state_dict().items()
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the resumable state carries."""
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if training.schedule == "one_cycle":
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, max_lr=training.learning_rate, total_steps=training.epochs * steps
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer,
+                lambda step: learning_rate_share(
+                    step,
+                    warmup=training.warmup_epochs * steps,
+                    total=training.epochs * steps,
+                    falls=training.schedule == "cosine",
+                ),
+            )
         return {
-            "best": self.best,
-            "epoch": self.epoch,
-            "accuracy": self.accuracy,
-            "weights": self.weights,
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        self.best = state_dict["best"]
-        self.epoch = state_dict["epoch"]
-        self.accuracy = state_dict["accuracy"]
-        self.weights = state_dict["weights"]
 
+def learning_rate_share(step: int, *, warmup: int, total: int, falls: bool) -> float:
+    """Return the share of the highest learning rate at a step.
 
-class Metrics(Callback):
-    """Write one line of metrics.csv per epoch, and keep the time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.before = 0.0
-        self.began = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, earlier sittings included."""
-        return self.before + time.perf_counter() - self.began
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock; drop the lines of epochs that are done again."""
-        self.began = time.perf_counter()
-        lines: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                lines = [
-                    x for x in csv.DictReader(file) if int(x["epoch"]) <= trainer.current_epoch
-                ]
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, EPOCH_COLUMNS)
-            writer.writeheader()
-            writer.writerows(lines)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the line of the epoch."""
-        measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        line: dict[str, float | str] = {
-            name: f"{measured[name]:.6g}" for name in EPOCH_COLUMNS if name in measured
-        }
-        line |= {
-            "epoch": trainer.current_epoch + 1,
-            "learning_rate": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
-            "seconds": f"{self.seconds:.1f}",
-        }
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, EPOCH_COLUMNS, restval="").writerow(line)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the resumable state carries."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        self.before = state_dict["seconds"]
-
-
-class Resumable(Checkpoint):
-    """After every epoch, put the whole state where `resume` looks; whole or not at all."""
-
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self.path = path
-        self.facts = dict(facts)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save. Lightning calls this kind of callback after all others."""
-        part = self.path.with_name(f".{self.path.name}.part")
-        trainer.save_checkpoint(part)
-        os.replace(part, self.path)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return which run this is, for `check_same_run`."""
-        return self.facts
-
-
-class Bar(Callback):
-    """One progress bar over the whole training."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("training, epoch"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the bar."""
-        self.task = self.progress.add_task(
-            "training", total=trainer.max_epochs, completed=trainer.current_epoch, note="starting"
-        )
-        self.progress.start()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move the bar."""
-        metrics = trainer.callback_metrics
-        note = f"loss {float(metrics['train_loss']):.2f}"
-        if "validation_accuracy" in metrics:
-            note += f" · validation {100 * float(metrics['validation_accuracy']):.1f} %"
-        self.progress.update(self.task, completed=trainer.current_epoch + 1, note=note)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the bar as it stands."""
-        self.progress.stop()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Give the terminal back."""
-        self.progress.stop()
+    Parameters
+    ----------
+    step
+        From 0.
+    warmup
+        So many steps rise evenly; the first one is at 1 / warmup.
+    total
+        Steps of the whole training.
+    falls
+        True: from there down half a cosine, which would be at 0 after the last step (Loshchilov,
+        Hutter, *SGDR*, 2017, equation 5, with one period). False: at 1.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if not falls:
+        return 1.0
+    return (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
 def fit(
@@ -378,6 +334,8 @@ def fit(
     seed: int,
     progress: bool,
     resume: bool,
+    precision: str = "32",
+    rank: Rank = Rank(),  # noqa: B008 - frozen
 ) -> Fitting:
     """Train `network` in place.
 
@@ -386,7 +344,7 @@ def fit(
     network, recipe
         Freshly initialised, and how to train it.
     train, validation
-        The fitted part and the held-out part, which may be empty.
+        The fitted part and the part that selection looks at, which may be empty.
     out
         Folder for metrics and resumable state.
     facts
@@ -395,6 +353,10 @@ def fit(
         Of order, clips and dropout.
     progress, resume
         As in `tssan.training.train`.
+    precision
+        ``32``, or mixed with ``bf16`` or ``fp16``.
+    rank
+        Which of several processes this is; only rank 0 writes.
 
     Returns
     -------
@@ -404,25 +366,31 @@ def fit(
     Raises
     ------
     DataError
-        The state found is that of another run.
+        The state found is that of another run, or the loss is no number any more.
     Interrupted
         Ctrl-C.
     """
     if resume:
         check_same_run(out / RESUME, facts)
-    keep = Keep(recipe.training.keep)
-    metrics = Metrics(out / METRICS)
-    callbacks: list[Callback] = [metrics, keep, Resumable(out / RESUME, facts)]
-    if progress:
-        callbacks.append(Bar())
-    module = Fit(network, recipe, train, validation, seed)
+    training = recipe.training
+    keep = Keep(training.keep)
+    metrics = Metrics(out / METRICS, training.selection)
+    callbacks: list[Callback] = [keep, Resumable(out / RESUME, facts)]
+    if rank.number == 0:
+        callbacks.insert(0, metrics)
+        if progress:
+            callbacks.append(Bar(training.select_on))
+    module = Fit(network, recipe, train, validation, seed, rank)
     handler = signal.getsignal(signal.SIGINT)
     with _quiet():
         trainer = pl.Trainer(
-            accelerator="auto",
-            devices=1,
-            max_epochs=recipe.training.epochs,
-            gradient_clip_val=recipe.training.clip_gradient,
+            accelerator=_accelerator(rank),
+            devices=rank.count,
+            strategy="auto" if rank.count == 1 else "ddp",
+            plugins=None if rank.count == 1 else [rank.environment()],
+            precision=PRECISIONS[precision],
+            max_epochs=training.epochs,
+            gradient_clip_val=training.clip_gradient,
             callbacks=callbacks,
             default_root_dir=out,
             logger=False,
@@ -431,6 +399,7 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if len(validation) else 0,
+            use_distributed_sampler=False,  # the batches are divided above
         )
         device = trainer.strategy.root_device
         try:
@@ -439,7 +408,7 @@ def fit(
             signal.signal(signal.SIGINT, handler)
             done = trainer.current_epoch
             raise Interrupted(
-                f"stopped after {done} of {recipe.training.epochs} epochs; "
+                f"stopped after {done} of {training.epochs} epochs; "
                 + (
                     f"{out} can be gone on from with --resume"
                     if done
@@ -449,32 +418,10 @@ def fit(
     return Fitting(keep.weights, keep.epoch, keep.accuracy, metrics.seconds, device)
 
 
-def check_same_run(path: Path, facts: Mapping[str, Any]) -> None:
-    """Raise DataError unless the resumable state at `path` is of the run that `facts` describe."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["callbacks"]["Resumable"]
-    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
-        raise DataError(
-            f"{path}: the state of the unfinished run cannot be read ({error}); "
-            "remove the folder and start anew"
-        ) from None
-    for name, value in facts.items():
-        if found.get(name) != value:
-            raise DataError(
-                f"{path.parent} holds an unfinished run with another {name}: "
-                f"{_difference(found.get(name), value)}; give the same, or another --out"
-            )
-
-
-def _difference(found: Any, wanted: Any) -> str:
-    """Say where two values part, down to the key."""
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for key in wanted:
-            if found.get(key) != wanted[key]:
-                inner = _difference(found.get(key), wanted[key])
-                return f"{key}.{inner}" if isinstance(wanted[key], Mapping) else f"{key}: {inner}"
-    return f"{found!r} there, {wanted!r} now"
+def _accelerator(rank: Rank) -> str:
+    if rank.count == 1:
+        return "auto"
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def seeded(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
@@ -482,9 +429,10 @@ def seeded(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, epoch, purpose=purpose))
 
 
-def seed_of(seed: int, epoch: int, *, purpose: int) -> int:
-    """Mix seed, epoch and purpose into one number."""
-    return int(np.random.SeedSequence([seed, epoch, purpose]).generate_state(1, np.uint64)[0] >> 1)
+def seed_of(seed: int, epoch: int, *, purpose: int, rank: int = 0) -> int:
+    """Mix seed, epoch, purpose and rank into one number; rank 0 draws what a single process does."""
+    entropy = [seed, epoch, purpose, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from typing import Any
 import yaml
 
 from tssan.errors import DataError
+from tssan.tables import INDEX, recipe_aliases
 
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = INDEX.parent
 
 
 @dataclass(frozen=True)
@@ -337,6 +339,18 @@ class TrainingRecipe:
                 "schedule"
             )
 
+    @property
+    def selection(self) -> str:
+        """What was looked at to choose between epochs or to lower the learning rate, in words."""
+        if self.select_on == "test":
+            return "selected on the test part, as the paper's protocol does"
+        if self.keep != "best" and self.schedule != "plateau":
+            return "nothing selected: the last epoch is kept"
+        if self.validation_subjects:
+            who = ", ".join(map(str, self.validation_subjects))
+            return f"selected on held-out training subjects: {who}"
+        return "selected on a held-out part of the training subjects"
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -367,8 +381,35 @@ class Recipe:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Return the names of the recipes that come with the package."""
-    return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+    """Return the names of the recipes that come with the package, without their aliases."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.yaml") if path != INDEX))
+
+
+def recipe_path(name_or_path: str | Path) -> Path:
+    """Return the file of a shipped recipe, or the given path of a YAML file.
+
+    Parameters
+    ----------
+    name_or_path
+        ``utd-mhad``, another name of a shipped recipe (``t6_ts-san-v2-l4h8``), or the path of a
+        file that ends in .yaml or .yml.
+
+    Raises
+    ------
+    DataError
+        No shipped recipe is called so; the message lists those that there are.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    name = recipe_aliases().get(str(name_or_path), str(name_or_path))
+    if name not in recipe_names():
+        near = _nearest(name, (*recipe_names(), *recipe_aliases()))
+        raise DataError(
+            f"no recipe is called {name!r}{near}; there are {', '.join(recipe_names())}, or give "
+            "the path of a .yaml file"
+        )
+    return SHIPPED / f"{name}.yaml"
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -377,7 +418,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Parameters
     ----------
     name_or_path
-        ``utd-mhad``, or the path of a file that ends in .yaml or .yml.
+        As in `recipe_path`.
 
     Returns
     -------
@@ -390,15 +431,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         There is no such recipe, or a key or a value in it is wrong; the message names the file, the
         key, and what would be right.
     """
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        path = SHIPPED / f"{name_or_path}.yaml"
-        if not path.is_file():
-            near = _nearest(str(name_or_path), recipe_names())
-            raise DataError(
-                f"no recipe is called {str(name_or_path)!r}{near}; there are "
-                f"{', '.join(recipe_names())}, or give the path of a .yaml file"
-            )
+    path = recipe_path(name_or_path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -408,6 +441,61 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except yaml.YAMLError as error:
         raise DataError(f"{path}: the recipe is not YAML: {error}") from None
     return recipe_from_dict(values, source=str(path))
+
+
+def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Return the recipe with some of its values replaced, as ``--set`` does.
+
+    Parameters
+    ----------
+    recipe
+        Stays as it is.
+    settings
+        Each ``part.field=value``, such as ``network.heads=4``; the value is written as in YAML.
+        They are checked together, so that two that only fit each other can be given in any order.
+
+    Returns
+    -------
+    Recipe
+        Checked like one that was read from a file.
+
+    Raises
+    ------
+    DataError
+        A setting has another form, an unknown field, or a value that does not fit.
+    """
+    values = recipe.to_dict()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        *way, name = key.strip().split(".")
+        target: Any = values
+        for step in way:
+            if not isinstance(target.get(step), dict):
+                near = _nearest(step, [part for part in target if isinstance(target[part], dict)])
+                raise DataError(f"--set {setting}: the recipe has no part {step}{near}")
+            target = target[step]
+        if not equals or isinstance(target.get(name), dict):
+            raise DataError(f"--set {setting}: write part.field=value, such as network.heads=4")
+        if name not in target:
+            near = _nearest(name, list(target))
+            everywhere = [
+                f"{part}.{name}" for part, inner in values.items() if name in _keys(inner)
+            ]
+            if not way and everywhere:
+                near = f" (did you mean {everywhere[0]}?)"
+            raise DataError(f"--set {setting}: unknown key {key.strip()}{near}")
+        try:
+            target[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise DataError(f"--set {setting}: the value is not YAML: {error}") from None
+        if isinstance(target[name], str):
+            with suppress(ValueError):  # 1e-3, a word to YAML, is meant as a number at the prompt
+                target[name] = float(text)
+    return recipe_from_dict(values, source=" ".join(f"--set {setting}" for setting in settings))
+
+
+def _keys(values: Any) -> Sequence[str]:
+    return tuple(values) if isinstance(values, dict) else ()
 
 
 def recipe_from_dict(values: Any, *, source: str) -> Recipe:

@@ -1,24 +1,29 @@
 """A run is a folder; these are its files, and how they are written.
 
 * `recipe.yaml`: the recipe as it was run
-* `metrics.csv`: one line per epoch
+* `metrics.csv`: one line per epoch; `curves.png` and `curves.pdf` draw them
 * `resume.ckpt`: everything needed to go on; there only while the run is unfinished
 * `checkpoint.safetensors`: the weights
-* `results.json`: accuracy, seed, time, data set; written last: where it is, all is
+* `evaluations.json`: when the test part was looked at with this run, and how often
+* `results.json`: accuracy, seed, time, data set, versions; written last: where it is, all is
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tssan.errors import DataError
 
 RECIPE, METRICS, RESUME = "recipe.yaml", "metrics.csv", "resume.ckpt"
 CHECKPOINT, RESULTS = "checkpoint.safetensors", "results.json"
+EVALUATIONS, CURVES = "evaluations.json", "curves"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,6 +63,33 @@ def only_writer(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def read_evaluations(out: Path) -> list[dict[str, Any]]:
+    """Return when the test part was looked at with a run, oldest first.
+
+    Each entry has `at` (time), `by` (train, selection or evaluate), `times` (how often: selection
+    on the test part looks once an epoch) and `accuracy`.
+    """
+    try:
+        entries: list[dict[str, Any]] = json.loads((out / EVALUATIONS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise DataError(f"{out / EVALUATIONS}: not JSON: {error}") from None
+    return entries
+
+
+def note_evaluation(out: Path, by: str, *, times: int, accuracy: float | None) -> None:
+    """Add one line to the record of looks at the test part."""
+    entry = {"at": now(), "by": by, "times": times, "accuracy": accuracy}
+    entries = [*read_evaluations(out), entry]
+    write_text(out / EVALUATIONS, json.dumps(entries, indent=2) + "\n")
+
+
+def now() -> str:
+    """Return the time, as ISO 8601 has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from tssan.clips import Batch, pad
+from tssan.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     from tssan.dataset import SkeletonDataset
+    from tssan.recipe import TrainingRecipe
     from tssan.skeletons.sequence import SkeletonSequence
 
 
@@ -59,6 +61,83 @@ class Sequences:
     def batch(self, places: Iterable[int]) -> Batch:
         """Lay some of the sequences together."""
         return pad([self.items[i] for i in places], self.persons)
+
+
+def divide(
+    training: TrainingRecipe,
+    index: pd.DataFrame,
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return what is fitted and what selection looks at, as the recipe wants it.
+
+    Parameters
+    ----------
+    training
+        Its fields `select_on`, `validation_subjects` and `validation` decide, in this order.
+    index
+        The data set's.
+    train, test
+        Positions of the parts of the protocol.
+    seed
+        As in `hold_out`.
+
+    Raises
+    ------
+    DataError
+        There is nothing to hold out, or nothing left to fit.
+    """
+    if training.select_on == "test":
+        return train, test
+    if training.validation_subjects:
+        return hold_out_subjects(index, train, training.validation_subjects)
+    fitted, held_out = hold_out(index, train, training.validation, seed)
+    if training.validation and not len(held_out):
+        raise DataError(
+            f"training.validation: a share of {training.validation} of the "
+            f"{len(train)} training sequences is none; give a larger one"
+        )
+    return fitted, held_out
+
+
+def hold_out_subjects(
+    index: pd.DataFrame, train: NDArray[np.int64], subjects: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide the training part into what is fitted and all that some of its subjects do.
+
+    Parameters
+    ----------
+    index, train
+        As in `hold_out`.
+    subjects
+        Who is held out.
+
+    Returns
+    -------
+    fitted, held_out
+        Positions, sorted, without overlap, together `train`.
+
+    Raises
+    ------
+    DataError
+        A subject is not in the training part, or nobody else is.
+    """
+    who = index["subject"].iloc[train]
+    known = sorted(int(subject) for subject in who.dropna().unique())
+    strangers = [subject for subject in subjects if subject not in known]
+    if strangers:
+        there = f"it has {', '.join(map(str, known))}" if known else "it names no subject at all"
+        raise DataError(
+            f"training.validation_subjects: {strangers[0]} is not in the training part; {there}"
+        )
+    held = who.isin(subjects).to_numpy(dtype=bool)
+    if held.all():
+        raise DataError(
+            "training.validation_subjects: all subjects of the training part are held out; "
+            f"leave some of {', '.join(map(str, known))} to fit"
+        )
+    return train[~held], train[held]
 
 
 def hold_out(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-import time
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,25 +21,32 @@ from torch import Tensor
 from tssan.clips import Clips, make_clips, pad
 from tssan.errors import DataError
 from tssan.network import SkeletonNetwork, build_network
+from tssan.ranks import Rank, check_devices, started
 from tssan.recipe import Recipe, load_recipe
 from tssan.run_folder import (
     CHECKPOINT,
+    CURVES,
+    EVALUATIONS,
     METRICS,
     RECIPE,
     RESULTS,
     RESUME,
+    note_evaluation,
+    now,
     only_writer,
+    read_evaluations,
     refuse_to_overwrite,
     sha256,
     write_atomically,
     write_text,
 )
-from tssan.sequences import Sequences, hold_out
+from tssan.sequences import Sequences, divide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tssan.dataset import SkeletonDataset
+    from tssan.loop import Fitting
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +94,30 @@ class TrainedRun:
     def checkpoint_sha256(self) -> str:
         """Fingerprint of the weights' file."""
         return sha256(self.path / CHECKPOINT)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the test part was looked at with this run: by training, and since."""
+        return sum(int(entry["times"]) for entry in read_evaluations(self.path))
+
+    def refuse_other(self, dataset: SkeletonDataset) -> None:
+        """Raise DataError unless the data set has this run's name, joints and classes."""
+        if dataset.name != self.dataset_name:
+            raise DataError(
+                f"{self.path} was trained on {self.dataset_name}, and the data set given is "
+                f"{dataset.name}; give --data the folder of {self.dataset_name}"
+            )
+        if dataset.topology.name != self.results["topology"]:
+            raise DataError(
+                f"{self.path} was trained on the joints {self.results['topology']}, but the data "
+                f"set {dataset.name} has {dataset.topology.name}; give --data the folder of "
+                f"{self.dataset_name}"
+            )
+        if tuple(entry.name for entry in dataset.classes) != self.classes:
+            raise DataError(
+                f"{self.path} tells {len(self.classes)} classes apart, and the data set given has "
+                f"{len(dataset.classes)}, or others; give --data the folder that it was trained on"
+            )
 
     def clips(self, dataset: SkeletonDataset, indices: Sequence[int] | NDArray[np.int64]) -> Clips:
         """Return the test-time clips of some sequences: always the same for the same sequence.
@@ -167,6 +199,10 @@ def train(
     seed: int = 0,
     progress: bool = True,
     resume: bool = False,
+    devices: int = 1,
+    precision: str = "32",
+    test: bool = True,
+    command: str | None = None,
 ) -> TrainedRun:
     """Train by a recipe, and measure once on the test part.
 
@@ -186,6 +222,14 @@ def train(
     resume
         Go on with an interrupted run, after its last finished epoch. It ends with the same weights
         as if it had not been interrupted.
+    devices
+        How many GPUs, or processes where there is no GPU, share every batch.
+    precision
+        ``32``, or mixed with ``bf16`` or ``fp16``. Tests are always in 32 bits.
+    test
+        False: for development; the test part is not read, and the results say so.
+    command
+        What was typed, for the results.
 
     Returns
     -------
@@ -196,7 +240,8 @@ def train(
     ------
     DataError
         `out` holds a finished run, or an unfinished one and `resume` is not asked for, or none and
-        it is; the data set does not know the protocol, or is too small to hold anything out of.
+        it is; the data set does not know the protocol, or is too small to hold anything out of; the
+        devices are not there; the loss is no number any more.
     Interrupted
         Ctrl-C; the folder can be gone on from.
     """
@@ -204,32 +249,70 @@ def train(
     protocol = dataset.protocol(recipe.protocol).name
     split = dataset.split(protocol)
     refuse_to_overwrite(out, resume)
-    fitted_indices, held_out_indices = hold_out(
-        dataset.index, split.train, recipe.training.validation, seed
-    )
-    if recipe.training.validation and not len(held_out_indices):
+    check_devices(devices, precision, recipe.training.batch_size)
+    if not test and recipe.training.select_on == "test":
         raise DataError(
-            f"training.validation: a share of {recipe.training.validation} of the "
-            f"{len(split.train)} training sequences is none; give a larger one"
+            "select_on: test looks at the test part after every epoch, and the run was to leave it "
+            "alone; give one of them up"
         )
+    fitted, held_out = divide(recipe.training, dataset.index, split.train, split.test, seed)
+    parts = _Parts(protocol, fitted, held_out, split.test)
+    facts = {
+        "recipe": recipe.to_dict() | {"protocol": protocol},
+        "seed": seed,
+        "dataset": dataset.name,
+        "sequences": len(dataset),
+        "fingerprint": dataset.fingerprint,
+        "devices": devices,
+        "precision": precision,
+    }
 
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
-        _train_in(
-            out,
-            recipe,
-            dataset,
-            _Parts(protocol, fitted_indices, held_out_indices, split.test),
-            seed=seed,
-            progress=progress,
-            resume=resume,
-        )
+        resume = resume and (out / RESUME).exists()  # else it was stopped within its first epoch
+        if not resume:
+            (out / METRICS).unlink(missing_ok=True)
+            (out / EVALUATIONS).unlink(missing_ok=True)
+            write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        arguments = (recipe, dataset, parts, out, facts, seed, progress, resume, precision)
+        with started(devices, _fit_parts, arguments) as rank:
+            network, fitting = _fit_parts(rank, *arguments)
+        results = {
+            "recipe": recipe.name,
+            "dataset": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "protocol": protocol,
+            "seed": seed,
+            "selected_on": recipe.training.select_on,
+            "selection": recipe.training.selection,
+            **_measure(out, recipe, dataset, parts, network, fitting, test=test),
+            "validation_accuracy": fitting.validation_accuracy,
+            "validation_sequences": len(held_out),
+            "train_sequences": len(fitted),
+            "kept_epoch": fitting.epoch,
+            "epochs": recipe.training.epochs,
+            "seconds": round(fitting.seconds, 1),
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "checkpoint_sha256": sha256(out / CHECKPOINT),
+            "classes": [entry.name for entry in dataset.classes],
+            "topology": dataset.topology.name,
+            "joints": dataset.joints.shape[1],
+            "coordinates": dataset.joints.shape[2],
+            "device": _device_name(fitting.device, devices),
+            "devices": devices,
+            "precision": precision,
+            "command": command,
+            "versions": versions(),
+            "finished": now(),
+        }
+        write_text(out / RESULTS, json.dumps(results, indent=2) + "\n")
+        (out / RESUME).unlink(missing_ok=True)
     return load_run(out)
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Positions in the data set: what is fitted, what is held out of it, what is measured."""
+    """Positions in the data set: what is fitted, what selection looks at, what is measured."""
 
     protocol: str
     fitted: NDArray[np.int64]
@@ -237,28 +320,19 @@ class _Parts:
     test: NDArray[np.int64]
 
 
-def _train_in(
-    out: Path,
+def _fit_parts(
+    rank: Rank,
     recipe: Recipe,
     dataset: SkeletonDataset,
     parts: _Parts,
-    *,
+    out: Path,
+    facts: dict[str, Any],
     seed: int,
     progress: bool,
     resume: bool,
-) -> None:
-    """Fit, measure once on the test part, and write the run's files."""
-    facts = {
-        "recipe": recipe.to_dict() | {"protocol": parts.protocol},
-        "seed": seed,
-        "dataset": dataset.name,
-        "sequences": len(dataset),
-    }
-    resume = resume and (out / RESUME).exists()  # else it was stopped within its first epoch
-    if not resume:
-        (out / METRICS).unlink(missing_ok=True)
-        write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
-
+    precision: str,
+) -> tuple[SkeletonNetwork, Fitting]:
+    """Build and fit the network as one of the ranks; return it with the kept weights."""
     from tssan.loop import fit  # Lightning takes seconds to import; opening a run needs none of it
 
     persons = recipe.clips.persons
@@ -281,57 +355,82 @@ def _train_in(
         seed=seed,
         progress=progress,
         resume=resume,
+        precision=precision,
+        rank=rank,
     )
     network.load_state_dict(fitting.weights)
+    return network.to(fitting.device), fitting
+
+
+def _measure(
+    out: Path,
+    recipe: Recipe,
+    dataset: SkeletonDataset,
+    parts: _Parts,
+    network: SkeletonNetwork,
+    fitting: Fitting,
+    *,
+    test: bool,
+) -> dict[str, Any]:
+    """Write weights and curves, measure once on the test part if wanted, and note that it was."""
+    from tssan.plots import draw_curves
+
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     write_atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
-
-    test = Sequences.load(dataset, parts.test, persons)
-    predicted = predict(network.to(fitting.device), test, recipe)
-    correct = int((predicted == test.labels).sum())
-    results = {
-        "recipe": recipe.name,
-        "dataset": dataset.name,
-        "protocol": parts.protocol,
-        "seed": seed,
-        "test_accuracy": correct / len(test),
+    draw_curves(out / METRICS, out / CURVES, title=recipe.name)
+    if not test:
+        return dict.fromkeys(("test_accuracy", "test_correct", "test_sequences")) | {
+            "test_evaluated": False
+        }
+    sequences = Sequences.load(dataset, parts.test, recipe.clips.persons)
+    predicted = predict(network, sequences, recipe)
+    correct = int((predicted == sequences.labels).sum())
+    accuracy = correct / len(sequences)
+    if recipe.training.select_on == "test":
+        epochs = recipe.training.epochs
+        note_evaluation(out, "selection", times=epochs, accuracy=fitting.validation_accuracy)
+    note_evaluation(out, "train", times=1, accuracy=accuracy)
+    return {
+        "test_evaluated": True,
+        "test_accuracy": accuracy,
         "test_correct": correct,
-        "test_sequences": len(test),
-        "validation_accuracy": fitting.validation_accuracy,
-        "validation_sequences": len(held_out),
-        "train_sequences": len(fitted),
-        "kept_epoch": fitting.epoch,
-        "epochs": recipe.training.epochs,
-        "seconds": round(fitting.seconds, 1),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "checkpoint_sha256": sha256(out / CHECKPOINT),
-        "classes": [entry.name for entry in dataset.classes],
-        "topology": dataset.topology.name,
-        "joints": fitted.joints,
-        "coordinates": fitted.coordinates,
-        "device": _device_name(fitting.device),
-        "torch": torch.__version__,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "test_sequences": len(sequences),
     }
-    write_text(out / RESULTS, json.dumps(results, indent=2) + "\n")
-    (out / RESUME).unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Return what the numbers of a run hang on besides its recipe and data."""
+    packages = {name: importlib.metadata.version(name) for name in ("tssan-viz", "lightning")}
+    return {
+        **packages,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
 
 
 @torch.no_grad()
-def predict(network: SkeletonNetwork, sequences: Sequences, recipe: Recipe) -> Tensor:
-    """Return the predicted labels (n,) of test-time clips; leave the network in evaluation."""
+def scores(network: SkeletonNetwork, sequences: Sequences, recipe: Recipe) -> Tensor:
+    """Return the logits (n, classes) of test-time clips; leave the network in evaluation."""
     network.eval()
     device = next(network.parameters()).device
-    predicted = [torch.empty(0, dtype=torch.int64)]
-    for start in range(0, len(sequences), recipe.training.batch_size):
-        places = range(start, min(start + recipe.training.batch_size, len(sequences)))
-        clips = make_clips(sequences.batch(places).to(device), recipe.clips, train=False)
-        logits = network(clips.position, clips.motion, clips.present)
-        predicted.append(logits.argmax(dim=1).cpu())
-    return torch.cat(predicted)
+    logits = []
+    for places in torch.arange(len(sequences)).split(recipe.training.batch_size):
+        batch = sequences.batch(places.tolist()).to(device)
+        clips = make_clips(batch, recipe.clips, train=False)
+        logits.append(network(clips.position, clips.motion, clips.present).float().cpu())
+    return torch.cat(logits)
 
 
-def _device_name(device: torch.device) -> str:
+def predict(network: SkeletonNetwork, sequences: Sequences, recipe: Recipe) -> Tensor:
+    """Return the predicted labels (n,) of test-time clips; leave the network in evaluation."""
+    return scores(network, sequences, recipe).argmax(dim=1)
+
+
+def _device_name(device: torch.device, count: int) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return (f"{count} × " if count > 1 else "") + torch.cuda.get_device_name(device)
+    if count > 1:
+        return f"{count} CPU processes"
     return f"{torch.get_num_threads()} CPU threads"

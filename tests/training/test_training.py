@@ -46,6 +46,9 @@ def finished(toys, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 def test_the_run_folder_holds_what_is_promised_and_nothing_else(finished: TrainedRun) -> None:
     assert sorted(path.name for path in finished.path.iterdir()) == [
         "checkpoint.safetensors",
+        "curves.pdf",
+        "curves.png",
+        "evaluations.json",
         "metrics.csv",
         "recipe.yaml",
         "results.json",
@@ -65,7 +68,13 @@ def test_results_say_how_it_was_done(finished: TrainedRun, toys) -> None:
     assert results["test_sequences"] == 54
     assert results["train_sequences"] + results["validation_sequences"] == 54
     assert results["test_accuracy"] == results["test_correct"] / 54
-    assert results["torch"] == torch.__version__
+    assert results["versions"]["torch"] == torch.__version__
+    assert results["versions"].keys() >= {"tssan-viz", "python", "platform", "numpy", "lightning"}
+    assert results["fingerprint"] == toys.fingerprint
+    assert results["devices"] == 1
+    assert results["precision"] == "32"
+    assert results["selection"] == "selected on a held-out part of the training subjects"
+    assert finished.evaluations == 1
     assert finished.classes == ("rise", "sway", "approach")
     assert finished.dataset_name == "toy"
     assert results["checkpoint_sha256"] == finished.checkpoint_sha256
@@ -287,7 +296,8 @@ def test_resuming_as_another_run_is_refused(
 def test_which_epoch_is_kept(which: str, accuracies: list[float], expected: int) -> None:
     from types import SimpleNamespace
 
-    from tssan.loop import Fit, Keep
+    from tssan.callbacks import Keep
+    from tssan.loop import Fit
 
     keep, module = Keep(which), Fit.__new__(Fit)
     torch.nn.Module.__init__(module)
