@@ -29,7 +29,7 @@ def from_dict(**values) -> Recipe:
 
 
 def test_the_promised_recipes_are_there() -> None:
-    assert {"demo", "utd-mhad", "nw-ucla", "ts-san-ntu60"} <= set(recipe_names())
+    assert {"demo", "utd-mhad", "nw-ucla", "t1_ts-san-v2"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -53,7 +53,7 @@ def test_every_shipped_recipe_says_what_it_is(name: str) -> None:
 
 def test_the_papers_recipe_is_the_default() -> None:
     """What the paper states, and what was chosen for it, is what the fields say by themselves."""
-    paper = load_recipe("ts-san-ntu60")
+    paper = load_recipe("t1_ts-san-v2")
     assert paper.clips == ClipsRecipe()
     assert paper.network == NetworkRecipe()
     assert paper.training == TrainingRecipe()

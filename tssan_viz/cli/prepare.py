@@ -39,7 +39,7 @@ DISTRIBUTED = {
 RECIPES = {
     Kind.utd_mhad: "utd-mhad",
     Kind.nw_ucla: "nw-ucla",
-    Kind.ntu_rgbd: "ts-san-ntu60",
+    Kind.ntu_rgbd: "t1_ts-san-v2",
     Kind.synthetic: "demo",
 }
 
