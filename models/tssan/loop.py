@@ -430,7 +430,7 @@ def seeded(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
 
 
 def seed_of(seed: int, epoch: int, *, purpose: int, rank: int = 0) -> int:
-    """Mix seed, epoch, purpose and rank into one number; rank 0 draws what a single process does."""
+    """Mix its arguments into one number; rank 0 draws what a single process does."""
     entropy = [seed, epoch, purpose, *([rank] if rank else [])]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
@@ -445,6 +445,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning.*")
+            # Of the few weights of a 1 × 1 convolution, in DistributedDataParallel's buckets.
+            warnings.filterwarnings("ignore", message="Grad strides do not match")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
