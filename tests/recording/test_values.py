@@ -140,9 +140,9 @@ def test_measures_of_known_maps():
 def test_chunks_do_not_show(monkeypatch):
     torch.manual_seed(3)
     q, k = torch.randn(2, 9, 2, 5, 4)
-    whole = module.maps_and_measures(q, k, None)
+    whole = module.maps_and_measures(module.Products(q, k))
     monkeypatch.setitem(module.CHUNK_BYTES, "cpu", 4 * 2 * 25 * 2)
-    parts = module.maps_and_measures(q, k, None)
+    parts = module.maps_and_measures(module.Products(q, k))
     assert torch.equal(whole[0], parts[0])
     assert torch.allclose(whole[1], parts[1], atol=1e-6)
 

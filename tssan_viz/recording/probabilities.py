@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 MEASURES = ("entropy", "distance", "look_ahead", "peak")
 
-# Bounds the float32 probabilities that exist at one time; rows are independent and go in turns.
+# Bounds the float32 probabilities that exist at one time; what does not depend on each other
+# (rows, then heads, then queries) goes in turns.
 # On a CPU a turn that stays in the cache takes half the time; a GPU wants few and large ones.
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**27}
 
@@ -46,33 +48,195 @@ def _ieee_products() -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def attention_probabilities(q: Tensor, k: Tensor, scale: float | Tensor | None = None) -> Tensor:
-    """Compute softmax(q kᵀ · scale) in float32.
+def attention_probabilities(
+    q: Tensor,
+    k: Tensor,
+    scale: float | Tensor | None = None,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Compute softmax(q kᵀ · scale + mask) in float32.
 
     Parameters
     ----------
     q
         Queries (r, h, q, d).
     k
-        Keys (r, h, s, d).
+        Keys (r, h, s, d); with fewer heads, each key head serves as many query heads in a row
+        (grouped queries, Ainslie et al. 2023).
     scale
         What the scores are multiplied by; 1/√d when None (Vaswani et al. 2017, equation 1).
+    mask
+        Broadcast to (r, h, q, s). bool: True may be seen. float: added to the scores.
+    causal
+        Query i sees the keys 0 … i alone.
 
     Returns
     -------
     Tensor
-        float32 (r, h, q, s); every row sums to 1.
+        float32 (r, h, q, s); every row sums to 1, masked keys are exactly 0, and a query that may
+        see nothing is a row of zeros.
     """
+    everything = slice(None)
     with exact_float32(q.device):
-        scores = torch.matmul(q.float(), k.float().transpose(-1, -2))
-        return torch.softmax(scores * (q.shape[-1] ** -0.5 if scale is None else scale), dim=-1)
+        products = Products(q, k, scale, mask, causal)
+        return products.probabilities(everything, everything, everything)[0]
 
 
-def map_measures(p: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Products:
+    """A call that is known by its queries (r, h, q, d) and keys (r, g, s, d), g dividing h.
+
+    `modify` changes scores (r, h, q, s) as the call itself does before its softmax, given the
+    indices of their rows, heads, queries and keys; what it sets to −inf is masked.
+    """
+
+    q: Tensor
+    k: Tensor
+    scale: float | Tensor | None = None
+    mask: Tensor | None = None
+    causal: bool = False
+    modify: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        r, h, n_q, _ = self.q.shape
+        return r, h, n_q, self.k.shape[-2]
+
+    @property
+    def device(self) -> torch.device:
+        return self.q.device
+
+    def rows_seen(self) -> Tensor | None:
+        """Which rows (r,) have a query that sees a key; None where all have."""
+        if self.mask is None:
+            return None
+        seen = _four(may_be_seen(self.mask)).flatten(1).any(1)
+        return seen.expand(self.q.shape[0])
+
+    def probabilities(self, rows: slice, heads: slice, queries: slice) -> tuple[Tensor, Valid]:
+        """Return float32 probabilities of a part, and which keys its queries may see."""
+        r, h, n_q, n_s = self.shape
+        q, k = self.q[rows, heads, queries], self.k[rows]
+        if k.shape[1] == h:
+            k = k[:, heads]
+        elif k.shape[1] > 1:
+            k = k[:, torch.arange(h, device=k.device)[heads] // (h // k.shape[1])]
+        scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        if isinstance(scale, Tensor):
+            scale = _part(scale.float(), rows, heads, queries)
+        scores = torch.matmul(q.float(), k.float().transpose(-1, -2)) * scale
+        if self.modify is not None:
+            ranges = [torch.arange(n, device=q.device) for n in (r, h, n_q, n_s)]
+            kept = (ranges[0][rows], ranges[1][heads], ranges[2][queries], ranges[3])
+            scores = self.modify(scores, *kept)
+            return _softmax(scores, may_be_seen(scores))
+        valid: Valid = None
+        if self.mask is not None:
+            mask = _part(self.mask, rows, heads, queries)
+            valid = may_be_seen(mask)
+            if mask.dtype != torch.bool:
+                scores = scores + mask
+        if self.causal:
+            causal = torch.ones(n_q, n_s, dtype=torch.bool, device=q.device).tril()[queries]
+            valid = causal if valid is None else valid & causal
+        return _softmax(scores, valid)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A call that is known by its scores (r, h, q, s), masked already, whose softmax it takes."""
+
+    scores: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        r, h, n_q, n_s = self.scores.shape
+        return r, h, n_q, n_s
+
+    @property
+    def device(self) -> torch.device:
+        return self.scores.device
+
+    def rows_seen(self) -> Tensor | None:
+        """Which rows (r,) have a query that sees a key."""
+        # NaN is no mask: it stays, so that it can be found.
+        return ~(self.scores.flatten(1).amax(1) <= _masked_below(self.scores.dtype))
+
+    def probabilities(self, rows: slice, heads: slice, queries: slice) -> tuple[Tensor, Valid]:
+        """Return float32 probabilities of a part, and which keys its queries may see."""
+        scores = self.scores[rows, heads, queries]
+        return _softmax(scores.float(), may_be_seen(scores))
+
+
+@dataclass(frozen=True)
+class Values:
+    """A call whose map (r, h, q, s) is taken as it is."""
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        r, h, n_q, n_s = self.values.shape
+        return r, h, n_q, n_s
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def rows_seen(self) -> Tensor | None:
+        """All rows are rows."""
+        return None
+
+    def probabilities(self, rows: slice, heads: slice, queries: slice) -> tuple[Tensor, Valid]:
+        """Return the float32 values of a part."""
+        return self.values[rows, heads, queries].float(), None
+
+
+Valid = Tensor | None
+Source = Products | Scores | Values
+
+
+def may_be_seen(mask: Tensor) -> Tensor:
+    """Say where a mask lets a query see a key: a bool one where it is True, a float one by value.
+
+    Masks are written with −inf or with the smallest number of their type; both are meant.
+    """
+    return mask if mask.dtype == torch.bool else ~(mask <= _masked_below(mask.dtype))
+
+
+def _masked_below(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).min / 2
+
+
+def _softmax(scores: Tensor, valid: Valid) -> tuple[Tensor, Valid]:
+    if valid is None:
+        return torch.softmax(scores, dim=-1), None
+    scores = scores.masked_fill(~valid, -math.inf)
+    # A query that sees nothing would divide 0 by 0.
+    blind = ~valid.any(-1, keepdim=True)
+    return torch.softmax(scores, dim=-1).masked_fill(blind, 0.0), valid
+
+
+def _four(x: Tensor) -> Tensor:
+    return x.reshape((1,) * (4 - x.ndim) + tuple(x.shape))
+
+
+def _part(x: Tensor, rows: slice, heads: slice, queries: slice) -> Tensor:
+    """Cut the part of rows, heads and queries out of what broadcasts to (r, h, q, s)."""
+    x = _four(x)
+    everything = slice(None)
+    parts = zip(x.shape, (rows, heads, queries, everything), strict=True)
+    return x[tuple(everything if size == 1 else part for size, part in parts)]
+
+
+def map_measures(p: Tensor, valid: Tensor | None = None) -> Tensor:
     """Measure maps, each as the mean over its query frames.
 
     entropy
-        −Σ_s p ln p / ln n over the n key frames: 0 looks at one frame, 1 at all of them alike.
+        −Σ_s p ln p / ln n over the n key frames that the query may see: 0 looks at one frame, 1 at
+        all of them alike.
     distance
         Σ_s p |s − q| in frames.
     look_ahead
@@ -83,7 +247,11 @@ def map_measures(p: Tensor) -> Tensor:
     Parameters
     ----------
     p
-        float32 probabilities (r, h, q, s).
+        float32 probabilities (r, h, q, s). Maps of another kind (signed, adjacency) have no
+        entropy; these measures do not hold for them.
+    valid
+        Which keys a query may see, broadcast to (r, h, q, s); all when None. Queries that see
+        nothing do not count.
 
     Returns
     -------
@@ -91,36 +259,91 @@ def map_measures(p: Tensor) -> Tensor:
         float32 (r, h, 4), in the order of `MEASURES`. Distances are NaN when query and key are not
         the same frames.
     """
-    n_q, n_s = p.shape[-2:]
     with exact_float32(p.device):
-        entropy = torch.special.entr(p).sum(-1).mean(-1) / math.log(max(n_s, 2))
-        peak = p.amax(-1).mean(-1)
-        if n_q == n_s:
-            frames = torch.arange(n_s, device=p.device, dtype=torch.float32)
-            offset = frames[None, :] - frames[:, None]
-            weights = torch.stack([offset.abs(), offset], dim=-1).reshape(-1, 2) / n_q
-            distance, look_ahead = torch.matmul(p.flatten(-2), weights).unbind(-1)
-        else:
-            distance = look_ahead = torch.full_like(peak, math.nan)
-        return torch.stack([entropy, distance, look_ahead, peak], dim=-1)
+        sums, queries = _measure_sums(p, valid, first=0, square=p.shape[-1] == p.shape[-2])
+        return sums / queries
 
 
-def maps_and_measures(q: Tensor, k: Tensor, scale: float | Tensor | None) -> tuple[Tensor, Tensor]:
+def _measure_sums(
+    p: Tensor, valid: Tensor | None, *, first: int, square: bool
+) -> tuple[Tensor, Tensor | int]:
+    """Sum the measures over queries that begin with number `first`, and count those that see."""
+    n_q, n_s = p.shape[-2:]
+    entropy = torch.special.entr(p).sum(-1)
+    if valid is None:
+        entropy = entropy.sum(-1) / math.log(max(n_s, 2))
+        queries: Tensor | int = n_q
+    else:
+        keys = valid.sum(-1)
+        entropy = (entropy / keys.clamp(min=2).log()).sum(-1)
+        queries = (keys > 0).expand(p.shape[:-1]).sum(-1, keepdim=True)
+    peak = p.amax(-1).sum(-1)
+    if square:
+        frames = torch.arange(n_s, device=p.device, dtype=torch.float32)
+        offset = frames[None, :] - (frames[first : first + n_q])[:, None]
+        weights = torch.stack([offset.abs(), offset], dim=-1).reshape(-1, 2)
+        distance, look_ahead = torch.matmul(p.flatten(-2), weights).unbind(-1)
+    else:
+        distance = look_ahead = torch.full_like(peak, math.nan)
+    return torch.stack([entropy, distance, look_ahead, peak], dim=-1), queries
+
+
+def maps_and_measures(
+    source: Source, heads: Sequence[int] | None = None, *, measured: bool = True
+) -> tuple[Tensor, Tensor]:
     """Compute what is stored of one call: float16 maps (r, h, q, s), float32 measures (r, h, 4).
 
-    The measures are had from the float32 probabilities; the cast is done on the device.
+    The measures are had from the float32 probabilities; the cast is done on the device. Beside the
+    result only `CHUNK_BYTES` of probabilities exist at a time.
+
+    Parameters
+    ----------
+    source
+        The call.
+    heads
+        Which heads, from 0; all when None.
+    measured
+        False for maps that are no probabilities: their measures are NaN.
     """
-    r, h, n_q, _ = q.shape
-    n_s = k.shape[-2]
-    q, k = q.detach(), k.detach()
-    scale = scale.detach() if isinstance(scale, Tensor) else scale
-    maps = torch.empty((r, h, n_q, n_s), dtype=torch.float16, device=q.device)
-    measures = torch.empty((r, h, len(MEASURES)), dtype=torch.float32, device=q.device)
-    budget = CHUNK_BYTES.get(q.device.type, 2**24)
-    step = max(1, budget // max(1, 4 * h * n_q * n_s))
-    for start in range(0, r, step):
-        rows = slice(start, start + step)
-        p = attention_probabilities(q[rows], k[rows], scale)
-        maps[rows] = p
-        measures[rows] = map_measures(p)
+    r, h, n_q, n_s = source.shape
+    chosen = [slice(i, i + 1) for i in heads] if heads is not None else [slice(0, h)]
+    count = sum(part.stop - part.start for part in chosen)
+    device = source.device
+    maps = torch.empty((r, count, n_q, n_s), dtype=torch.float16, device=device)
+    fill = 0.0 if measured else math.nan
+    measures = torch.full((r, count, len(MEASURES)), fill, dtype=torch.float32, device=device)
+    with exact_float32(device):
+        at = 0
+        for part in chosen:
+            width = part.stop - part.start
+            into = maps[:, at : at + width], measures[:, at : at + width]
+            _compute_part(source, part, *into, measured=measured)
+            at += width
     return maps, measures
+
+
+def _compute_part(
+    source: Source, part: slice, maps: Tensor, measures: Tensor, *, measured: bool
+) -> None:
+    r, h, n_q, n_s = maps.shape
+    budget = CHUNK_BYTES.get(maps.device.type, 2**24)
+    step_q = min(max(1, budget // max(1, 4 * n_s)), max(n_q, 1))
+    step_h = min(max(1, budget // max(1, 4 * n_s * step_q)), max(h, 1)) if step_q == n_q else 1
+    step_r = max(1, budget // max(1, 4 * n_s * n_q * h)) if step_h == h else 1
+    for first_r in range(0, r, step_r):
+        rows = slice(first_r, first_r + step_r)
+        for first_h in range(0, h, step_h):
+            heads = slice(first_h, min(first_h + step_h, h))
+            own = slice(part.start + heads.start, part.start + heads.stop)
+            counts: Tensor | int = 0
+            for first_q in range(0, n_q, step_q):
+                queries = slice(first_q, first_q + step_q)
+                p, valid = source.probabilities(rows, own, queries)
+                maps[rows, heads, queries] = p
+                if measured:
+                    sums, seen = _measure_sums(p, valid, first=first_q, square=n_q == n_s)
+                    measures[rows, heads] += sums
+                    counts = counts + seen
+            if measured:
+                seen_any = counts.clamp(min=1) if isinstance(counts, Tensor) else max(counts, 1)
+                measures[rows, heads] /= seen_any

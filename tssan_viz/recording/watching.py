@@ -1,0 +1,296 @@
+"""Watching a model: every attention call of every forward call, handed on while it runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tssan_viz.recording.calls import AttentionCall, WatchedSite
+from tssan_viz.recording.errors import RecordingError
+from tssan_viz.recording.interception import listening, not_listening
+from tssan_viz.recording.probabilities import Products, Source
+from tssan_viz.recording.sites import Attention, find_attentions, find_sites, named_modules
+from tssan_viz.recording.sources import (
+    from_encoder_layer,
+    from_multihead,
+    from_products,
+    from_softmax,
+    from_values,
+)
+
+__all__ = ["Watcher", "find_sites"]
+
+
+class Watcher:
+    """Watches one model for the length of a `with` block.
+
+    Each forward call of the model is announced by `forward_began`, which may wake the watcher or
+    send it to sleep for this call, and, if it returned, by `forward_ended`; a call that raises has
+    no end. In between, while `awake`, every attention call comes to `deliver` in the order and in
+    the thread in which the model makes it. What autograd computes a second time in its backward
+    pass (activation checkpoints) is not delivered.
+
+    The first call of a site has the site that `find_sites` listed; a module that attends again in
+    the same forward call has the site ``name#2``, a new one. Modules whose attention only shows
+    when it is called come as new sites too, unless sites were chosen.
+
+    Parameters
+    ----------
+    model
+        The module that is called.
+    sites
+        From `find_sites` of the same model.
+    deliver
+        Is given an `AttentionCall`, whose `compute` it calls at once or not at all.
+    forward_began, forward_ended
+        Called without arguments around every forward call, asleep or awake.
+    softmax
+        As given to `find_sites`.
+
+    Attributes
+    ----------
+    awake
+        Whether attention is delivered. Asleep, nothing inside the model is touched.
+    graph_notes
+        What is to be known of compiled models: by how much the outputs deviate, what was compiled
+        again and why.
+    fault
+        The first thing that went wrong in the watcher itself while the model ran; a model's forward
+        call is never broken by it. Whoever reads it sets it back to None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Sequence[WatchedSite],
+        deliver: Callable[[AttentionCall], None],
+        *,
+        forward_began: Callable[[], None],
+        forward_ended: Callable[[], None],
+        softmax: Any = None,
+    ) -> None:
+        every = find_attentions(model, softmax=softmax)
+        chosen = {site.name for site in sites}
+        self.awake = True
+        self.graph_notes: list[str] = []
+        self.fault: Exception | None = None
+        self._model = model
+        self._deliver = deliver
+        self._began, self._ended = forward_began, forward_ended
+        self._names = {id(module): name for name, module in named_modules(model).items()}
+        self._watched = {id(a.module): a for a in every if a.site.name in chosen}
+        self._known = {id(a.module) for a in every}
+        self._all_chosen = len(self._watched) == len(every)
+        self._extra_names = [name for a in self._watched.values() for name in a.names]
+        self._further: dict[str, WatchedSite] = {}
+        self._layers: dict[str, int] = {}
+        for attention in every:
+            stream = attention.site.stream
+            self._layers[stream] = max(self._layers.get(stream, 0), attention.site.layer)
+        self._around: _Around | None = None
+
+    # The block ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._around is not None:
+            raise RecordingError("this watcher is already watching; make another")
+        self._around = _Around(self, self._model, "forward")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._around is not None:
+            self._around.remove()
+            self._around = None
+
+    def run(
+        self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run one forward call of the model, watched while awake."""
+        if _recomputing():
+            return forward(*args, **kwargs)
+        self._began()
+        if self.awake:
+            with self._watching():
+                output = forward(*args, **kwargs)
+        else:
+            output = forward(*args, **kwargs)
+        self._ended()
+        return output
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        listener = _Forward(self)
+        handles = []
+        for attention in self._watched.values():
+            if attention.how == "attend":
+                hook = functools.partial(listener.attend, attention)
+                handles.append(attention.module.register_forward_pre_hook(hook, with_kwargs=True))
+            elif attention.how == "values":
+                hook = functools.partial(listener.values, attention)
+                handles.append(attention.module.register_forward_hook(hook))
+        try:
+            with listening(listener, self._extra_names):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def site_of_call(self, attention: Attention, count: int) -> WatchedSite:
+        """Return the site of a module's count-th call within one forward call."""
+        if count == 1:
+            return attention.site
+        name = f"{attention.site.name}#{count}"
+        if name not in self._further:
+            self._further[name] = self._next_layer(replace(attention.site, name=name))
+        return self._further[name]
+
+    def _next_layer(self, site: WatchedSite) -> WatchedSite:
+        self._layers[site.stream] = self._layers.get(site.stream, 0) + 1
+        return replace(site, layer=self._layers[site.stream])
+
+    def attention_of(self, module: nn.Module | None) -> Attention | None:
+        """Return what is known of a module that attends; a new one, if it had not shown itself."""
+        if module is None:
+            return None
+        if id(module) in self._known:
+            return self._watched.get(id(module))
+        if not self._all_chosen:
+            return None
+        name = self._names[id(module)]
+        site = self._next_layer(WatchedSite(name or type(module).__name__, name, 0))
+        self._watched[id(module)] = Attention(site, module, "sdpa")
+        self._known.add(id(module))
+        return self._watched[id(module)]
+
+    def watched(self, module: nn.Module) -> Attention | None:
+        """Return what is known of a module among the chosen sites."""
+        return self._watched.get(id(module))
+
+    def named(self, module: nn.Module) -> bool:
+        """Whether a module is one of the model's."""
+        return id(module) in self._names
+
+    def hand_on(self, site: WatchedSite, source: Callable[[], Source]) -> None:
+        """Deliver a call; keep what goes wrong from the model."""
+        try:
+            with torch.no_grad(), not_listening():
+                self._deliver(AttentionCall(site, source()))
+        except Exception as fault:
+            if self.fault is None:
+                self.fault = fault
+
+
+class _Forward:
+    """The listener of one forward call: it counts how often each module attends."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._counts: dict[int, int] = {}
+
+    def named(self, module: nn.Module) -> bool:
+        return self._watcher.named(module)
+
+    def _call(self, attention: Attention, source: Callable[[], Source]) -> None:
+        if _recomputing():
+            return
+        key = id(attention.module)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self._watcher.hand_on(self._watcher.site_of_call(attention, self._counts[key]), source)
+
+    def attend(
+        self, attention: Attention, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        q, k, _ = inspect.signature(module.forward).bind(*args, **kwargs).args
+        scale = getattr(module, "scale", None)
+        self._call(attention, lambda: from_products({"query": q, "key": k, "scale": scale}))
+
+    def values(
+        self, attention: Attention, module: nn.Module, args: tuple[Any, ...], output: Tensor
+    ) -> None:
+        self._call(attention, lambda: from_values(output))
+
+    def products(self, module: nn.Module | None, call: dict[str, Any]) -> None:
+        attention = self._watcher.attention_of(module)
+        if attention is None or attention.how in ("attend", "values"):
+            return
+        self._call(attention, lambda: from_products(call))
+
+    def softmax(self, module: nn.Module | None, scores: Tensor, dim: int | None) -> None:
+        attention = self._watcher.watched(module) if module is not None else None
+        if attention is None or not attention.by_softmax or attention.how == "values":
+            return
+        if scores.ndim < 3 or dim not in (-1, scores.ndim - 1):
+            return
+        heads = None
+        if isinstance(attention.module, nn.MultiheadAttention):
+            heads = attention.module.num_heads
+        self._call(attention, lambda: from_softmax(scores, heads))
+
+    def fused(self, module: nn.Module | None, operator: str, args: tuple[Any, ...]) -> None:
+        if operator == "_transformer_encoder_layer_fwd":
+            module = getattr(module, "self_attn", None)
+        attention = self._watcher.watched(module) if module is not None else None
+        if attention is None:
+            return
+
+        def source() -> Products:
+            if operator == "_transformer_encoder_layer_fwd":
+                return from_encoder_layer(args, None)
+            return from_multihead(args)
+
+        self._call(attention, source)
+
+    def flex(self, module: nn.Module | None, call: dict[str, Any]) -> None:
+        pass
+
+
+class _Around:
+    """Stands in for one method of one module, and leaves a copy of the module alone."""
+
+    def __init__(self, watcher: Watcher, module: nn.Module, name: str) -> None:
+        self._watcher = watcher
+        self._module = module
+        self._name = name
+        self._own = vars(module).get(name)
+        self._before = getattr(module, name)
+        functools.update_wrapper(self, self._before)
+        vars(module)[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._before(*args, **kwargs)
+        return self._watcher.run(self._before, args, kwargs)
+
+    def remove(self) -> None:
+        """Put back what was there, unless somebody has put something else there since."""
+        if vars(self._module).get(self._name) is not self:
+            return
+        if self._own is None:
+            del vars(self._module)[self._name]
+        else:
+            vars(self._module)[self._name] = self._own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo.get(id(self._module))
+        if self._own is not None or copied is None:
+            return self._before
+        return types.MethodType(getattr(type(copied), self._name), copied)
+
+    def __reduce__(self) -> Any:
+        return getattr, (self._module, self._name) if self._own else (
+            type(self._module),
+            self._name,
+        )
+
+
+def _recomputing() -> bool:
+    """Whether autograd runs this: activation checkpoints call modules a second time in backward."""
+    return torch._C._current_graph_task_id() != -1
