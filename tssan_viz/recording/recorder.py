@@ -1,123 +1,114 @@
-"""The recorder: watches a model's attention while a block runs and writes every map to a store."""
+"""The recorder: watches a model's attention while a block runs and hands every map to a sink."""
 
 from __future__ import annotations
 
-import difflib
-import math
+import fnmatch
+import signal
+import sys
+import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from inspect import signature
 from os import PathLike
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tssan_viz.recording.announcements import Announcement, announce, further, some, unlabelled
+from tssan_viz.recording.calls import AttentionCall, WatchedSite
 from tssan_viz.recording.errors import MissingMaps, RecordingError
-from tssan_viz.recording.probabilities import MEASURES, exact_float32, maps_and_measures
-from tssan_viz.recording.sites import find_attention
-from tssan_viz.recording.transfer import HostCopy
-from tssan_viz.store import open_store
-from tssan_viz.store.schema import Site
+from tssan_viz.recording.loaders import Describe, WatchedLoader, said_of
+from tssan_viz.recording.policies import Choice, Policy, Probe, call, undisturbed
+from tssan_viz.recording.probabilities import MEASURES, exact_float32
+from tssan_viz.recording.report import Report
+from tssan_viz.recording.sinks import Block, MemorySink, Sink, sink_for
+from tssan_viz.recording.transfer import DeviceClock, HostCopy
+from tssan_viz.recording.watching import Watcher, find_sites
+from tssan_viz.recording.writing import Batch, SiteMaps, Writing
+from tssan_viz.site import Site
 
 if TYPE_CHECKING:
-    from tssan_viz.store import AttentionStore, RunWriter
+    import xarray
+
+    from tssan_viz.store import AttentionStore
     from tssan_viz.store.catalogue import Catalogue
     from tssan_viz.store.schema import StoredSample
 
-AXES = ("n", "k", "m")
+# Maps that wait to be written hold memory on the host.
+QUEUE_BYTES = 256 * 2**20
 
-# What may be said of a sample, one value each or one for the whole batch.
-DESCRIPTIONS = (
-    "label",
-    "class_name",
-    "class_code",
-    "subject",
-    "camera",
-    "setup",
-    "replication",
-    "split",
-    "step",
-    "epoch",
-    "phase",
-)
-
-# Copies under way hold memory on device and host; beyond this much the oldest is awaited.
-IN_FLIGHT_BYTES = 256 * 2**20
-
-
-@dataclass
-class _Batch:
-    """One announced forward call, from `samples` until its rows are in the store."""
-
-    samples: list[str]
-    descriptions: dict[str, list[Any]]
-    axes: tuple[str, ...]
-    sizes: tuple[int, ...]
-    present: HostCopy | None
-    stored: list[StoredSample]
-    running: bool = False
-    finished: bool = False
-    maps: dict[str, tuple[HostCopy, HostCopy]] = field(default_factory=dict)
-    predictions: tuple[HostCopy, HostCopy] | None = None
-
-    @property
-    def rows(self) -> int:
-        return math.prod(self.sizes)
-
-    @property
-    def copies(self) -> Iterator[HostCopy]:
-        for pair in self.maps.values():
-            yield from pair
-        yield from self.predictions or ()
-        if self.present is not None:
-            yield self.present
-
-    def named(self) -> str:
-        return " × ".join(
-            f"{axis} = {size}" for axis, size in zip(self.axes, self.sizes, strict=True)
-        )
+Heads = Sequence[int] | Mapping[str, Sequence[int]]
 
 
 def record(
     model: nn.Module,
-    store: AttentionStore | str | PathLike[str],
+    store: AttentionStore
+    | str
+    | PathLike[str]
+    | Sink
+    | Callable[[Sequence[Site], Block], object]
+    | None = None,
     *,
-    run: str,
-    catalogue: Catalogue,
+    run: str = "recording",
+    catalogue: Catalogue | None = None,
     phase: str = "inference",
-    step: int = 0,
+    step: int | None = None,
     epoch: int | None = None,
     split: str | None = None,
     info: Mapping[str, Any] | None = None,
+    only: str | Sequence[str] | None = None,
+    heads: Heads | None = None,
+    softmax: Mapping[str, str] | Sequence[str] = (),
+    describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]] | None = None,
+    unlabelled: bool = False,
+    policy: Policy | None = None,
+    queue_bytes: int = QUEUE_BYTES,
+    when_full: str = "block",
 ) -> Recorder:
     """Record a model's attention while the block runs.
 
     The model's outputs, gradients and random state are bit for bit those of the unwatched model:
-    hooks read the queries and keys that the attention was called with and compute the probabilities
-    a second time, in float32, before any dropout.
+    the probabilities are computed a second time from the queries and keys that the attention was
+    called with, in float32, before any dropout.
 
     Parameters
     ----------
     model
         The module that is called in the block. Its attention is found by itself, see
-        `tssan_viz.recording.find_attention`.
+        `tssan_viz.recording.find_sites`.
     store
-        A store, or the folder of one, created when it is not there.
+        A store, or the folder of one, created when it is not there; None for host memory, see
+        `Recorder.maps`; a function that is called with (sites, block) for each forward call; or a
+        sink, see `tssan_viz.recording.sinks`.
     run
         The name under which the maps are kept. The same name again goes on with that run.
     catalogue
         Classes and skeleton of the data, so that the store explains itself.
     phase, step, epoch, split
-        What holds for every row, unless `Recorder.samples` says otherwise.
+        What holds for every row, unless `Recorder.samples` says otherwise. Without a step, the
+        announced calls of the phase ``train`` are counted; elsewhere it is 0.
     info
         What is to be remembered of the run: recipe, hash of the checkpoint, seed and so on.
+    only
+        Patterns of site names, ``"*.layers.3.*"``: only these are recorded.
+    heads
+        Which heads, counted from 1: for all sites, or by patterns of site names.
+    softmax
+        Names of the softmax modules of attention that is written out by hand, or a mapping from
+        them to the kind of the site.
+    describe
+        Says of a call that `samples` did not announce what is in it, from the positional and the
+        keyword arguments that the model was called with: what `samples` would be told.
+    unlabelled
+        Record calls of which nothing is said at all; their rows are named after the call.
+    policy
+        Which calls and samples are recorded; all of them by default.
+    queue_bytes, when_full
+        How much may wait to be written, and what happens when more comes: ``block`` waits,
+        ``sample`` leaves calls out and counts them, ``error`` raises.
 
     Returns
     -------
@@ -138,14 +129,25 @@ def record(
     ...         recorder.samples(sample=names, label=labels, axes=("n", "k", "m"),
     ...                          present=clips.present)
     ...         recorder.predictions(model(clips.position, clips.motion, clips.present))
+
+    >>> with tssan_viz.record(bert, unlabelled=True) as recorder:
+    ...     bert(**tokens)
+    >>> recorder.maps().sel(layer=3, head=1)
     """
     return Recorder(
         model,
-        store,
+        sink_for(store, run, catalogue),
         run=run,
-        catalogue=catalogue,
         constants={"phase": phase, "step": step, "epoch": epoch, "split": split},
         info=dict(info or {}),
+        only=only,
+        heads=heads,
+        softmax=softmax,
+        describe=describe,
+        unlabelled=unlabelled,
+        policy=policy or Policy(),
+        queue_bytes=queue_bytes,
+        when_full=when_full,
     )
 
 
@@ -155,45 +157,78 @@ class Recorder:
     def __init__(
         self,
         model: nn.Module,
-        store: AttentionStore | str | PathLike[str],
+        sink: Sink,
         *,
         run: str,
-        catalogue: Catalogue,
         constants: Mapping[str, Any],
         info: dict[str, Any],
+        only: str | Sequence[str] | None,
+        heads: Heads | None,
+        softmax: Mapping[str, str] | Sequence[str],
+        describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]] | None,
+        unlabelled: bool,
+        policy: Policy,
+        queue_bytes: int,
+        when_full: str,
     ) -> None:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module  # sites are named as in the model that is trained by one process
         self._model = model
-        self._attention = find_attention(model)
-        self._store = store
+        self._watched = list(find_sites(model, only=only, softmax=softmax))
+        self._heads = heads
         self._run = run
-        self._catalogue = catalogue
         self._constants = constants
-        self._info = info
+        self._sink = sink
+        self._describe = describe
+        self._unlabelled = unlabelled
+        self._choice = Choice(policy)
 
+        self._names = {site.name for site in self._watched}
+        self._came: dict[str, WatchedSite] = {}
+        self._known = False
         self._sites: dict[str, Site] = {}
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._writer: RunWriter | None = None
-        self._batch: _Batch | None = None
-        self._pending: deque[_Batch] = deque()
-        self._fault: RecordingError | None = None
-        self._stored_samples: set[str] = set()
+        self._writing = Writing(
+            sink, info, self._sites, queue_bytes=queue_bytes, when_full=when_full
+        )
+        self._watcher: Watcher | None = None
+        self._hook: torch.utils.hooks.RemovableHandle | None = None
+        self._batch: Batch | None = None
+        self._fault: Exception | None = None
+        self._resting = False
+        self._notes: list[str] = []
+        self._signal = False
 
-        self._rows = self._absent = self._calls = self._due = self._recorded = 0
-        self._seconds = 0.0
-        self._depth = 0
+        self._calls = self._recorded_calls = self._due = 0
+        self._bytes_of_a_call = 0
+        self._seconds = dict.fromkeys(("compute", "transfer", "queue", "bookkeeping"), 0.0)
+        self._clock = DeviceClock()
+        self._began: float | None = None
+        self._stage: str | None = None
+        self._since = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {len(self._watched)} sites of {type(self._model).__name__}>"
 
     # The block ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self._handles:
+        if self._watcher is not None:
             raise RecordingError("this recorder is already watching; make another with record(...)")
-        if isinstance(self._store, str | PathLike):
-            self._store = open_store(str(self._store), create=True)
-        self._handles.append(self._model.register_forward_pre_hook(self._forward_begins))
-        self._handles.append(self._model.register_forward_hook(self._forward_ended))
-        for layer, (name, module) in enumerate(self._attention.items(), start=1):
-            tap = partial(self._tap, name, layer)
-            self._handles.append(module.register_forward_pre_hook(tap, with_kwargs=True))
+        watcher = Watcher(
+            self._model,
+            self._watched,
+            self._deliver,
+            forward_began=self._forward_began,
+            forward_ended=self._forward_ended,
+        )
+        watcher.__enter__()
+        self._watcher = watcher
+        watcher.awake = not self._resting
+        if self._describe is not None:
+            self._hook = self._model.register_forward_pre_hook(
+                self._describe_call, with_kwargs=True, prepend=True
+            )
+        self._catch_termination()
         return self
 
     def __exit__(
@@ -202,44 +237,79 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        if error is None:
+        self._detach()
+        if error is not None:
+            # The batch at hand is as unfinished as the block; those before it are whole, and kept.
+            self._batch = None
             try:
-                self._end()
-            finally:
-                self._close_writer()
+                self._writing.close(error)
+            except Exception as second:
+                error.add_note(f"while the maps recorded so far were being written: {second}")
+            self._say_what_was_lost(error)
             return
-        # The batch at hand is as unfinished as the block; those before it are whole and are kept.
-        self._batch = None
+        fault: BaseException | None = None
         try:
-            try:
-                self._write(wait=True)
-            finally:
-                if self._writer is not None:
-                    self._writer.__exit__(kind, error, traceback)
-        except Exception as second:
-            error.add_note(f"while the maps recorded so far were being written: {second}")
-
-    def _end(self) -> None:
-        with self._timed():
-            try:
+            with self._timed("bookkeeping"):
                 self._close_batch()
-            finally:
-                self._write(wait=True)
-        if self._recorded != self._due:
+        except BaseException as found:
+            fault = found
+        with self._timed("queue"):
+            try:
+                self._writing.close(fault)
+            except BaseException as late:
+                if fault is None:
+                    raise
+                fault.add_note(f"while the maps recorded so far were being written: {late}")
+        if fault is not None:
+            raise fault
+        if self._writing.maps_written != self._due:
             raise MissingMaps(
-                f"{self._due} maps were due ({len(self._attention)} sites × "
-                f"{self._calls} announced calls) and {self._recorded} came: an error was passed "
-                "over while recording; let it through to see which call it was"
+                f"{self._due} maps were due ({len(self._watched)} sites × "
+                f"{self._recorded_calls} announced calls) and {self._writing.maps_written} came: "
+                "an error was passed over while recording; let it through to see which call it was"
             )
 
-    def _close_writer(self) -> None:
-        if self._writer is not None:
-            with self._timed():
-                self._writer.close()
-            self._writer = None
+    def _detach(self) -> None:
+        if self._watcher is not None:
+            self._watcher.__exit__(None, None, None)
+            self._notes = list(self._watcher.graph_notes)
+            self._watcher = None
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        if self._signal:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._signal = False
+
+    def _catch_termination(self) -> None:
+        """Let SIGTERM end the block as an exception does, where it would end the process at once.
+
+        A handler of somebody else's is left alone.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+
+            def terminate(number: int, frame: FrameType | None) -> None:
+                raise SystemExit(128 + number)
+
+            signal.signal(signal.SIGTERM, terminate)
+            self._signal = True
+
+    def _say_what_was_lost(self, error: BaseException) -> None:
+        report = self.report()
+        missing = (
+            report.rows_lost + report.rows_dropped + max(0, report.rows - report.rows_acknowledged)
+        )
+        if not missing:
+            return
+        note = (
+            f"{report.rows_acknowledged} rows of {self._run} are safe, {missing} that were "
+            "recorded are not"
+        )
+        error.add_note(note)
+        if isinstance(error, SystemExit):  # its notes are shown to nobody
+            print(note, file=sys.stderr)
 
     # What the user says ------------------------------------------------------------------------
 
@@ -272,39 +342,27 @@ class Recorder:
             What views need of each sample: frames, poses. A sample is kept once.
         **descriptions
             label, class_name, class_code, subject, camera, setup, replication, split, step, epoch,
-            phase: a sequence with a value for each sample, or one value for all. `subject` is the
-            performer, person 1: rows of further persons have none.
+            phase, and whatever else is known: a sequence with a value for each sample, or one
+            value for all. `subject` is the performer, person 1: rows of further persons have none.
 
         Raises
         ------
         RecordingError
             The arguments do not fit together, or what the model did since the last announcement was
-            not what was announced.
+            not what was announced; or the sink takes no further metadata.
         MissingMaps
             The call announced before did not yield its maps.
         """
-        with self._timed():
-            if not self._handles:
+        with self._timed("bookkeeping"):
+            if self._watcher is None:
                 raise RecordingError(
                     "nothing is being recorded: use `with tssan_viz.record(...) as recorder:` and "
                     "announce samples inside the block"
                 )
             self._close_batch()
-            self._write()
-            names = [str(name) for name in sample]
-            batch = _Batch(
-                samples=names,
-                descriptions=_described(descriptions, len(names)),
-                axes=tuple(axes),
-                sizes=_sizes(tuple(axes), len(names), sizes, present),
-                present=None
-                if present is None
-                else HostCopy(torch.as_tensor(present).bool().clone()),
-                stored=_checked_stored(stored, names),
-            )
-            self._batch = batch
-            self._calls += 1
-            self._due += len(self._attention)
+            if self._resting:
+                return
+            self._announce(announce(sample, axes, sizes, present, stored, descriptions))
 
     def predictions(self, logits: Tensor) -> None:
         """Keep what the model answered in the forward call just made.
@@ -313,29 +371,114 @@ class Recorder:
         ----------
         logits
             (n, classes): before the softmax. The label predicted, its probability and whether it is
-            right go with every row of the sample.
+            right go with every row of the sample. Passed over for a call that is not recorded.
 
         Raises
         ------
         RecordingError
             There was no such call, or `logits` is not one line per announced sample.
         """
-        with self._timed():
+        with self._timed("bookkeeping"):
             self._raise_fault()
+            if self._watcher is not None and not self._watcher.awake:
+                return
             batch = self._batch
-            if batch is None or not batch.finished:
+            if batch is None or not batch.finished or batch.announcement is None:
                 raise RecordingError(
                     "predictions() belongs after the forward call that samples() announced"
                 )
-            if logits.ndim != 2 or logits.shape[0] != len(batch.samples):
+            n = len(batch.announcement.samples)
+            if logits.ndim != 2 or logits.shape[0] != n:
                 raise RecordingError(
-                    f"predictions() got logits of shape {tuple(logits.shape)}; "
-                    f"{len(batch.samples)} samples were announced, so it would be "
-                    f"({len(batch.samples)}, classes)"
+                    f"predictions() got logits of shape {tuple(logits.shape)}; {n} samples were "
+                    f"announced, so it would be ({n}, classes)"
                 )
             with exact_float32(logits.device):
                 confidence, predicted = torch.softmax(logits.detach().float(), dim=-1).max(dim=-1)
             batch.predictions = (HostCopy(predicted), HostCopy(confidence))
+
+    def watch_loader(
+        self,
+        loader: Iterable[Any],
+        describe: Describe | None = None,
+        *,
+        dataset: Any = None,
+    ) -> WatchedLoader:
+        """Announce each batch of a loader when it comes out.
+
+        Parameters
+        ----------
+        loader
+            Anything that can be gone through; for `dataset=`, PyTorch's DataLoader.
+        describe
+            A function from the batch to what `samples` is to be told; or a mapping from names that
+            `samples` knows to the batch's own keys, places or attributes,
+            ``{"sample": "name", "label": 1}``.
+        dataset
+            What is known of each index of the loader's data set: a DataFrame by position, a
+            sequence of mappings, or a function of the index. The order is the loader's own.
+
+        Returns
+        -------
+        WatchedLoader
+            To be gone through instead of the loader, any number of times; each time is an epoch,
+            counted from 1, unless `describe` says which it is.
+        """
+        return WatchedLoader(self, loader, describe, dataset)
+
+    def probe(self, probe: Probe, *, step: int, epoch: int | None = None) -> None:
+        """Record a fixed set of samples, in evaluation, as phase ``probe``.
+
+        The model is left as it was found, each part in its own mode, and so are the random states
+        of Python, NumPy and PyTorch: training goes on as if nothing had been.
+
+        Parameters
+        ----------
+        probe
+            What is looked at.
+        step, epoch
+            How far the training is: steps taken, epochs finished.
+        """
+        resting, self._resting = self._resting, False
+        try:
+            with undisturbed(self._model):
+                for said, inputs in probe.batches:
+                    self.samples(**{**said, "phase": "probe", "step": step, "epoch": epoch})
+                    output = call(self._model, inputs)
+                    logits = probe.answers(output, len(said["sample"]))
+                    if logits is not None:
+                        self.predictions(logits)
+                with self._timed("bookkeeping"):
+                    self._close_batch()
+        finally:
+            self._resting = resting
+            if self._watcher is not None:
+                self._watcher.awake = not resting
+
+    def pause(self) -> None:
+        """Sleep until `resume`: calls of the model and announcements are passed over."""
+        with self._timed("bookkeeping"):
+            self._close_batch()
+            self._resting = True
+            if self._watcher is not None:
+                self._watcher.awake = False
+
+    def resume(self) -> None:
+        """Watch again."""
+        self._resting = False
+        if self._watcher is not None:
+            self._watcher.awake = True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pass over what happens in the block, for instance a validation."""
+        resting = self._resting
+        self.pause()
+        try:
+            yield
+        finally:
+            if not resting:
+                self.resume()
 
     def flush(self) -> None:
         """Bring everything recorded so far to the disk; on return it survives whatever follows.
@@ -345,132 +488,333 @@ class Recorder:
         MissingMaps
             The call announced before did not yield its maps.
         """
-        with self._timed():
+        with self._timed("bookkeeping"):
             self._close_batch()
-            self._write(wait=True)
-            if self._writer is not None:
-                self._writer.flush()
+            with self._timed("queue"):
+                self._writing.flush()
+
+    @property
+    def watched(self) -> list[WatchedSite]:
+        """The attention calls that are watched."""
+        return list(self._watched)
 
     @property
     def sites(self) -> list[Site]:
         """The attention calls being recorded, once the first forward call has shown their sizes."""
         return list(self._sites.values())
 
-    def report(self) -> dict[str, Any]:
-        """Say what has been recorded so far.
+    @property
+    def sink(self) -> Sink:
+        """Where the maps go."""
+        return self._sink
+
+    def maps(self, *, stream: str | None = None, site: str | None = None) -> xarray.DataArray:
+        """Return what was recorded into memory, as a labelled array.
+
+        Parameters
+        ----------
+        stream
+            Which, where the model has several: ``encoder``, ``decoder``, ``cross`` …
+        site
+            The name of one site, where their maps differ in size.
+
+        Returns
+        -------
+        DataArray, float32 (row, layer, head, query, key)
+            Layers and heads count from 1; along ``row`` lies all that was said of the samples.
+
+        Raises
+        ------
+        RecordingError
+            The maps went elsewhere, none came yet, or they do not fit into one array.
+        """
+        if not isinstance(self._sink, MemorySink):
+            raise RecordingError(
+                f"maps() returns what record(model) keeps in memory; these went into "
+                f"{type(self._sink).__name__}: ask the store, open_store(...).select(...).maps()"
+            )
+        if self._watcher is not None:
+            with self._timed("bookkeeping"):
+                self._close_batch()
+                with self._timed("queue"):
+                    self._writing.wait()
+                self._writing.raise_error()
+        chosen = {name: self._heads_of(name) for name in self._sites}
+        return self._sink.maps(stream=stream, site=site, heads=chosen)
+
+    def means(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return the mean of every measure over the rows since the last call, for loggers.
 
         Returns
         -------
         dict
-            run; sites; calls (announced); rows (written); absent (rows of persons who are not
-            there); maps_due and maps_recorded (sites × calls); seconds (spent on recording).
+            Site's name → measure's name → float64 (h,).
         """
-        return {
-            "run": self._run,
-            "sites": len(self._attention),
-            "calls": self._calls,
-            "rows": self._rows,
-            "absent": self._absent,
-            "maps_due": self._due,
-            "maps_recorded": self._recorded,
-            "seconds": self._seconds,
-        }
+        with self._timed("bookkeeping"):
+            self._close_batch()
+            with self._timed("queue"):
+                sums = self._writing.means()
+        return {name: dict(zip(MEASURES, values.T, strict=True)) for name, values in sums.items()}
+
+    def average(self, only: str | Sequence[str]) -> None:
+        """Keep the mean map of every head of some sites along the way, for `mean_maps`.
+
+        Parameters
+        ----------
+        only
+            Patterns of site names.
+        """
+        patterns = [only] if isinstance(only, str) else only
+        self._writing.averaged = frozenset(
+            site.name
+            for site in self._watched
+            if any(fnmatch.fnmatchcase(site.name, pattern) for pattern in patterns)
+        )
+        if not self._writing.averaged:
+            raise RecordingError(
+                f"no site is called {some(list(patterns))}; watched are "
+                f"{some([site.name for site in self._watched])}"
+            )
+
+    def mean_maps(self) -> dict[str, np.ndarray]:
+        """Return the mean maps, float64 (h, q, s), over the rows since the last call.
+
+        Returns
+        -------
+        dict
+            Name of each site that `average` was told → its heads' maps.
+        """
+        with self._timed("bookkeeping"):
+            self._close_batch()
+            with self._timed("queue"):
+                return self._writing.mean_maps()
+
+    def report(self) -> Report:
+        """Say what has been recorded so far; printed, it is a table."""
+        writing = self._writing
+        seconds = {**self._seconds, "write": writing.seconds_writing}
+        if torch.cuda.is_initialized():
+            seconds["device"] = self._clock.seconds
+        return Report(
+            run=self._run,
+            sites=len(self._watched),
+            calls=self._calls,
+            calls_left_out=dict(self._choice.left_out),
+            rows=writing.rows_written,
+            absent=writing.rows_absent,
+            rows_acknowledged=writing.rows_acknowledged,
+            rows_dropped=writing.rows_dropped,
+            rows_lost=writing.rows_lost,
+            maps_due=self._due,
+            maps_recorded=writing.maps_written,
+            bytes=writing.nbytes,
+            seconds=seconds,
+            notes=tuple(self._watcher.graph_notes if self._watcher is not None else self._notes),
+        )
 
     # What the model does -----------------------------------------------------------------------
 
-    def _forward_begins(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if _recomputing():
+    def _describe_call(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if torch.compiler.is_compiling() or self._resting:
             return
-        if self._batch is None or self._batch.finished:
-            self._find_fault(
-                RecordingError(
-                    "the model was called without an announcement: call recorder.samples(...) "
-                    "before every forward call in the block, or make calls that need no record "
-                    "outside it"
-                )
-            )
+        if self._batch is not None and not self._batch.finished:
             return
-        self._batch.running = True
-        self._batch.maps.clear()
+        assert self._describe is not None
+        try:
+            self.samples(**self._describe(args, kwargs))
+        except Exception as error:
+            self._find_fault(error)
 
-    def _forward_ended(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _forward_began(self) -> None:
         batch = self._batch
-        if _recomputing() or batch is None or not batch.running:
+        if batch is None or batch.finished:
+            if not self._unlabelled:
+                self._find_fault(
+                    RecordingError(
+                        "the model was called without an announcement: call recorder.samples(...) "
+                        "before every forward call in the block, make calls that need no record "
+                        "outside it or in recorder.paused(), or record with unlabelled=True"
+                    )
+                )
+                return
+            with self._timed("bookkeeping"):
+                try:
+                    self._close_batch()
+                except Exception as error:
+                    self._find_fault(error)
+                    return
+                self._announce(None)
+            batch = self._batch
+            if batch is None:
+                return
+        batch.running = True
+        batch.maps.clear()
+
+    def _forward_ended(self) -> None:
+        batch = self._batch
+        if batch is None or not batch.running:
             return
         batch.running, batch.finished = False, True
-        silent = [name for name in self._attention if name not in batch.maps]
+        if not self._known:
+            # How often a module attends within one call shows in the first one.
+            further_calls = [site for name, site in self._came.items() if name not in self._names]
+            self._watched += further_calls
+            self._due += len(further_calls)
+        silent = [site.name for site in self._watched if site.name not in batch.maps]
         if silent:
             self._find_fault(
                 MissingMaps(
-                    f"{len(silent)} of {len(self._attention)} maps did not come from the call for "
-                    f"{_some(batch.samples)}: not called was {_some(silent)}. Watch the part of "
-                    "the model that is used, call attention as a module, `self.attend(q, k, v)`, "
-                    "and do not record through a copy that was compiled before"
+                    f"{len(silent)} of {len(self._watched)} maps did not come from the call for "
+                    f"{self._named(batch)}: not called was {some(silent)}. Watch the part of the "
+                    "model that is used, or choose the sites that are with only="
                 )
             )
+        elif not self._known:
+            self._known = True
+            in_order = {site.name: self._sites[site.name] for site in self._watched}
+            self._sites.clear()
+            self._sites.update(in_order)
 
-    def _tap(
-        self,
-        name: str,
-        layer: int,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        if _recomputing():
-            return
-        batch = self._batch
-        if batch is None or not batch.running:
-            self._find_fault(
-                RecordingError(
-                    f"{name} was called outside the watched model's own forward call: "
+    def _deliver(self, call: AttentionCall) -> None:
+        try:
+            batch = self._batch
+            if batch is None:
+                return  # the fault is known: nobody announced the call
+            if not batch.running:
+                raise RecordingError(
+                    f"{call.site.name} was called outside the watched model's own forward call: "
                     "give record(...) the module that you call"
                 )
-            )
-            return
-        with self._timed():
-            q, k, _ = signature(module.forward).bind(*args, **kwargs).args
-            try:
-                self._check_call(batch, name, q, k)
-            except RecordingError as error:
-                self._find_fault(error)
-                return
-            maps, measures = maps_and_measures(q, k, getattr(module, "scale", None))
-            batch.maps[name] = (HostCopy(maps), HostCopy(measures))
-            if name not in self._sites:
-                _, h, n_q, n_s = maps.shape
-                self._sites[name] = Site(name=name, layer=layer, heads=h, query=n_q, key=n_s)
+            if batch.announcement is None:
+                batch.announcement = unlabelled(self._calls, call.rows)
+            heads = self._heads_of(call.site.name)
+            site = self._check_call(batch, call, heads)
+            self._came.setdefault(site.name, call.site)
+            with self._timed("compute"), self._clock.running(call.device):
+                maps, measures = call.compute(None if heads is None else [h - 1 for h in heads])
+            with self._timed("transfer"):
+                valid = call.row_valid
+                batch.maps[site.name] = SiteMaps(
+                    HostCopy(maps), HostCopy(measures), None if valid is None else HostCopy(valid)
+                )
+            self._sites.setdefault(site.name, site)
+        except Exception as error:
+            # Raised here, it would break into the model's own forward call.
+            self._find_fault(error)
 
-    def _check_call(self, batch: _Batch, name: str, q: Tensor, k: Tensor) -> None:
-        if name in batch.maps:
+    def _check_call(self, batch: Batch, call: AttentionCall, heads: Sequence[int] | None) -> Site:
+        name = call.site.name
+        assert batch.announcement is not None
+        if self._known and name not in self._sites:
             raise RecordingError(
-                f"{name} was called twice in one forward call, and one map of it was announced: "
-                "give each layer an attention module of its own"
+                f"{name} attended in this call, and in the first call it did not: record calls "
+                "that go other ways through the model as runs of their own, or choose with only="
             )
-        if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2]:
+        if call.rows != batch.announcement.rows:
             raise RecordingError(
-                f"{name} was called with q {tuple(q.shape)} and k {tuple(k.shape)}; it would be "
-                "(rows, heads, frames, width of a head) for both"
+                f"{name} attended over {call.rows} rows, and samples() announced "
+                f"{batch.announcement.named} = {batch.announcement.rows}: give axes and sizes as "
+                "the model flattens them"
             )
-        if q.shape[0] != batch.rows:
+        if heads is not None and not all(1 <= h <= call.heads for h in heads):
             raise RecordingError(
-                f"{name} attended over {q.shape[0]} rows, and samples() announced "
-                f"{batch.named()} = {batch.rows}: give axes and sizes as the model flattens them"
+                f"{name} has heads 1 to {call.heads}, and heads= asks for {list(heads)}"
             )
+        count = call.heads if heads is None else len(heads)
+        shape = (count, call.query, call.key)
         site = self._sites.get(name)
-        shape = (q.shape[1], q.shape[2], k.shape[2])
-        if site and shape != (site.heads, site.query, site.key):
+        if site is None:
+            return Site(
+                name=name,
+                layer=call.site.layer,
+                heads=count,
+                query=call.query,
+                key=call.key,
+                stream=call.site.stream,
+                kind=call.site.kind,
+                provenance=call.site.provenance,
+            )
+        if shape != (site.heads, site.query, site.key):
             raise RecordingError(
                 f"{name} made maps of (heads, query, key) {shape}, after "
                 f"{(site.heads, site.query, site.key)} before: record maps of another shape as a "
                 "run of their own"
             )
+        return site
 
-    def _find_fault(self, fault: RecordingError) -> None:
-        """Keep the first fault until the user next speaks to the recorder.
+    def _heads_of(self, name: str) -> Sequence[int] | None:
+        if not isinstance(self._heads, Mapping):
+            return self._heads
+        for pattern, heads in self._heads.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                return heads
+        return None
 
-        A hook that raised would break into the model's own forward call.
-        """
+    # From call to call -------------------------------------------------------------------------
+
+    def _announce(self, announcement: Announcement | None) -> None:
+        """Open the batch of a call; sleep through it if the policy does not want it."""
+        assert self._watcher is not None
+        if self._began is None:
+            self._began = time.perf_counter()
+        self._calls += 1
+        constants = dict(self._constants)
+        if constants["step"] is None:
+            constants["step"] = self._calls if constants["phase"] == "train" else 0
+        said = announcement or Announcement([], {})
+        if names := list(further(said)):
+            takes = getattr(self._sink, "takes_further", True)
+            if not takes:
+                raise RecordingError(
+                    f"samples() was told {some(names)}, and the store has no column for it"
+                )
+        steps = said.columns.get("step")
+        number = steps[0] if steps else self._constants["step"] or self._calls
+        phases = said.columns.get("phase") or [constants["phase"]]
+        spent = sum(self._seconds.values()) + self._clock.seconds
+        elapsed = time.perf_counter() - self._began
+        wanted = self._choice.wants(
+            said,
+            number,
+            probe=phases[0] == "probe",
+            bytes_so_far=self._recorded_calls * self._bytes_of_a_call,
+            bytes_of_a_call=self._bytes_of_a_call,
+            share=spent / elapsed if elapsed else 0.0,
+        )
+        self._watcher.awake = wanted
+        if wanted:
+            self._batch = Batch(announcement, constants)
+            self._recorded_calls += 1
+            self._due += len(self._watched)
+
+    def _close_batch(self) -> None:
+        """Queue the batch of the call that was made last."""
+        self._raise_fault()
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        if not batch.finished:
+            raise MissingMaps(
+                f"samples() announced {self._named(batch)}, and the model did not run to its "
+                f"end: {len(self._watched)} maps are missing. Call the model that record(...) "
+                "was given, and not a copy of it"
+            )
+        self._bytes_of_a_call = max(self._bytes_of_a_call, batch.nbytes)
+        queued = False
+        with self._timed("queue"):
+            try:
+                queued = self._writing.put(batch)
+            finally:
+                if not queued:
+                    self._due -= len(self._watched)
+
+    def _named(self, batch: Batch) -> str:
+        return some(batch.announcement.samples) if batch.announcement else f"call {self._calls}"
+
+    def _find_fault(self, fault: Exception) -> None:
+        """Keep the first fault until the user next speaks to the recorder."""
         if self._fault is None:
             self._fault = fault
 
@@ -478,190 +822,18 @@ class Recorder:
         if self._fault is not None:
             fault, self._fault, self._batch = self._fault, None, None
             raise fault
-
-    # From the model to the store ---------------------------------------------------------------
-
-    def _close_batch(self) -> None:
-        self._raise_fault()
-        batch, self._batch = self._batch, None
-        if batch is None:
-            return
-        if not batch.finished:
-            raise MissingMaps(
-                f"samples() announced {_some(batch.samples)}, and the model did not run to its "
-                f"end: {len(self._attention)} maps are missing. Call the model that record(...) "
-                "was given, itself and not a compiled or captured copy of it"
-            )
-        self._pending.append(batch)
-
-    def _write(self, wait: bool = False) -> None:
-        """Write the batches that have arrived, in order; all of them with `wait`."""
-        under_way = sum(copy.nbytes for batch in self._pending for copy in batch.copies)
-        while self._pending:
-            batch = self._pending[0]
-            arrived = all(copy.arrived() for copy in batch.copies)
-            if not (arrived or wait or under_way > IN_FLIGHT_BYTES):
-                return
-            under_way -= sum(copy.nbytes for copy in batch.copies)
-            self._pending.popleft()
-            self._write_batch(batch)
-
-    def _write_batch(self, batch: _Batch) -> None:
-        keep = np.ones(batch.rows, bool)
-        if batch.present is not None:
-            keep = batch.present.numpy().reshape(-1)
-        rows = _rows(batch, keep, self._constants)
-        maps, measures = {}, {}
-        for name, (site_maps, site_measures) in batch.maps.items():
-            maps[name] = site_maps.numpy()
-            measures[name] = site_measures.numpy()
-            if not keep.all():
-                maps[name], measures[name] = maps[name][keep], measures[name][keep]
-            _refuse_nan(name, measures[name], rows)
-        if keep.any():
-            writer = self._open_writer()
-            fresh = {s.sample: s for s in batch.stored if s.sample not in self._stored_samples}
-            if fresh:
-                writer.add_samples(list(fresh.values()))
-                self._stored_samples.update(fresh)
-            by_measure = {
-                measure: {name: values[:, :, i] for name, values in measures.items()}
-                for i, measure in enumerate(MEASURES)
-            }
-            writer.add(rows, maps, by_measure)
-        self._rows += int(keep.sum())
-        self._absent += int((~keep).sum())
-        self._recorded += len(maps)
-
-    def _open_writer(self) -> RunWriter:
-        if self._writer is None:
-            assert not isinstance(self._store, str | PathLike)
-            self._writer = self._store.writer(
-                self._run,
-                sites=sorted(self._sites.values(), key=lambda site: site.layer),
-                catalogue=self._catalogue,
-                info=self._info,
-            )
-        return self._writer
+        self._writing.raise_error()
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
-        self._depth += 1
-        start = time.perf_counter()
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Count the time of the block, less that of blocks within, towards a stage."""
+        now = time.perf_counter()
+        if self._stage is not None:
+            self._seconds[self._stage] += now - self._since
+        before, self._stage, self._since = self._stage, stage, now
         try:
             yield
         finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._seconds += time.perf_counter() - start
-
-
-def _recomputing() -> bool:
-    """Whether autograd runs this: activation checkpoints call modules a second time in backward."""
-    return torch._C._current_graph_task_id() != -1
-
-
-def _plain(value: Any) -> Any:
-    """Make of a value of a table, an array or a tensor what a column of the store takes."""
-    if isinstance(value, Tensor | np.generic):
-        value = value.item()
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return None if type(value).__name__ in {"NAType", "NaTType"} else value
-
-
-def _described(descriptions: Mapping[str, Any], n: int) -> dict[str, list[Any]]:
-    columns = {}
-    for name, given in descriptions.items():
-        if name not in DESCRIPTIONS:
-            near = difflib.get_close_matches(name, DESCRIPTIONS, n=1, cutoff=0.0)[0]
-            raise RecordingError(
-                f"samples() knows nothing called {name!r}; did you mean {near!r}? "
-                f"It takes {', '.join(DESCRIPTIONS)}"
-            )
-        one = given is None or isinstance(given, str) or not hasattr(given, "__len__")
-        values = [given] * n if one else list(given)
-        if len(values) != n:
-            raise RecordingError(f"samples() got {n} samples and {len(values)} values of {name}")
-        columns[name] = [_plain(value) for value in values]
-    return columns
-
-
-def _sizes(
-    axes: tuple[str, ...],
-    n: int,
-    sizes: Mapping[str, int] | None,
-    present: Tensor | np.ndarray | None,
-) -> tuple[int, ...]:
-    if n == 0:
-        raise RecordingError("samples() got no sample")
-    if "n" not in axes or len(set(axes)) != len(axes) or not set(axes) <= set(AXES):
-        raise RecordingError(
-            f"axes {axes} would be some order of 'n' (samples), 'k' (segments) and 'm' (persons), "
-            "with 'n' among them"
-        )
-    known = {"n": n, **(sizes or {})}
-    if present is not None:
-        shape = tuple(present.shape)
-        if len(shape) != len(axes):
-            raise RecordingError(f"present has shape {shape}; it would have the axes {axes}")
-        for axis, size in zip(axes, shape, strict=True):
-            if known.setdefault(axis, size) != size:
-                raise RecordingError(
-                    f"present has shape {shape} over {axes}, and {axis} is {known[axis]}"
-                )
-    missing = [axis for axis in axes if axis not in known]
-    if missing:
-        raise RecordingError(
-            f"how long is {' and '.join(missing)}? Give sizes={{'{missing[0]}': …}} or present="
-        )
-    return tuple(int(known[axis]) for axis in axes)
-
-
-def _checked_stored(
-    stored: Sequence[StoredSample] | None, names: Sequence[str]
-) -> list[StoredSample]:
-    strangers = [s.sample for s in stored or () if s.sample not in set(names)]
-    if strangers:
-        raise RecordingError(f"stored= brings {_some(strangers)}, which sample= does not announce")
-    return list(stored or ())
-
-
-def _rows(batch: _Batch, keep: np.ndarray, constants: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Describe the rows that are kept, in the order in which the model flattened them."""
-    index = np.indices(batch.sizes).reshape(len(batch.sizes), -1)[:, keep]
-    at = dict(zip(batch.axes, index, strict=True))
-    sample, count = at["n"].tolist(), int(keep.sum())
-    person = (at["m"] + 1).tolist() if "m" in at else [None] * count
-
-    rows: dict[str, list[Any]] = {name: [value] * count for name, value in constants.items()}
-    for name, values in batch.descriptions.items():
-        rows[name] = [values[i] for i in sample]
-    rows["sample"] = [batch.samples[i] for i in sample]
-    rows["segment"] = (at["k"] + 1).tolist() if "k" in at else [1] * count
-    rows["person"] = person
-    if "subject" in rows:
-        pairs = zip(rows["subject"], person, strict=True)
-        rows["subject"] = [None if m is not None and m > 1 else subject for subject, m in pairs]
-    if batch.predictions is not None:
-        predicted, confidence = (copy.numpy() for copy in batch.predictions)
-        rows["predicted"] = [int(predicted[i]) for i in sample]
-        rows["confidence"] = [float(confidence[i]) for i in sample]
-    return rows
-
-
-def _refuse_nan(name: str, measures: np.ndarray, rows: Mapping[str, Sequence[Any]]) -> None:
-    entropy = measures[:, :, MEASURES.index("entropy")]
-    if np.isfinite(entropy).all():
-        return
-    row, head = np.argwhere(~np.isfinite(entropy))[0]
-    raise RecordingError(
-        f"{name} attended with probabilities that are no numbers: sample {rows['sample'][row]}, "
-        f"segment {rows['segment'][row]}, person {rows['person'][row]}, head {head + 1}. Its "
-        "queries or keys are NaN or infinite; if the person is not there, say so with present="
-    )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+            now = time.perf_counter()
+            self._seconds[stage] += now - self._since
+            self._stage, self._since = before, now
