@@ -259,6 +259,35 @@ OPENPOSE_18 = _tree(
 )
 """OpenPose's COCO joints with the bones of Kinetics-skeleton (hips hang from shoulders)."""
 
+COCO_17 = _tree(
+    "coco-17",
+    "nose",
+    [
+        ("nose", None),
+        ("eye_left", "nose"),
+        ("eye_right", "nose"),
+        ("ear_left", "eye_left"),
+        ("ear_right", "eye_right"),
+        ("shoulder_left", "nose"),
+        ("shoulder_right", "nose"),
+        ("elbow_left", "shoulder_left"),
+        ("elbow_right", "shoulder_right"),
+        ("wrist_left", "elbow_left"),
+        ("wrist_right", "elbow_right"),
+        ("hip_left", "shoulder_left"),
+        ("hip_right", "shoulder_right"),
+        ("knee_left", "hip_left"),
+        ("knee_right", "hip_right"),
+        ("ankle_left", "knee_left"),
+        ("ankle_right", "knee_right"),
+    ],
+    spine="eye_left",
+    hips=_HIPS,
+    shoulders=_SHOULDERS,
+)
+"""The joints of COCO, as HRNet finds them in PYSKL's annotations; there is none in the trunk."""
+
 TOPOLOGIES: dict[str, Topology] = {
-    topology.name: topology for topology in (KINECT_V2_25, UTD_MHAD_20, NW_UCLA_20, OPENPOSE_18)
+    topology.name: topology
+    for topology in (KINECT_V2_25, UTD_MHAD_20, NW_UCLA_20, OPENPOSE_18, COCO_17)
 }
