@@ -359,7 +359,7 @@ class SkeletonNetwork(nn.Module, ABC):
         return every[0]
 
     def loss(self, every: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Return the sum of the classifiers' cross-entropies; every (g, n, classes), labels (n,)."""
+        """Return the sum of the classifiers' cross-entropies, of (g, n, classes) and (n,)."""
         losses = [F.cross_entropy(one, labels, label_smoothing=label_smoothing) for one in every]
         return torch.stack(losses).sum()
 

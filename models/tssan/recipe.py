@@ -214,23 +214,27 @@ class NetworkRecipe:
         streams = 2 if self.variant == "san-v2" else 1
         return self.width or streams * self.encoder_width
 
-    def _refuse_what_is_not_read(self) -> None:
-        """Raise DataError for a value that would change nothing in this variant or encoder."""
-        unread = {
-            "encoder_relu": self.encoder == "ff",
-            "encoder_batch_norm": self.encoder == "ff",
-            "ff_dim": self.encoder == "cnn",
-            "ff_layers": self.encoder == "cnn",
-            "mask_absent_person": self.variant == "san-v1",
-            "v3_person_fusion": self.variant != "san-v3",
-            "v3_score": self.variant != "san-v3",
-        }
+    @property
+    def unread(self) -> frozenset[str]:
+        """The fields that this variant with this encoder has no use for."""
         if self.variant == "hcn":
             read = {"variant", "encoder_dropout", "classifier_dropout", "mask_absent_person"}
             read |= {"consensus", "consensus_of"}
-            unread = {name: name not in read for name in type(self).__dataclass_fields__}
+            return frozenset(type(self).__dataclass_fields__) - read
+        names = (
+            {"ff_dim", "ff_layers"}
+            if self.encoder == "cnn"
+            else {"encoder_relu", "encoder_batch_norm"}
+        )
+        if self.variant != "san-v3":
+            names |= {"v3_person_fusion", "v3_score"}
+        if self.variant == "san-v1":
+            names |= {"mask_absent_person"}  # the persons are joined before anything else
+        return frozenset(names)
+
+    def _refuse_what_is_not_read(self) -> None:
         for name, entry in type(self).__dataclass_fields__.items():
-            if unread.get(name) and getattr(self, name) != entry.default:
+            if name in self.unread and getattr(self, name) != entry.default:
                 encoder = "" if self.variant == "hcn" else f" with the {self.encoder} encoder"
                 raise DataError(
                     f"{name}: {getattr(self, name)} would change nothing; "

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.text import Text
 
-from tssan_viz.cli import compare, demo, figure, info, prepare, record, serve, train, view
+from tssan_viz.cli import compare, demo, describe, figure, info, prepare, record, serve, train, view
 from tssan_viz.cli.common import err_console
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(prepare.prepare)
+app.command()(describe.describe)
 app.command()(train.train)
 app.command()(record.record)
 app.command()(info.info)
