@@ -1,0 +1,117 @@
+"""The command `tssan-viz describe`: what a recipe builds, and why it is as it is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tssan_viz.cli.common import console
+
+if TYPE_CHECKING:
+    from tssan.describe import Description
+
+
+def describe(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="The name of a recipe that comes with the package, or the path of a YAML file.",
+            show_default=False,
+        ),
+    ],
+    joints: Annotated[int, typer.Option(help="Joints of a skeleton.", min=1)] = 25,
+    coordinates: Annotated[int, typer.Option(help="Coordinates of a joint.", min=1, max=3)] = 3,
+    classes: Annotated[int, typer.Option(help="Classes to tell apart.", min=1)] = 60,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another value for a field, such as network.heads=4; can be repeated.",
+            metavar="FIELD=VALUE",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the network of a recipe: stages, parameters, operations, open values and reasons.
+
+    Everything is counted from the network that is built for skeletons of the given shape; the
+    defaults are NTU RGB+D's.
+    """
+    from tssan.describe import describe as describe_recipe
+    from tssan.recipe import load_recipe, override, recipe_path
+
+    described = describe_recipe(
+        override(load_recipe(recipe), setting or []),
+        path=recipe_path(recipe),
+        joints=joints,
+        coordinates=coordinates,
+        classes=classes,
+    )
+    if as_json:
+        typer.echo(json.dumps(described.to_dict(), indent=2))
+        return
+    _say(described)
+
+
+def _say(described: Description) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    recipe, clips, header = described.recipe, described.recipe.clips, described.header
+    if "title" in header:
+        console.print(Text(header["title"]))
+    lines = Table.grid(padding=(0, 2))
+    rows = " · ".join(f"{axis} {size}" for axis, size in described.attention_rows.items())
+    facts = {
+        "recipe": recipe.name,
+        "variant": f"{recipe.network.variant}"
+        + (f", {recipe.network.encoder} encoder" if described.attention_rows else ""),
+        "input": f"segments k {clips.segments}, persons m {clips.persons}, frames t {clips.frames},"
+        f" joints v {described.joints}, coordinates c {described.coordinates}",
+        "attention": f"{rows} rows of a sample, {recipe.network.layers} layers of "
+        f"{recipe.network.heads} heads"
+        if rows
+        else "none",
+        "parameters": f"{described.parameters:,} ({described.parameters / 1e6:.2f} million)",
+        "operations": f"{described.flops / 1e9:.2f} GFLOP for one sample forward",
+    } | {heading.lower(): said for heading, said in header.items() if heading != "title"}
+    for heading, said in facts.items():
+        lines.add_row(Text(heading, style="bold"), Text(said))
+    console.print(lines)
+    stages = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    stages.add_column("stage", overflow="fold")
+    stages.add_column("kind")
+    stages.add_column("gives, for one sample")
+    stages.add_column("parameters", justify="right")
+    stages.add_column("MFLOP", justify="right")
+    for stage in described.stages:
+        stages.add_row(
+            stage.name,
+            stage.kind,
+            " × ".join(map(str, stage.shape)),
+            f"{stage.parameters:,}" if stage.parameters else "",
+            f"{stage.flops / 1e6:,.1f}" if stage.flops else "",
+        )
+    console.print(stages)
+    console.print("What the paper leaves open; \\[S] is stated there, \\[C] chosen here:")
+    values = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    values.add_column("value", overflow="fold")
+    values.add_column("is", overflow="fold", min_width=7)
+    values.add_column("reason", overflow="fold")
+    for value in described.open_values:
+        here = f"\nhere: {value.here}" if value.here else ""
+        values.add_row(value.name, _plain(value.value), Text(value.reason + here))
+    console.print(values)
+
+
+def _plain(value: Any) -> str:
+    """Return a value as it is written in YAML."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value)
