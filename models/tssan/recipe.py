@@ -40,15 +40,18 @@ class ClipsRecipe:
         Persons per sequence, the first ones of the file; missing ones are zeros [S: 2].
     centre
         ``first_frame``: the origin is the centre joint of the first person in its first frame, so
-        that walking stays visible; ``per_frame``: in every frame; ``none`` [C].
+        that walking stays visible; ``per_frame``: in every frame; ``none`` [C: first_frame, as
+        some actions differ by where one goes].
     align
         ``yaw``: turn about the vertical until the shoulders lie along x; ``spine_shoulder``: turn
-        the spine upright too, as 2s-AGCN's pre-normalisation does; ``none`` [C].
+        the spine upright too, as 2s-AGCN's pre-normalisation does; ``none`` [C: spine_shoulder,
+        worth about 2 points with the same front end (HCN)].
     scale
         ``torso``: measure in lengths of the first person's torso; ``none``: in the data's own units
-        [C].
+        [C: none, as no relative of the network scales].
     motion_scale
-        Factor on the motion, which in metres per frame is far smaller than the positions [C].
+        Factor on the motion, which in metres per frame is far smaller than the positions [C: 1, as
+        nothing of it is said].
     train_crop
         Least and greatest share of a sequence that is seen in training [S: 0.5 to 1].
     test_crop
@@ -104,7 +107,7 @@ class NetworkRecipe:
         ``san-v1``: persons side by side and motion beside position from the start; ``san-v2``:
         position and motion of each person through one block, the persons joined at the end;
         ``san-v3``: a block for positions, one for motions [S: all three, san-v2 the best of them];
-        ``hcn``: the convolutional network whose front end they share, to check the data path [C].
+        ``hcn``: the convolutional network whose front end they share, to check the data path.
     encoder
         ``cnn`` or ``ff`` [S: both, cnn the better].
     layers, heads
@@ -255,7 +258,8 @@ class TrainingRecipe:
     optimizer
         ``adam`` [S], whose weight decay is coupled, or ``adamw``, whose is not.
     learning_rate
-        The highest one [C: the paper's is not known].
+        The highest one [C: 1e-4; the paper's is not known, and at the 1e-3 of its relatives a
+        post-norm block of this width is unstable without warm-up].
     weight_decay
         [C: 1e-4, as in all public relatives of the network].
     schedule
