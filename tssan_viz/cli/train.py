@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tssan_viz.cli.common import DataOption, console, err_console
+from tssan_viz.errors import UserError
+
+if TYPE_CHECKING:
+    from tssan.training import TrainedRun
+
+
+class Precision(StrEnum):
+    """Of the arithmetic in training."""
+
+    full = "32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Another value for a field of the recipe, as often as needed: training.epochs=10.",
+        metavar="FIELD=VALUE",
+        show_default=False,
+    ),
+]
+DevicesOption = Annotated[
+    int,
+    typer.Option(help="So many GPUs, or processes where there is none, share every batch.", min=1),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(help="32 bits, or mixed with 16. fp16 needs a GPU."),
+]
 
 
 def train(
@@ -15,7 +47,7 @@ def train(
         str,
         typer.Argument(
             help="The name of a recipe that comes with the package (demo, utd-mhad, nw-ucla, "
-            "ts-san-ntu60), or the path of a YAML file.",
+            "t1_ts-san-v2, …), or the path of a YAML file.",
             show_default=False,
         ),
     ],
@@ -39,6 +71,26 @@ def train(
             show_default=False,
         ),
     ] = None,
+    set_: SetOption = None,
+    validation_subjects: Annotated[
+        str | None,
+        typer.Option(
+            help="Hold out these training subjects, such as 7 or 5,7, and select by them.",
+            show_default=False,
+        ),
+    ] = None,
+    devices: DevicesOption = 1,
+    precision: PrecisionOption = Precision.full,
+    paper_protocol: Annotated[
+        bool,
+        typer.Option(
+            "--paper-protocol",
+            help="Select on the test part, as the literature does; every number then says so.",
+        ),
+    ] = False,
+    no_test: Annotated[
+        bool, typer.Option("--no-test", help="For development: leave the test part alone.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run in the folder.")
     ] = False,
@@ -51,43 +103,95 @@ def train(
     import dataclasses
 
     from tssan.dataset import SkeletonDataset
-    from tssan.recipe import load_recipe
+    from tssan.recipe import load_recipe, override
     from tssan.run_folder import Interrupted
     from tssan.training import train as train_run
 
     chosen = load_recipe(recipe)
+    if set_:
+        chosen = override(chosen, set_)
     if protocol is not None:
         chosen = dataclasses.replace(chosen, protocol=protocol)
+    changed: dict[str, Any] = {}
     if epochs is not None:
-        chosen = dataclasses.replace(
-            chosen, training=dataclasses.replace(chosen.training, epochs=epochs)
-        )
+        changed["epochs"] = epochs
+    if validation_subjects is not None:
+        changed["validation_subjects"] = _numbers(validation_subjects)
+    if paper_protocol:
+        changed["select_on"] = "test"
+    chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changed))
     dataset = SkeletonDataset.open(data)
     try:
-        run = train_run(chosen, dataset, out, seed=seed, resume=resume)
+        run = train_run(
+            chosen,
+            dataset,
+            out,
+            seed=seed,
+            resume=resume,
+            devices=devices,
+            precision=precision.value,
+            test=not no_test,
+            command=typed(),
+        )
     except Interrupted as stop:
         err_console.print(f"[bold yellow]interrupted:[/] {stop}", highlight=False)
         raise typer.Exit(130) from None
-    results = run.results
+    _print_outcome(run)
     console.print(
-        f"test accuracy {100 * results['test_accuracy']:.1f} % "
-        f"({results['test_correct']} of {results['test_sequences']} sequences), "
-        f"{results['dataset']} {results['protocol']}, recipe {results['recipe']}, seed {seed}, "
-        f"{_duration(results['seconds'])} of training on {results['device']}",
-        highlight=False,
-        soft_wrap=True,
+        f"next: tssan-viz record --run {out} --data {data}", highlight=False, soft_wrap=True
     )
-    if results["validation_accuracy"] is not None:
+
+
+def typed() -> str:
+    """Return the command line as it was typed."""
+    import shlex
+    import sys
+
+    return shlex.join(["tssan-viz", *sys.argv[1:]])
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--validation-subjects {text}: give the numbers of subjects, such as 7 or 5,7"
+        ) from None
+
+
+def _print_outcome(run: TrainedRun) -> None:
+    results = run.results
+    how = (
+        f"{results['dataset']} {results['protocol']}, recipe {results['recipe']}, "
+        f"seed {results['seed']}, {_duration(results['seconds'])} of training "
+        f"on {results['device']}"
+    )
+    on_test = results["selected_on"] == "test"
+    if results["test_evaluated"]:
+        label = f", {results['selection']}" if on_test else ""
         console.print(
-            f"held-out part of the training subjects: "
-            f"{100 * results['validation_accuracy']:.1f} % of "
+            f"test accuracy {100 * results['test_accuracy']:.1f} % "
+            f"({results['test_correct']} of {results['test_sequences']} sequences{label}), {how}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"the test part was left alone (--no-test), {how}", highlight=False, soft_wrap=True
+        )
+    if results["validation_accuracy"] is not None and not on_test:
+        who = run.recipe.training.validation_subjects
+        part = (
+            f"held-out training subjects {', '.join(map(str, who))}"
+            if who
+            else "held-out part of the training subjects"
+        )
+        console.print(
+            f"{part}: {100 * results['validation_accuracy']:.1f} % of "
             f"{results['validation_sequences']} sequences (epoch {results['kept_epoch']})",
             highlight=False,
             soft_wrap=True,
         )
-    console.print(
-        f"next: tssan-viz record --run {out} --data {data}", highlight=False, soft_wrap=True
-    )
 
 
 def _duration(seconds: float) -> str:
