@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from tssan.dataset_writer import DatasetWriter, fingerprint
 from tssan.errors import DataError
-from tssan.parts import COUNTED, Part, Skipped, digest, lay_out
+from tssan.parts import COUNTED, Part, digest, lay_out
 from tssan.skeletons.classes import ActionClass
+from tssan.skeletons.files import Skipped
 from tssan.skeletons.protocols import Protocol
 from tssan.skeletons.sequence import SkeletonSequence, Units
 from tssan.skeletons.topology import Topology

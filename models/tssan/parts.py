@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tssan.errors import DataError, LeftOut
-from tssan.skeletons.files import SkeletonFile
+from tssan.skeletons.files import SkeletonFile, Skipped
 from tssan.skeletons.sequence import SkeletonSequence, Units
 from tssan.skeletons.topology import Topology
 
@@ -26,14 +26,6 @@ Reader = Callable[[bytes, str], SkeletonSequence]
 """Reads the bytes of a file; its name says what its contents do not."""
 
 COUNTED = ("subject", "camera", "setup", "replication")  # what a data set may not know of a video
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that was left out, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)

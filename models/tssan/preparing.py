@@ -26,9 +26,9 @@ from pathlib import Path
 
 from tssan.dataset import SkeletonDataset, prepare_parts, refuse_to_overwrite
 from tssan.errors import DataError
-from tssan.parts import Part, Reader, Skipped, read_part
+from tssan.parts import Part, Reader, read_part
 from tssan.skeletons.classes import ActionClass
-from tssan.skeletons.files import SkeletonFile
+from tssan.skeletons.files import SkeletonFile, Skipped
 from tssan.skeletons.protocols import Protocol
 
 FILES_PER_PART = 64

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+
+from tssan.skeletons.aliases import other_names
 
 
 @dataclass(frozen=True)
 class ActionClass:
-    """One action class: `label` counts from 0, `code` is the data set's own number (A014)."""
+    """One action class: `label` counts from 0, `code` is the data set's own (A014) or empty."""
 
     label: int
     name: str
@@ -23,8 +26,10 @@ def _classes(
     aliases: Mapping[int, tuple[str, ...]],
 ) -> tuple[ActionClass, ...]:
     """Give `names` labels from 0; `numbers` are the data set's own, by which `aliases` go."""
+    known = {label: aliases[n] for label, n in enumerate(numbers) if n in aliases}
+    others = other_names(names, known)
     return tuple(
-        ActionClass(label, name, f"A{number:0{digits}d}", aliases.get(number, ()))
+        ActionClass(label, name, f"A{number:0{digits}d}", others[label])
         for label, (name, number) in enumerate(zip(names, numbers, strict=True))
     )
 
@@ -165,29 +170,58 @@ NTU_RGBD: tuple[ActionClass, ...] = _classes(
     {
         1: ("drinking water", "drinking"),
         2: ("eat meal", "eat snack", "eating"),
-        3: ("brush teeth",),
-        4: ("brush hair",),
-        6: ("pick up",),
-        8: ("sit down",),
-        9: ("standing up", "stand up"),
-        10: ("clap",),
-        11: ("read",),
-        12: ("write",),
+        5: ("dropping",),
+        6: ("pick up", "picking up"),
+        7: ("throwing",),
+        9: ("standing up", "stand up", "get up"),
+        13: ("tearing up paper", "tear paper", "tearing paper"),
         14: _others("wear jacket", _PUT_ON),
         15: _others("take off jacket", _TAKE_OFF),
-        16: ("put on a shoe", "put on shoe"),
-        18: ("put on glasses",),
+        20: ("put on a hat", "put on a cap"),
+        21: ("take off a hat", "take off a cap"),
+        22: ("cheering up", "cheering"),
         23: ("wave", "waving"),
         24: ("kicking",),
-        27: ("jump", "jumping"),
-        28: ("make a phone call", "answer phone"),
-        41: ("sneeze", "cough"),
-        50: ("punching", "punch"),
-        52: ("pushing", "push"),
-        54: ("point finger",),
-        55: ("hugging", "hug"),
+        25: ("reaching into pocket",),
+        27: ("jump", "jumping", "jumping up"),
+        28: ("make a phone call", "answer phone", "phoning"),
+        29: ("playing with phone", "playing with tablet"),
+        34: ("rubbing two hands together", "rub hands", "rubbing hands"),
+        35: ("nod head", "nodding", "nod", "bow", "bowing"),
+        37: ("wiping face",),
+        38: ("saluting",),
+        41: ("sneeze", "cough", "sneezing", "coughing"),
+        44: ("headache",),
+        45: ("touch chest", "stomachache", "heart pain"),
+        46: ("backache",),
+        47: ("neckache",),
+        48: ("nausea", "vomiting"),
+        49: ("use a fan", "feeling warm"),
+        50: ("punching", "punching other person", "slapping other person"),
+        52: ("pushing",),
+        53: ("pat on back", "patting on back of other person"),
+        54: ("point finger", "pointing finger at the other person"),
+        55: ("hugging",),
         58: ("handshake", "shaking hands"),
-        67: ("hush (quiet)", "hush"),
+        61: ("put on headphones",),
+        62: ("take off headphones",),
+        67: ("hush (quiet)",),
+        69: ("thumbs up",),
+        70: ("thumbs down",),
+        79: ("smell", "sniffing", "smelling"),
+        80: ("squat", "squatting", "squatting down"),
+        87: ("put on a bag",),
+        88: ("take off a bag",),
+        94: ("throw up cap", "throw up hat"),
+        99: ("run on the spot",),
+        100: ("kick backward",),
+        103: ("yawning",),
+        104: ("stretch", "stretching"),
+        105: ("blowing nose",),
+        112: ("give a high five",),
+        113: ("cheers",),
+        116: ("following other person",),
+        117: ("whispering in other person's ear", "whisper"),
         120: ("finger-guessing game", "rock-paper-scissors"),
     },
 )
@@ -234,10 +268,13 @@ UTD_MHAD: tuple[ActionClass, ...] = _classes(
         6: ("cross arms",),
         7: ("basketball shooting",),
         8: ("draw a cross", "draw cross"),
-        9: ("draw circle clockwise",),
-        10: ("draw circle counter clockwise", "draw circle counterclockwise"),
+        9: ("draw circle clockwise", "draw a circle clockwise"),
+        10: ("draw circle counter clockwise", "draw circle anticlockwise"),
+        11: ("drawing a triangle", "draw a triangle"),
+        12: ("bowl",),
+        13: ("punching",),
         18: ("pushing",),
-        19: ("knocking",),
+        19: ("knocking", "knock on door"),
         20: ("catching",),
         21: ("pick up and throw",),
         22: ("jogging",),
@@ -265,11 +302,12 @@ NW_UCLA: tuple[ActionClass, ...] = _classes(
     (1, 2, 3, 4, 5, 6, 8, 9, 11, 12),
     2,
     {
-        4: ("walking",),
+        3: ("dropping trash", "drop rubbish"),
+        4: ("walking", "walking around"),
         5: ("sitting down",),
-        6: ("standing up",),
-        8: _others("donning", _PUT_ON),
-        9: _others("doffing", _TAKE_OFF),
+        6: ("standing up", "get up"),
+        8: ("don", *_others("donning", _PUT_ON)),
+        9: ("doff", *_others("doffing", _TAKE_OFF)),
         11: ("throwing",),
         12: ("carrying",),
     },
@@ -311,3 +349,50 @@ SYNTHETIC: tuple[ActionClass, ...] = _classes(
     },
 )
 """What the kinematic generator can act, under the code of the same action in NTU RGB+D."""
+
+
+def _kinetics() -> tuple[ActionClass, ...]:
+    text = resources.files("tssan.skeletons").joinpath("kinetics400.txt").read_text("utf-8")
+    names = text.splitlines()
+    return named_classes(names, _KINETICS_ALIASES)
+
+
+def named_classes(
+    names: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None
+) -> tuple[ActionClass, ...]:
+    """Return classes without codes, with labels from 0 in the order of their names.
+
+    Parameters
+    ----------
+    names
+        All different.
+    aliases
+        By name: what else it is called, beyond what `other_names` finds.
+    """
+    known = {names.index(name): also for name, also in (aliases or {}).items()}
+    others = other_names(names, known)
+    return tuple(
+        ActionClass(label, name, "", also)
+        for label, (name, also) in enumerate(zip(names, others, strict=True))
+    )
+
+
+_KINETICS_ALIASES = {
+    "applauding": ("applause",),
+    "brushing teeth": ("tooth brushing",),
+    "clapping": ("handclapping",),
+    "doing laundry": ("washing clothes",),
+    "drinking": ("drink water",),
+    "hugging": ("hug",),
+    "opening bottle": ("open a bottle",),
+    "pumping gas": ("refuel",),
+    "push up": ("press-up", "pushup"),
+    "pull ups": ("chin-ups", "pullups"),
+    "shaking hands": ("handshaking", "handshake"),
+    "situp": ("sit-up", "sit-ups"),
+    "squat": ("squatting", "squats"),
+    "texting": ("writing a text message",),
+}
+
+KINETICS: tuple[ActionClass, ...] = _kinetics()
+"""Kinetics-400, in the order of the labels of ST-GCN's skeletons."""

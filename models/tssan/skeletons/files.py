@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
@@ -22,6 +23,14 @@ from tssan.errors import DataError
 # The longest real skeleton file has a few MB; what is longer than this would only fill the memory.
 MOST_BYTES = 256 * 2**20
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,14 @@ NTU_RGBD = FileKind(
     ),
     "S001C001P001R001A001.skeleton",
 )
-KINDS = (UTD_MHAD, NW_UCLA, NTU_RGBD)
+KINETICS = FileKind(
+    "kinetics-openpose18",
+    "Kinetics-skeleton",
+    # Clips are called as their video, by eleven characters; a folder tells them from other JSON.
+    re.compile(r"[\w-]{11}\.json|kinetics_(train|val)_label\.json", re.ASCII),
+    "kinetics_train/--33Lscn6sk.json",
+)
+KINDS = (UTD_MHAD, NW_UCLA, NTU_RGBD, KINETICS)
 
 
 @dataclass(frozen=True)
@@ -75,15 +91,20 @@ class SkeletonFile:
         Returns the bytes; raises `DataError` where that fails or they are too many.
     stamp
         Changes when the contents do, as far as one can tell without reading them.
+    in_turn
+        Whether the files of its archive are best read in the archive's own order.
     """
 
     name: str
     read: Callable[[], bytes]
     stamp: str = ""
+    in_turn: bool = False
 
 
 def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
     """Find the files of one data set, sorted by the numbers in their names.
+
+    Those of a compressed tar archive come in its own order: to go back in it is to begin anew.
 
     Parameters
     ----------
@@ -111,6 +132,8 @@ def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
     found = [file for file in listing if _matches(file.name, kind)]
     if not found:
         raise DataError(_none_found(path, [file.name for file in listing], kind))
+    if any(file.in_turn for file in found):
+        return found
     return sorted(found, key=lambda file: (*parse_name(file.name, kind)[1].values(), file.name))
 
 
@@ -245,11 +268,13 @@ def _zip(path: Path, prefix: str) -> Iterator[SkeletonFile]:
 
 def _tar(path: Path, prefix: str) -> Iterator[SkeletonFile]:
     with _unpacked(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        compressed = not isinstance(file, io.BufferedReader)
         for member in archive:
             if member.isreg():
                 name = prefix + member.name.removeprefix("./")
                 read = partial(_read_tarred, path, member.offset_data, member.size, name)
-                yield SkeletonFile(name, read, f"{member.size} {member.mtime} {member.offset}")
+                stamp = f"{member.size} {member.mtime} {member.offset}"
+                yield SkeletonFile(name, read, stamp, in_turn=compressed)
             archive.members = []  # else it would keep every header it has seen
 
 
