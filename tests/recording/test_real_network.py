@@ -168,7 +168,7 @@ def test_a_kill_in_the_middle_loses_nothing_that_was_acknowledged(tmp_path):
                 model(torch.randn(2, 6, 8))
                 if i % 3 == 2:
                     recorder.flush()
-                    print(recorder.report()["rows"], flush=True)
+                    print(recorder.report().rows, flush=True)
         """
     )
     process = subprocess.Popen(

@@ -189,8 +189,8 @@ def test_rows_are_samples_segments_and_persons_in_the_order_of_the_axes(axes, da
         assert np.abs(store.maps("layers.0.attend") - probabilities).max() <= 2.5e-4
         assert store.measure("peak", "layers.0.attend").shape == (len(expected), 2)
     report = recorder.report()
-    assert (report["rows"], report["absent"]) == (len(expected), count - len(expected))
-    assert report["maps_due"] == report["maps_recorded"] == 1
+    assert (report.rows, report.absent) == (len(expected), count - len(expected))
+    assert report.maps_due == report.maps_recorded == 1
 
 
 def test_a_mask_changed_after_the_announcement_does_not_matter():
@@ -261,7 +261,8 @@ def test_what_holds_for_the_run_is_handed_on_once():
             model(torch.randn(1, 4, 8))
     assert store.samples == [stored]
     assert store.column("step") == [0, 1, 2]
-    sites = [Site(f"layers.{i}.attend", i + 1, 4, 4, 4) for i in range(2)]
+    how = "recomputed from the call's own q and k"
+    sites = [Site(f"layers.{i}.attend", i + 1, 4, 4, 4, provenance=how) for i in range(2)]
     assert store.writers == [("mine", sites, CATALOGUE, {"seed": 1})]
     assert recorder.sites == sites
     assert store.last is not None

@@ -176,7 +176,7 @@ def record_run(
                 logits = network(*(part.to(device) for part in clips[:3]))
                 recorder.predictions(logits)
                 bar.advance(task, len(batch))
-        rows = recorder.report()["rows"]
+        rows = recorder.report().rows
     return RecordedRun(
         store=store,
         run=run,

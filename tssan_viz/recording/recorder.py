@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tssan_viz.recording.announcements import Announcement, announce, further, some, unlabelled
 from tssan_viz.recording.calls import AttentionCall, WatchedSite
 from tssan_viz.recording.errors import MissingMaps, RecordingError
-from tssan_viz.recording.loaders import Describe, WatchedLoader, said_of
+from tssan_viz.recording.loaders import Describe, WatchedLoader
 from tssan_viz.recording.policies import Choice, Policy, Probe, call, undisturbed
 from tssan_viz.recording.probabilities import MEASURES, exact_float32
 from tssan_viz.recording.report import Report
@@ -61,8 +61,8 @@ def record(
     info: Mapping[str, Any] | None = None,
     only: str | Sequence[str] | None = None,
     heads: Heads | None = None,
-    softmax: Mapping[str, str] | Sequence[str] = (),
-    describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]] | None = None,
+    softmax: Mapping[str, str] | Sequence[str] | None = None,
+    describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any] | None] | None = None,
     unlabelled: bool = False,
     policy: Policy | None = None,
     queue_bytes: int = QUEUE_BYTES,
@@ -101,7 +101,8 @@ def record(
         them to the kind of the site.
     describe
         Says of a call that `samples` did not announce what is in it, from the positional and the
-        keyword arguments that the model was called with: what `samples` would be told.
+        keyword arguments that the model was called with: what `samples` would be told; or None for
+        a call that is not to be recorded.
     unlabelled
         Record calls of which nothing is said at all; their rows are named after the call.
     policy
@@ -164,8 +165,8 @@ class Recorder:
         info: dict[str, Any],
         only: str | Sequence[str] | None,
         heads: Heads | None,
-        softmax: Mapping[str, str] | Sequence[str],
-        describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any]] | None,
+        softmax: Mapping[str, str] | Sequence[str] | None,
+        describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any] | None] | None,
         unlabelled: bool,
         policy: Policy,
         queue_bytes: int,
@@ -175,6 +176,7 @@ class Recorder:
             model = model.module  # sites are named as in the model that is trained by one process
         self._model = model
         self._watched = list(find_sites(model, only=only, softmax=softmax))
+        self._softmax = softmax
         self._heads = heads
         self._run = run
         self._constants = constants
@@ -195,6 +197,7 @@ class Recorder:
         self._batch: Batch | None = None
         self._fault: Exception | None = None
         self._resting = False
+        self._left_out = False
         self._notes: list[str] = []
         self._signal = False
 
@@ -220,6 +223,7 @@ class Recorder:
             self._deliver,
             forward_began=self._forward_began,
             forward_ended=self._forward_ended,
+            softmax=self._softmax,
         )
         watcher.__enter__()
         self._watcher = watcher
@@ -617,17 +621,24 @@ class Recorder:
     def _describe_call(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        if torch.compiler.is_compiling() or self._resting:
-            return
-        if self._batch is not None and not self._batch.finished:
+        if self._resting or self._left_out or (self._batch and not self._batch.finished):
             return
         assert self._describe is not None
         try:
-            self.samples(**self._describe(args, kwargs))
+            said = self._describe(args, kwargs)
+            if said is None:
+                self._leave_out()
+            else:
+                self.samples(**said)
         except Exception as error:
             self._find_fault(error)
 
     def _forward_began(self) -> None:
+        if self._resting:
+            return
+        if self._left_out:
+            self._left_out = False
+            return
         batch = self._batch
         if batch is None or batch.finished:
             if not self._unlabelled:
@@ -642,10 +653,10 @@ class Recorder:
             with self._timed("bookkeeping"):
                 try:
                     self._close_batch()
+                    self._announce(None)
                 except Exception as error:
                     self._find_fault(error)
-                    return
-                self._announce(None)
+            self._left_out = False
             batch = self._batch
             if batch is None:
                 return
@@ -680,13 +691,8 @@ class Recorder:
     def _deliver(self, call: AttentionCall) -> None:
         try:
             batch = self._batch
-            if batch is None:
+            if batch is None or not batch.running:
                 return  # the fault is known: nobody announced the call
-            if not batch.running:
-                raise RecordingError(
-                    f"{call.site.name} was called outside the watched model's own forward call: "
-                    "give record(...) the module that you call"
-                )
             if batch.announcement is None:
                 batch.announcement = unlabelled(self._calls, call.rows)
             heads = self._heads_of(call.site.name)
@@ -783,11 +789,20 @@ class Recorder:
             bytes_of_a_call=self._bytes_of_a_call,
             share=spent / elapsed if elapsed else 0.0,
         )
-        self._watcher.awake = wanted
-        if wanted:
+        if not wanted:
+            self._leave_out()
+        else:
+            self._watcher.awake = True
+            self._left_out = False
             self._batch = Batch(announcement, constants)
             self._recorded_calls += 1
             self._due += len(self._watched)
+
+    def _leave_out(self) -> None:
+        """Sleep through the next forward call."""
+        assert self._watcher is not None
+        self._watcher.awake = False
+        self._left_out = True
 
     def _close_batch(self) -> None:
         """Queue the batch of the call that was made last."""
@@ -819,6 +834,9 @@ class Recorder:
             self._fault = fault
 
     def _raise_fault(self) -> None:
+        if self._watcher is not None and self._watcher.fault is not None:
+            self._find_fault(self._watcher.fault)
+            self._watcher.fault = None
         if self._fault is not None:
             fault, self._fault, self._batch = self._fault, None, None
             raise fault

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,12 +40,40 @@ class HostCopy:
         # The allocator must not hand the memory out again before the copy has read it.
         tensor.record_stream(stream)
 
-    def arrived(self) -> bool:
-        """Whether `numpy` would return at once."""
-        return self._event is None or self._event.query()
-
     def numpy(self) -> np.ndarray:
         """Wait until the values are there and return them."""
         if self._event is not None:
             self._event.synchronize()
         return self._host.numpy()
+
+
+class DeviceClock:
+    """Measures what a CUDA device spends on a stretch of work, without ever waiting for it."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._open: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[None]:
+        """Measure the work that is put on the device's current stream in the block."""
+        if device.type != "cuda":
+            yield
+            return
+        stream = torch.cuda.current_stream(device)
+        began = torch.cuda.Event(enable_timing=True)
+        ended = torch.cuda.Event(enable_timing=True)
+        began.record(stream)
+        try:
+            yield
+        finally:
+            ended.record(stream)
+            self._open.append((began, ended))
+
+    @property
+    def seconds(self) -> float:
+        """Of the work that has come to its end."""
+        while self._open and self._open[0][1].query():
+            began, ended = self._open.popleft()
+            self._seconds += began.elapsed_time(ended) / 1000
+        return self._seconds

@@ -1,0 +1,105 @@
+"""What the callbacks of all training loops do: watch, look at the probe now and then, log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tssan_viz.recording.errors import RecordingError
+from tssan_viz.recording.loggers import heads_figure, log_figure, log_measures
+from tssan_viz.recording.policies import Probe
+from tssan_viz.recording.recorder import Recorder
+
+
+class Following:
+    """Follows one training.
+
+    Parameters
+    ----------
+    recorder
+        Not yet entered.
+    probe
+        Looked at by `look`; or a function that makes it at the beginning; None: there is none.
+    every_n_epochs
+        How often the probe's turn comes.
+    loggers
+        See `tssan_viz.recording.loggers`.
+    figures
+        Patterns of the sites whose heads are drawn for the loggers.
+    steps
+        Whether training steps are recorded; if not, the recorder sleeps but for the probe.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        probe: Probe | Callable[[], Probe] | None,
+        every_n_epochs: int,
+        loggers: Sequence[Any],
+        figures: Sequence[str],
+        steps: bool,
+    ) -> None:
+        if every_n_epochs < 1:
+            raise RecordingError(f"every_n_epochs is {every_n_epochs}; it is at least 1")
+        self._recorder = recorder
+        self._probe = probe
+        self._every = every_n_epochs
+        self._loggers = loggers
+        self._figures = figures
+        self._steps = steps
+
+    def begin(self) -> None:
+        """Begin to watch."""
+        if callable(self._probe):
+            self._probe = self._probe()
+        if self._figures:
+            self._recorder.average(self._figures)
+        self._recorder.__enter__()
+        if not self._steps:
+            self._recorder.pause()
+
+    def look(self, step: int, epoch: int) -> None:
+        """Look at the probe, if it is the epoch's turn, and log what there is.
+
+        Parameters
+        ----------
+        step, epoch
+            Steps taken and epochs finished; the probe's turn comes at 0 and at every n-th.
+        """
+        if epoch % self._every:
+            return
+        if isinstance(self._probe, Probe):
+            if self._loggers and self._steps:
+                self._log(step)  # the training steps' own, so that the probe's stand alone
+            self._recorder.probe(self._probe, step=step, epoch=epoch)
+        self._log(step, "probe" if isinstance(self._probe, Probe) else "train")
+
+    def sleep(self) -> None:
+        """Pass over what the model does until `wake`."""
+        self._recorder.pause()
+
+    def wake(self) -> None:
+        """Go on, unless training steps are not recorded anyway."""
+        if self._steps:
+            self._recorder.resume()
+
+    def end(self, error: BaseException | None) -> None:
+        """Bring everything to its place."""
+        kind = None if error is None else type(error)
+        trace = None if error is None else error.__traceback__
+        self._recorder.__exit__(kind, error, trace)
+
+    def _log(self, step: int, phase: str = "train") -> None:
+        if not self._loggers:
+            return
+        means = self._recorder.means()
+        if means:
+            log_measures(self._loggers, means, step=step, phase=phase)
+        maps = {
+            (site, head): values
+            for site, heads in self._recorder.mean_maps().items()
+            for head, values in enumerate(heads, start=1)
+        }
+        if maps:
+            log_figure(self._loggers, f"attention/{phase}", heads_figure(maps), step=step)
