@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -336,6 +336,7 @@ def fit(
     resume: bool,
     precision: str = "32",
     rank: Rank = Rank(),  # noqa: B008 - frozen
+    callbacks: Sequence[Callback] = (),
 ) -> Fitting:
     """Train `network` in place.
 
@@ -357,6 +358,8 @@ def fit(
         ``32``, or mixed with ``bf16`` or ``fp16``.
     rank
         Which of several processes this is; only rank 0 writes.
+    callbacks
+        Lightning's, that look on.
 
     Returns
     -------
@@ -375,11 +378,11 @@ def fit(
     training = recipe.training
     keep = Keep(training.keep)
     metrics = Metrics(out / METRICS, training.selection)
-    callbacks: list[Callback] = [keep, Resumable(out / RESUME, facts)]
+    every: list[Callback] = [keep, Resumable(out / RESUME, facts), *callbacks]
     if rank.number == 0:
-        callbacks.insert(0, metrics)
+        every.insert(0, metrics)
         if progress:
-            callbacks.append(Bar(training.select_on))
+            every.append(Bar(training.select_on))
     module = Fit(network, recipe, train, validation, seed, rank)
     handler = signal.getsignal(signal.SIGINT)
     with _quiet():
@@ -391,7 +394,7 @@ def fit(
             precision=PRECISIONS[precision],
             max_epochs=training.epochs,
             gradient_clip_val=training.clip_gradient,
-            callbacks=callbacks,
+            callbacks=every,
             default_root_dir=out,
             logger=False,
             enable_checkpointing=True,
