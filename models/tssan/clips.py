@@ -38,15 +38,20 @@ class Batch(NamedTuple):
         bool (n, m, t): who is seen in which frame; False in the padding.
     topology
         Which joints these are.
+    score
+        float32 (n, m, t, v): how sure the pose estimator was, 0 in the padding; None where no
+        sequence tells.
     """
 
     joints: Tensor
     present: Tensor
     topology: Topology
+    score: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
-        return Batch(self.joints.to(device), self.present.to(device), self.topology)
+        score = None if self.score is None else self.score.to(device)
+        return Batch(self.joints.to(device), self.present.to(device), self.topology, score)
 
 
 class Clips(NamedTuple):
@@ -89,11 +94,16 @@ def pad(sequences: Sequence[SkeletonSequence], persons: int) -> Batch:
     t = max(sequence.joints.shape[1] for sequence in sequences)
     joints = torch.zeros(len(sequences), persons, t, *first.joints.shape[2:])
     present = torch.zeros(len(sequences), persons, t, dtype=torch.bool)
+    scored = any(sequence.score is not None for sequence in sequences)
+    score = torch.zeros(joints.shape[:-1]) if scored else None
     for n, sequence in enumerate(sequences):
         m, length = sequence.joints[:persons].shape[:2]
         joints[n, :m, :length] = torch.as_tensor(sequence.joints[:persons])
         present[n, :m, :length] = torch.as_tensor(sequence.present[:persons])
-    return Batch(joints, present, first.topology)
+        if score is not None:
+            given = 1.0 if sequence.score is None else torch.as_tensor(sequence.score[:persons])
+            score[n, :m, :length] = given
+    return Batch(joints, present, first.topology, score)
 
 
 def first_present(present: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +153,7 @@ def normalise(batch: Batch, *, centre: str, align: str, scale: str) -> Batch:
     DataError
         Skeletons in the image plane cannot be turned in space.
     """
-    joints, present, topology = batch
+    joints, present, topology, _ = batch
     person, frame = first_present(present)
     reference = _of_person(joints, person)  # (n, t, v, c)
     pose = _of_frame(reference, frame)  # (n, v, c)
@@ -163,15 +173,27 @@ def normalise(batch: Batch, *, centre: str, align: str, scale: str) -> Batch:
         joints = torch.einsum("nmtvc,ndc->nmtvd", joints, rotation)
 
     if scale == "torso":
-        hips = reference[:, :, list(topology.hips)].mean(dim=2)  # (n, t, c)
-        shoulders = reference[:, :, list(topology.shoulders)].mean(dim=2)  # (n, t, c)
+        hips = reference[:, :, _pair(topology, "hips", "scale: torso")].mean(dim=2)  # (n, t, c)
+        shoulders = reference[:, :, _pair(topology, "shoulders", "scale: torso")].mean(dim=2)
         # Absent frames have length 0, so the sum over all frames is the sum over those present.
         total = (shoulders - hips).norm(dim=-1).sum(dim=1)  # (n,)
         torso = total / _of_person(present, person).sum(dim=1).clamp(min=1)
         torso = torch.where(torso > 1e-6, torso, 1.0)
         joints = joints / torso[:, None, None, None, None]
 
-    return Batch(_only(joints, present), present, topology)
+    return batch._replace(joints=_only(joints, present))
+
+
+def with_score(batch: Batch) -> Batch:
+    """Append the score to the coordinates, as ST-GCN's (x, y, score); it is 1 where none tells.
+
+    The joints become (n, m, t, v, c + 1).
+    """
+    joints, present, _, score = batch
+    if score is None:
+        score = torch.ones_like(joints[..., 0])
+    joints = torch.cat([joints, score[..., None]], dim=-1)
+    return batch._replace(joints=_only(joints, present))
 
 
 def turn_and_rescale(
@@ -195,15 +217,14 @@ def turn_and_rescale(
     Batch
         Of the same shape.
     """
-    joints, present, topology = batch
+    joints = batch.joints
     n = joints.shape[0]
     draw = (2 * torch.rand(n, 3, generator=generator) - 1).to(joints.device)  # (n, 3) in [-1, 1)
     if rotate:
         _needs_space(joints, f"rotate: {rotate}", "rotate: 0")
         rotation = _about_x(rotate * draw[:, 0]) @ _about_y(rotate * draw[:, 1])  # (n, c, c)
         joints = torch.einsum("nmtvc,ndc->nmtvd", joints, rotation)
-    joints = joints * (1 + rescale * draw[:, 2])[:, None, None, None, None]
-    return Batch(joints, present, topology)
+    return batch._replace(joints=joints * (1 + rescale * draw[:, 2])[:, None, None, None, None])
 
 
 def crop(
@@ -274,7 +295,7 @@ def resize_time(
     source
         float32 (n, frames): the source frames shown.
     """
-    joints, present, _ = batch
+    joints, present = batch.joints, batch.present
     n, m, _, v, c = joints.shape
     grid = torch.arange(frames, device=joints.device) + 0.5  # (frames,)
     place = grid * (size[:, None] / frames) - 0.5  # (n, frames)
@@ -373,6 +394,8 @@ def make_clips(
         )
     else:
         start, size = crop(batch.present, share=recipe.test_crop)
+    if recipe.score_as_coordinate:
+        batch = with_score(batch)
     k = recipe.segments
     joints, present, source = resize_time(batch, start, size, k * recipe.frames)
     change = recipe.motion_scale * motion(joints, present)
@@ -405,12 +428,30 @@ def _last_seen(present: Tensor, first: Tensor) -> Tensor:
     return torch.where(present, time, -1).cummax(dim=1).values.maximum(first[:, None])
 
 
+def _pair(topology: Topology, which: str, setting: str) -> list[int]:
+    """Return the left and right joint of the hips or shoulders."""
+    joints: tuple[int, int] | None = getattr(topology, which)
+    if joints is None:
+        raise DataError(_unnamed(topology, which, setting))
+    return list(joints)
+
+
+def _unnamed(topology: Topology, which: str, setting: str) -> str:
+    key = setting.partition(":")[0]
+    return (
+        f"{setting} needs the {which} of the skeleton, which the topology {topology.name} does not "
+        f"name; name them where it is described, or set clips.{key} to none"
+    )
+
+
 def _upright_frame(pose: Tensor, topology: Topology, *, spine: bool) -> Tensor:
     """Return the rotations (n, c, c) that bring poses (n, v, c) upright, left shoulder to +x."""
-    left, right = topology.shoulders
+    left, right = _pair(topology, "shoulders", "align: yaw and align: spine_shoulder")
     up = pose.new_zeros(pose.shape[0], 3)  # (n, c)
     up[:, UPRIGHT] = 1
     if spine:
+        if topology.spine is None:
+            raise DataError(_unnamed(topology, "spine", "align: spine_shoulder"))
         up = _unit(pose[:, topology.spine] - pose[:, topology.centre], up)
     across = pose[:, left] - pose[:, right]  # (n, c)
     across = across - (across * up).sum(dim=-1, keepdim=True) * up

@@ -63,6 +63,8 @@ class ClipsRecipe:
         Greatest turn about x and about y in training, in radians [C: the paper has none].
     rescale
         Greatest relative change of size in training [C: the paper has none].
+    score_as_coordinate
+        Append the pose estimator's score to the coordinates; (x, y, score) on Kinetics [S].
     """
 
     frames: int = 32
@@ -77,6 +79,7 @@ class ClipsRecipe:
     min_crop_frames: int = 64
     rotate: float = 0.0
     rescale: float = 0.0
+    score_as_coordinate: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "frames", "segments", "persons")

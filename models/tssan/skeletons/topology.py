@@ -28,8 +28,10 @@ class Topology:
         The joint that is moved to the origin when a sequence is centred.
     spine
         A joint of the trunk above `centre`; the direction between the two is the person's upright.
+        None where nobody said; only `align: spine_shoulder` needs it.
     hips, shoulders
         (left, right) joints; the direction between the shoulders is the person's lateral axis.
+        None where nobody said; `align` needs the shoulders, `scale: torso` both.
 
     Raises
     ------
@@ -42,9 +44,9 @@ class Topology:
     parents: tuple[int, ...]
     sides: tuple[Side, ...]
     centre: int
-    spine: int
-    hips: tuple[int, int]
-    shoulders: tuple[int, int]
+    spine: int | None = None
+    hips: tuple[int, int] | None = None
+    shoulders: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         v = len(self.joints)
@@ -59,8 +61,8 @@ class Topology:
             raise DataError(
                 f"topology {self.name!r}: sides {sorted(unknown)}; expected left, right or centre"
             )
-        for index in (self.centre, self.spine, *self.hips, *self.shoulders):
-            if not 0 <= index < v:
+        for index in (self.centre, self.spine, *(self.hips or ()), *(self.shoulders or ())):
+            if index is not None and not 0 <= index < v:
                 raise DataError(f"topology {self.name!r}: joint {index}; expected 0 to {v - 1}")
         if self.parents.count(-1) != 1:
             raise DataError(
@@ -101,13 +103,14 @@ class Topology:
         """
         try:
             entries = {field.name: values[field.name] for field in fields(cls)}
+            spine = entries["spine"]
             return cls(
                 name=str(entries["name"]),
                 joints=tuple(str(joint) for joint in entries["joints"]),
                 parents=tuple(int(parent) for parent in entries["parents"]),
                 sides=tuple(cast(Side, side) for side in entries["sides"]),
                 centre=int(entries["centre"]),
-                spine=int(entries["spine"]),
+                spine=None if spine is None else int(spine),
                 hips=_pair(entries["hips"]),
                 shoulders=_pair(entries["shoulders"]),
             )
@@ -117,7 +120,9 @@ class Topology:
             raise DataError(f"topology: {error}") from None
 
 
-def _pair(values: Any) -> tuple[int, int]:
+def _pair(values: Any) -> tuple[int, int] | None:
+    if values is None:
+        return None
     left, right = values
     return int(left), int(right)
 
