@@ -7,7 +7,20 @@ import sys
 import typer
 from rich.text import Text
 
-from tssan_viz.cli import compare, demo, describe, figure, info, prepare, record, serve, train, view
+from tssan_viz.cli import (
+    compare,
+    demo,
+    describe,
+    evaluate,
+    export_network,
+    figure,
+    info,
+    prepare,
+    record,
+    serve,
+    train,
+    view,
+)
 from tssan_viz.cli.common import err_console
 
 app = typer.Typer(
@@ -23,6 +36,8 @@ app.command()(demo.demo)
 app.command()(prepare.prepare)
 app.command()(describe.describe)
 app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command("export-network")(export_network.export_network)
 app.command()(record.record)
 app.command()(info.info)
 app.command()(compare.compare)

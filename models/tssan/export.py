@@ -1,0 +1,219 @@
+"""Writing a trained network as ONNX or as a `torch.export` program, and checking what was written.
+
+The file takes clips of the recipe's shape, any number of samples at once, and gives the logits that
+a test counts by. It needs neither this package nor its classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tssan.errors import DataError
+from tssan.network import SkeletonNetwork
+from tssan.recipe import Recipe
+
+FORMATS = ("onnx", "torch-export")
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+TOLERANCES = {"onnx": 1e-4, "torch-export": 1e-6}
+CHECKED_BATCHES = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    path, size
+        The file, and its bytes.
+    inputs
+        Shapes by name, the number of samples as ``n``.
+    difference
+        Greatest difference of the file's logits from the network's over batches of one, two and
+        five samples, in shares of the greatest logit where that is above 1; None: there was nothing
+        to run the file with.
+    """
+
+    path: Path
+    size: int
+    inputs: dict[str, tuple[str | int, ...]]
+    difference: float | None
+
+
+def export_network(
+    network: SkeletonNetwork,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    format: str,
+    joints: int,
+    coordinates: int,
+) -> Exported:
+    """Write a network to a file, open the file again, and compare what both say.
+
+    Parameters
+    ----------
+    network
+        On the CPU; it is left in evaluation mode, in which it is exported.
+    recipe
+        By which it was built.
+    out
+        The file, ending in .onnx or .pt2; one that is there is replaced, but only by one that
+        passed the comparison.
+    format
+        ``"onnx"`` or ``"torch-export"``.
+    joints, coordinates
+        Sizes of the axes v and c.
+
+    Returns
+    -------
+    Exported
+        With the difference that was found: at most 1e-4 for ONNX, 1e-6 for `torch.export`.
+
+    Raises
+    ------
+    DataError
+        The ending does not fit the format, a package is missing, or the file says something else
+        than the network.
+    """
+    if format not in FORMATS:
+        raise DataError(f"format: {format!r} does not exist; there are {', '.join(FORMATS)}")
+    out = Path(out)
+    if out.suffix != SUFFIXES[format]:
+        raise DataError(f"{out}: a file of format {format} ends in {SUFFIXES[format]}")
+    if not out.parent.is_dir():
+        raise DataError(f"{out}: the folder {out.parent} does not exist")
+    network.eval()
+    clips = recipe.clips
+    shape = (clips.segments, clips.persons, clips.frames, joints, coordinates)
+    masked = network.mask_absent_person
+    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    write, opened = {
+        "onnx": (_write_onnx, _open_onnx),
+        "torch-export": (_write_program, _open_program),
+    }[format]
+    try:
+        with _quiet():
+            write(network, _inputs(shape, 2, masked), partial)
+            run = opened(partial)
+        difference = None
+        if run is not None:
+            with torch.no_grad():
+                difference = max(
+                    _difference(network, run, _inputs(shape, n, masked)) for n in CHECKED_BATCHES
+                )
+            if not difference <= TOLERANCES[format]:
+                raise DataError(
+                    f"{out}: the exported network's logits differ by {difference:.1e}, more than "
+                    f"{TOLERANCES[format]:.0e}; nothing was written"
+                )
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    inputs: dict[str, tuple[str | int, ...]] = {
+        "position": ("n", *shape),
+        "motion": ("n", *shape),
+    }
+    if masked:
+        inputs["present"] = ("n", *shape[:2])
+    return Exported(out, out.stat().st_size, inputs, difference)
+
+
+def _inputs(shape: Sequence[int], n: int, masked: bool) -> tuple[Tensor, ...]:
+    """Return n random samples; with `masked`, too, who is there in them: the first at least."""
+    generator = torch.Generator().manual_seed(n)
+    clips = [torch.randn(n, *shape, generator=generator) for _ in range(2)]
+    if not masked:
+        return tuple(clips)
+    present = torch.rand(n, *shape[:2], generator=generator) < 0.5
+    present[:, :, 0] = True
+    return (*clips, present)
+
+
+def _difference(
+    network: SkeletonNetwork, run: Callable[..., Tensor], inputs: tuple[Tensor, ...]
+) -> float:
+    wanted, found = network(*inputs), run(*inputs)
+    if wanted.shape != found.shape:
+        raise DataError(
+            f"the exported network gives logits of shape {tuple(found.shape)} where the network "
+            f"gives {tuple(wanted.shape)}; nothing was written"
+        )
+    return float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1.0))
+
+
+def _dynamic_batch(inputs: tuple[Tensor, ...]) -> dict[str, dict[int, torch.export.Dim]]:
+    n = torch.export.Dim("n", min=1)
+    return {name: {0: n} for name in ("position", "motion", "present")[: len(inputs)]}
+
+
+def _write_program(network: SkeletonNetwork, inputs: tuple[Tensor, ...], path: Path) -> None:
+    program = torch.export.export(network, inputs, dynamic_shapes=_dynamic_batch(inputs))
+    torch.export.save(program, path)
+
+
+def _open_program(path: Path) -> Callable[..., Tensor]:
+    module = torch.export.load(path).module()
+    return lambda *inputs: module(*inputs)
+
+
+def _write_onnx(network: SkeletonNetwork, inputs: tuple[Tensor, ...], path: Path) -> None:
+    for package in ("onnx", "onnxscript"):
+        try:
+            __import__(package)
+        except ImportError:
+            raise DataError(
+                f"writing ONNX needs the package {package}: pip install 'tssan-viz[onnx]'; "
+                "or give --format torch-export, which needs nothing"
+            ) from None
+    names = ["position", "motion", "present"][: len(inputs)]
+    torch.onnx.export(
+        network,
+        inputs,
+        path,
+        dynamo=True,
+        input_names=names,
+        output_names=["logits"],
+        dynamic_shapes=_dynamic_batch(inputs),
+        external_data=False,  # one file; 2 GB, where ONNX would need a second one, is far
+        verbose=False,
+    )
+
+
+def _open_onnx(path: Path) -> Callable[..., Tensor] | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(*inputs: Tensor) -> Tensor:
+        names = [entry.name for entry in session.get_inputs()]
+        values = {name: one.numpy() for name, one in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, values)[0])
+
+    return run
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' notes to their own developers out of the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
