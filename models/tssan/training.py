@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import yaml
+from rich.console import Console
+from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -43,6 +45,7 @@ from tssan.run_folder import (
 from tssan.sequences import Sequences, divide
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
     from numpy.typing import NDArray
 
     from tssan.dataset import SkeletonDataset
@@ -107,12 +110,7 @@ class TrainedRun:
                 f"{self.path} was trained on {self.dataset_name}, and the data set given is "
                 f"{dataset.name}; give --data the folder of {self.dataset_name}"
             )
-        if dataset.topology.name != self.results["topology"]:
-            raise DataError(
-                f"{self.path} was trained on the joints {self.results['topology']}, but the data "
-                f"set {dataset.name} has {dataset.topology.name}; give --data the folder of "
-                f"{self.dataset_name}"
-            )
+        self._refuse_other_joints(dataset)
         if tuple(entry.name for entry in dataset.classes) != self.classes:
             raise DataError(
                 f"{self.path} tells {len(self.classes)} classes apart, and the data set given has "
@@ -127,15 +125,18 @@ class TrainedRun:
         DataError
             The data set has other joints than the one that the run was trained on.
         """
+        self._refuse_other_joints(dataset)
+        recipe = self.recipe.clips
+        batch = pad([dataset[int(i)] for i in indices], recipe.persons)
+        return make_clips(batch, recipe, train=False)
+
+    def _refuse_other_joints(self, dataset: SkeletonDataset) -> None:
         if dataset.topology.name != self.results["topology"]:
             raise DataError(
                 f"{self.path} was trained on the joints {self.results['topology']}, but the data "
                 f"set {dataset.name} has {dataset.topology.name}; give --data the folder of "
                 f"{self.dataset_name}"
             )
-        recipe = self.recipe.clips
-        batch = pad([dataset[int(i)] for i in indices], recipe.persons)
-        return make_clips(batch, recipe, train=False)
 
 
 def load_run(path: str | Path) -> TrainedRun:
@@ -203,6 +204,7 @@ def train(
     precision: str = "32",
     test: bool = True,
     command: str | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedRun:
     """Train by a recipe, and measure once on the test part.
 
@@ -230,6 +232,8 @@ def train(
         False: for development; the test part is not read, and the results say so.
     command
         What was typed, for the results.
+    callbacks
+        Lightning's, that look on in the process that writes.
 
     Returns
     -------
@@ -276,7 +280,7 @@ def train(
             write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         arguments = (recipe, dataset, parts, out, facts, seed, progress, resume, precision)
         with started(devices, _fit_parts, arguments) as rank:
-            network, fitting = _fit_parts(rank, *arguments)
+            network, fitting = _fit_parts(rank, *arguments, callbacks=callbacks)
         results = {
             "recipe": recipe.name,
             "dataset": dataset.name,
@@ -331,6 +335,7 @@ def _fit_parts(
     progress: bool,
     resume: bool,
     precision: str,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[SkeletonNetwork, Fitting]:
     """Build and fit the network as one of the ranks; return it with the kept weights."""
     from tssan.loop import fit  # Lightning takes seconds to import; opening a run needs none of it
@@ -342,7 +347,7 @@ def _fit_parts(
     network = build_network(
         recipe,
         joints=fitted.joints,
-        coordinates=fitted.coordinates,
+        coordinates=fitted.coordinates + recipe.clips.score_as_coordinate,
         classes=len(dataset.classes),
     )
     fitting = fit(
@@ -357,6 +362,7 @@ def _fit_parts(
         resume=resume,
         precision=precision,
         rank=rank,
+        callbacks=callbacks,
     )
     network.load_state_dict(fitting.weights)
     return network.to(fitting.device), fitting
@@ -411,12 +417,15 @@ def versions() -> dict[str, str]:
 
 
 @torch.no_grad()
-def scores(network: SkeletonNetwork, sequences: Sequences, recipe: Recipe) -> Tensor:
+def scores(
+    network: SkeletonNetwork, sequences: Sequences, recipe: Recipe, *, progress: bool = False
+) -> Tensor:
     """Return the logits (n, classes) of test-time clips; leave the network in evaluation."""
     network.eval()
     device = next(network.parameters()).device
     logits = []
-    for places in torch.arange(len(sequences)).split(recipe.training.batch_size):
+    batches = torch.arange(len(sequences)).split(recipe.training.batch_size)
+    for places in track(batches, "evaluating", console=Console(stderr=True), disable=not progress):
         batch = sequences.batch(places.tolist()).to(device)
         clips = make_clips(batch, recipe.clips, train=False)
         logits.append(network(clips.position, clips.motion, clips.present).float().cpu())
