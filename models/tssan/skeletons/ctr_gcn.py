@@ -22,13 +22,10 @@ recognition. ICCV 2021.
 
 from __future__ import annotations
 
-import io
-import math
 import os
 import re
 import zipfile
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +33,7 @@ from numpy.typing import NDArray
 from tssan.errors import DataError
 from tssan.skeletons import arrays
 from tssan.skeletons.annotations import Annotations
+from tssan.skeletons.npz import MissingMember, Rows
 from tssan.skeletons.ntu_rgbd import FPS, NTU60, NTU120
 from tssan.skeletons.protocols import Protocol
 from tssan.skeletons.sequence import SkeletonSequence
@@ -45,7 +43,6 @@ PARTS = ("train", "test")
 PERSONS, JOINTS, COORDINATES = 2, len(KINECT_V2_25.joints), 3
 NUMBERS = PERSONS * JOINTS * COORDINATES  # in a frame
 MOST_FRAMES = 10_000  # the files have 300
-LONGEST_HEADER = 10_000  # bytes
 
 # What the files are called, and the protocol that they divide by.
 _NAMED = ((r"csub|cs|xsub", "xsub"), (r"cset|xset", "xset"), (r"cv|xview", "xview"))
@@ -89,8 +86,15 @@ class CtrGcnAnnotations(Annotations):
                 f"{path} cannot be read as an .npz archive: {error}; if it was downloaded, "
                 "it may be cut off: fetch it again"
             ) from None
-        labels = [self._labels(part) for part in PARTS]
-        self._coordinates = [_Rows(self._archive, f"x_{part}.npy", path) for part in PARTS]
+        try:
+            labels = [self._labels(part) for part in PARTS]
+            self._coordinates = [Rows(self._archive, f"x_{part}.npy", path) for part in PARTS]
+        except MissingMember:
+            held = ", ".join(self._archive.namelist()[:6]) or "nothing"
+            raise DataError(
+                f"{path} holds {held}; expected x_train.npy, y_train.npy, x_test.npy and "
+                "y_test.npy, as CTR-GCN writes them"
+            ) from None
         for part, rows, known in zip(PARTS, self._coordinates, labels, strict=True):
             if rows.count != len(known):
                 raise DataError(
@@ -163,7 +167,7 @@ class CtrGcnAnnotations(Annotations):
         )
 
     def _labels(self, part: str) -> NDArray[np.int64]:
-        rows = _Rows(self._archive, f"y_{part}.npy", self._path)
+        rows = Rows(self._archive, f"y_{part}.npy", self._path)
         known = {NTU60.actions, NTU120.actions}
         if len(rows.shape) != 1 or rows.shape[0] not in known or rows.dtype.kind not in "fiub":
             raise DataError(
@@ -194,69 +198,3 @@ class CtrGcnAnnotations(Annotations):
             (name for called, name in _NAMED if any(re.fullmatch(called, w) for w in words)),
             "train-test",
         )
-
-
-class _Rows:
-    """The rows of an array in an archive, read one at a time."""
-
-    def __init__(self, archive: zipfile.ZipFile, member: str, path: Path) -> None:
-        self._archive, self._member, self._path = archive, member, path
-        try:
-            self._file: IO[bytes] = archive.open(member)
-        except KeyError:
-            held = ", ".join(archive.namelist()[:6]) or "nothing"
-            raise DataError(
-                f"{path} holds {held}; expected x_train.npy, y_train.npy, x_test.npy and "
-                "y_test.npy, as CTR-GCN writes them"
-            ) from None
-        except Exception as error:  # locked, or packed by a method that is not there
-            raise DataError(f"{path}: {member} cannot be read: {error}") from None
-        shape, self.dtype = self._header()
-        self.count, self.shape = shape[0], shape[1:]
-        self._bytes = math.prod(self.shape) * self.dtype.itemsize
-        self._first = self._next = 0
-        self._first = self._file.tell()
-
-    def row(self, position: int) -> NDArray[Any]:
-        """Return a row; the file is read on to it, or again from its beginning."""
-        try:
-            if position != self._next:
-                self._file.seek(self._first + position * self._bytes)
-            self._next = position + 1
-            data = self._file.read(self._bytes)
-        except Exception as error:
-            self._next = -1
-            raise self._wrong(f"cannot be read: {error}") from None
-        if len(data) < self._bytes:
-            raise self._wrong(f"ends before row {position} of {self.count:,}")
-        return np.frombuffer(data, self.dtype).reshape(self.shape)
-
-    def _wrong(self, what: str) -> DataError:
-        return DataError(
-            f"{self._path}: {self._member} {what}; if it was downloaded, it may be cut off: "
-            "fetch it again"
-        )
-
-    def _header(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Read what precedes the numbers, if it is no longer than a header is."""
-        try:
-            magic = self._file.read(8)
-            version = np.lib.format.read_magic(io.BytesIO(magic))
-            size = self._file.read(2 if version == (1, 0) else 4)
-            length = int.from_bytes(size, "little")
-            if length > LONGEST_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            header = io.BytesIO(size + self._file.read(length))
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = read(header)
-        except Exception as error:  # NumPy raises whatever it stumbles over
-            raise self._wrong(f"is no array: {error}") from None
-        if fortran or not shape or min(shape) < 0 or dtype.hasobject or dtype.kind not in "fiub":
-            raise DataError(
-                f"{self._path}: {self._member} is {dtype} {shape}"
-                f"{', in Fortran order' if fortran else ''}; expected rows of numbers"
-            )
-        return shape, dtype
