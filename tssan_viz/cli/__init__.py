@@ -18,6 +18,7 @@ from tssan_viz.cli import (
     prepare,
     record,
     serve,
+    sites,
     train,
     view,
 )
@@ -39,6 +40,7 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command("export-network")(export_network.export_network)
 app.command()(record.record)
+app.command()(sites.sites)
 app.command()(info.info)
 app.command()(compare.compare)
 app.command()(view.view)

@@ -167,11 +167,8 @@ def record_run(
                 indices = [i for i, _ in batch]
                 clips = trained.clips(dataset, indices)
                 recorder.samples(
-                    axes=("n", "k", "m"),
-                    present=clips.present,
+                    **announcement(dataset, indices, clips, network.row_axes),
                     split=[name for _, name in batch],
-                    stored=_stored_samples(dataset, indices, clips),
-                    **_descriptions(dataset, indices),
                 )
                 logits = network(*(part.to(device) for part in clips[:3]))
                 recorder.predictions(logits)
@@ -185,6 +182,28 @@ def record_run(
         rows=rows,
         accuracy=_accuracy(store, run, split),
     )
+
+
+def announcement(
+    dataset: SkeletonDataset, indices: Sequence[int], clips: Clips, axes: Sequence[str]
+) -> dict[str, Any]:
+    """Say of some sequences and their clips what `Recorder.samples` is to be told.
+
+    Parameters
+    ----------
+    dataset, indices, clips
+        Where they are, which, and what the network is given.
+    axes
+        `SkeletonNetwork.row_axes`: what its rows of attention are made of. Where persons met
+        before the attention, a row is there if any person is.
+    """
+    present = clips.present if "m" in axes else clips.present.any(dim=2)
+    return {
+        "axes": tuple(axes),
+        "present": present,
+        "stored": _stored_samples(dataset, indices, clips),
+        **_descriptions(dataset, indices),
+    }
 
 
 def make_catalogue(dataset: SkeletonDataset) -> Catalogue:

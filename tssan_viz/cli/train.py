@@ -94,6 +94,18 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run in the folder.")
     ] = False,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            "--record",
+            help="A store, created if need be: the attention of some training videos is recorded "
+            "into it before and after each epoch.",
+            show_default=False,
+        ),
+    ] = None,
+    probe: Annotated[
+        int, typer.Option(help="So many videos for --record, evenly from all classes.", min=1)
+    ] = 64,
 ) -> None:
     """Train a network on a prepared data set and measure it once on the test part.
 
@@ -121,6 +133,11 @@ def train(
         changed["select_on"] = "test"
     chosen = dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **changed))
     dataset = SkeletonDataset.open(data)
+    watching = []
+    if record is not None:
+        from tssan_viz.cli.watched_training import probe_callback
+
+        watching = [probe_callback(chosen, dataset, record, out, videos=probe, seed=seed)]
     try:
         run = train_run(
             chosen,
@@ -132,11 +149,20 @@ def train(
             precision=precision.value,
             test=not no_test,
             command=typed(),
+            callbacks=watching,
         )
     except Interrupted as stop:
         err_console.print(f"[bold yellow]interrupted:[/] {stop}", highlight=False)
         raise typer.Exit(130) from None
     _print_outcome(run)
+    for watched in watching:
+        assert watched.report is not None
+        console.print(
+            f"recorded {watched.report.rows} rows of run {watched.report.run} into {record}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(
         f"next: tssan-viz record --run {out} --data {data}", highlight=False, soft_wrap=True
     )

@@ -19,7 +19,8 @@ class Following:
     recorder
         Not yet entered.
     probe
-        Looked at by `look`; or a function that makes it at the beginning; None: there is none.
+        Looked at by `look`; or a function that makes it from the model at the beginning; None:
+        there is none.
     every_n_epochs
         How often the probe's turn comes.
     loggers
@@ -34,7 +35,7 @@ class Following:
         self,
         recorder: Recorder,
         *,
-        probe: Probe | Callable[[], Probe] | None,
+        probe: Probe | Callable[[Any], Probe] | None,
         every_n_epochs: int,
         loggers: Sequence[Any],
         figures: Sequence[str],
@@ -52,7 +53,7 @@ class Following:
     def begin(self) -> None:
         """Begin to watch."""
         if callable(self._probe):
-            self._probe = self._probe()
+            self._probe = self._probe(self._recorder.model)
         if self._figures:
             self._recorder.average(self._figures)
         self._recorder.__enter__()

@@ -31,7 +31,8 @@ class AttentionRecording(TrainerCallback):
         the phase ``train``, the step (from 0) and the epoch (from 1).
     probe
         A fixed set that is recorded before the first epoch, as epoch 0, and then after every
-        `every_n_epochs`; or a function that makes it when training begins.
+        `every_n_epochs`; or a function that makes it from the network when training
+        begins.
     every_n_epochs
         How often the probe is recorded.
     loggers
@@ -54,7 +55,7 @@ class AttentionRecording(TrainerCallback):
         store: Any = None,
         *,
         describe: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
-        probe: Probe | Callable[[], Probe] | None = None,
+        probe: Probe | Callable[[Any], Probe] | None = None,
         every_n_epochs: int = 1,
         loggers: Sequence[Any] = (),
         figures: Sequence[str] = (),

@@ -33,7 +33,8 @@ class AttentionRecording(Callback):
         recorded. A step's rows have the phase ``train``, the step (from 0) and the epoch (from 1).
     probe
         A fixed set that is recorded before the first epoch, as epoch 0, and then after every
-        `every_n_epochs`; or a function that makes it when training begins. Training goes on as if
+        `every_n_epochs`; or a function that makes it from the network when training
+        begins. Training goes on as if
         there were no probe.
     every_n_epochs
         How often the probe is recorded.
@@ -60,7 +61,7 @@ class AttentionRecording(Callback):
         *,
         module: str = "",
         describe: Describe | None = None,
-        probe: Probe | Callable[[], Probe] | None = None,
+        probe: Probe | Callable[[Any], Probe] | None = None,
         every_n_epochs: int = 1,
         log: bool = True,
         loggers: Sequence[Any] = (),

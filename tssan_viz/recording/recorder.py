@@ -498,6 +498,11 @@ class Recorder:
                 self._writing.flush()
 
     @property
+    def model(self) -> nn.Module:
+        """The module that is watched."""
+        return self._model
+
+    @property
     def watched(self) -> list[WatchedSite]:
         """The attention calls that are watched."""
         return list(self._watched)
