@@ -1,6 +1,8 @@
 """Records a run whose values follow from the row's number, and says after each flush what is safe.
 
-python record_until_killed.py STORE RUN ROWS ROWS_PER_FLUSH
+python record_until_killed.py STORE RUN ROWS ROWS_PER_FLUSH [RANK RANKS]
+
+Of several ranks, each records every RANKS-th row.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ def maps_of(row: int) -> dict[str, np.ndarray]:
     return {s.name: softmax_maps(rng, (1, 2, 8, 8)).astype(np.float16) for s in SITES}
 
 
-def record(path: Path, run: str, rows: int, per_flush: int) -> None:
+def record(path: Path, run: str, rows: int, per_flush: int, rank: int = 0, ranks: int = 1) -> None:
     store = open_store(path, create=True)
     catalogue = make_catalogue(("put on jacket", "reading"))
-    with store.writer(run, sites=SITES, catalogue=catalogue) as writer:
+    with store.writer(run, sites=SITES, catalogue=catalogue, rank=rank) as writer:
         print("open", flush=True)
-        for start in range(0, rows, per_flush):
-            numbers = range(start, min(start + per_flush, rows))
+        mine = range(rank, rows, ranks)
+        for start in range(0, len(mine), per_flush):
+            numbers = mine[start : start + per_flush]
             maps = [maps_of(n) for n in numbers]
             joined = {s.name: np.concatenate([m[s.name] for m in maps]) for s in SITES}
             measure = {s.name: joined[s.name].astype(np.float32).max(-1).mean(-1) for s in SITES}
@@ -59,5 +62,5 @@ def record(path: Path, run: str, rows: int, per_flush: int) -> None:
 
 
 if __name__ == "__main__":
-    record(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    record(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
     print("done", flush=True)

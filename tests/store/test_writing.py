@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import zlib
 
 import lance
@@ -77,7 +78,13 @@ def test_values_come_back_bit_for_bit(store, rng):
     assert frame["camera"].isna().tolist() == [False, False, True, False, False, False]
     assert frame["correct"].isna().sum() == 1
     expected = [
-        zlib.crc32(maps["blocks.1.attend"][i], zlib.crc32(maps["blocks.0.attend"][i]))
+        zlib.crc32(
+            b"".join(
+                zlib.crc32(maps[site.name][i, h].tobytes()).to_bytes(4, "little")
+                for site in SITES
+                for h in range(3)
+            )
+        )
         for i in range(6)
     ]
     assert frame["checksum"].tolist() == expected
@@ -204,7 +211,11 @@ def test_whether_a_prediction_is_right_need_not_be_said(store, rng):
     ("rows", "message"),
     [
         ({"sample": ["a", "b"], "subjct": [1, 2]}, "did you mean 'subject'"),
-        ({"sample": ["a", "b"], "x": [1, 2]}, r"no column 'x'\. Columns are step, "),
+        ({"sample": ["a", "b"], "head": [1, 2]}, r"no column 'head'\. Columns are step, "),
+        ({"sample": ["a", "b"], "Subject": [1, 2]}, "did you mean 'subject'"),
+        ({"sample": ["a", "b"], "a b": [1, 2]}, "no column 'a b'"),
+        ({"sample": ["a", "b"], "age": [[1], [2]]}, "metadata are whole numbers"),
+        ({"sample": ["a", "b"], "age": [1, "two"]}, "'age' cannot be stored"),
         ({"label": [0, 1]}, "'sample'"),
         ({"sample": ["a", "b"], "subject": [1]}, "differ in length"),
         ({"sample": ["a", "b"], "subject": ["x", "y"]}, "column 'subject'"),
@@ -414,7 +425,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 def test_a_later_format_is_refused(tmp_path):
     open_store(tmp_path / "s", create=True)
     (tmp_path / "s" / "store.json").write_text('{"format": 99}')
-    with pytest.raises(UserError, match="format 99"):
+    with pytest.raises(UserError, match="format 99, which a newer tssan-viz reads"):
+        open_store(tmp_path / "s")
+    (tmp_path / "s" / "store.json").write_text('{"format": 99, "written_by": "7.1"}')
+    with pytest.raises(UserError, match=r"format 99, which tssan-viz 7\.1 or later reads"):
         open_store(tmp_path / "s")
     (tmp_path / "s" / "store.json").write_text("not json")
     with pytest.raises(UserError, match="cannot be read"):
@@ -448,3 +462,81 @@ def test_a_store_made_anew_at_the_same_place_is_seen(tmp_path):
     sizes.append(len(store.select()))
     assert sizes == [8, 12]
     assert store.select().maps().shape[0] == 12
+
+
+def test_further_metadata_are_columns(store, rng):
+    rows = {
+        "sample": list("abc"),
+        "age": [31, None, 40],
+        "hand": ["left", "right", None],
+        "weight": np.array([61.5, 70, 55], np.float32),
+        "trained": [True, False, True],
+        "site_of_study": "Bern",
+        "nothing": None,
+    }
+    with open_writer(store) as writer:
+        writer.add(rows, some_maps(rng, 3))
+    with open_writer(store, run="b") as writer:
+        writer.add({"sample": ["x"], "age": [50], "dose": [2]}, some_maps(rng, 1))
+    with open_writer(store) as writer:
+        writer.add({"sample": ["d"], "weight": [80]}, some_maps(rng, 1))
+    frame = open_store(store.url).rows("a")
+    assert frame["age"].tolist()[::2] == [31, 40]
+    assert frame["age"].isna().tolist() == [False, True, False, True]
+    assert frame["hand"].tolist()[:2] == ["left", "right"]
+    assert frame["weight"].tolist() == [61.5, 70.0, 55.0, 80.0]
+    assert frame["trained"].tolist()[:3] == [True, False, True]
+    assert frame["site_of_study"].tolist()[:3] == ["Bern"] * 3
+    assert not {"nothing", "dose"} & set(frame.columns)
+    assert set(store.rows("b").columns) - set(frame.columns) == {"dose"}
+    assert store.select(run="a", where="age > 30 AND hand = 'left'").rows()["sample"].tolist() == [
+        "a"
+    ]
+    with open_writer(store) as writer, pytest.raises(UserError, match="int64 in the store"):
+        writer.add({"sample": ["e"], "age": ["old"]}, some_maps(rng, 1))
+
+
+def test_a_masked_query_is_a_row_of_zeros(store, rng):
+    maps = some_maps(rng, 2)
+    maps["blocks.0.attend"][1, :, 3:] = 0
+    with open_writer(store) as writer:
+        writer.add({"sample": ["a", "b"]}, maps)
+        maps["blocks.0.attend"][0, 1] = 0
+        with pytest.raises(UserError, match=r"'c', site 'blocks.0.attend', head 2, query frame 0"):
+            writer.add({"sample": ["c", "d"]}, maps)
+    assert not store.select(layer=1).maps().values[1, 0, :, 3:].any()
+
+
+@pytest.mark.parametrize("run", ["r" * 300, "ü" * 60])
+def test_a_name_too_long_for_a_folder_is_refused(store, run):
+    with pytest.raises(UserError, match="too long"):
+        open_writer(store, run=run)
+    with open_writer(store, run="r" * 255):
+        pass
+
+
+def test_a_store_of_an_older_format_is_read_but_not_added_to(store, rng):
+    with open_writer(store) as writer:
+        writer.add({"sample": ["a"]}, some_maps(rng, 1))
+    make_first_format(store.path)
+    old = open_store(store.url)
+    assert old.rows("a")["rank"].tolist() == [0]
+    assert old.select().maps().shape == (1, 2, 3, 5, 5)
+    assert old.select().measures().shape[0] == 6
+    assert old.stored_code("a") == "float16"
+    with pytest.raises(UserError, match=r"older store format 1.*tssan-viz merge"):
+        open_writer(old, run="b")
+
+
+def make_first_format(path):
+    """Turn a store into what the first format wrote: no ranks, codes, digests, map checksums."""
+    for name, columns in (
+        ("rows", ["rank"]),
+        ("measures", ["rank"]),
+        ("runs", ["code"]),
+        ("maps/a/5x5", ["checksums"]),
+    ):
+        dataset = lance.dataset(path / name)
+        dataset.drop_columns(columns)
+        shutil.rmtree(path / name / "_digests")
+    (path / "store.json").write_text('{"format": 1, "kind": "tssan-viz attention store"}')

@@ -1,18 +1,23 @@
 """The attention store: a folder of Lance datasets that explains itself.
 
-A store holds several runs. Of each run it keeps the maps (float16), one line of scalars per row
-(one segment of one person of one video), measures, what a view needs of the videos, and a
-catalogue: class names, codes and aliases, and the skeleton. No part of it imports torch.
+A store holds several runs. Of each run it keeps the maps, one line of scalars per row (one segment
+of one person of one video), measures, what a view needs of the videos, and a catalogue: class
+names, codes and aliases, and the skeleton. No part of it imports torch.
 
 On the disk::
 
     attention-store/
-        store.json                    that this is a store, and its format
+        store.json                    that this is a store, its format, and what wrote it
         runs/  sites/  catalogue/     one line per run; per site; the classes and skeleton of a run
         rows/                         one line of scalars per row, with a checksum of its maps
         measures/                     one line per row × layer × head
         samples/                      one line per video: frame numbers, seconds, poses
-        maps/<run>/<query>x<key>/     row_id and a float16 list per site and head: site1_head1, …
+        reports/                      one line per recording that came to its end
+        maps/<run>/<query>x<key>/     row_id, a list per site and head (site1_head1, …), and a
+                                      checksum for each of these; "-rank1" … for other processes
+
+Beside each dataset's files lies `_digests` (see `tssan_viz.store.digests`). How a list is coded is
+the matter of `tssan_viz.store.codes`.
 """
 
 from __future__ import annotations
@@ -21,10 +26,11 @@ import json
 import os
 from pathlib import Path
 
+import tssan_viz
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo, UnknownClass
 from tssan_viz.store.reader import AttentionStore, StoreNotFound
-from tssan_viz.store.schema import FORMAT, Site, StoredSample
+from tssan_viz.store.schema import FORMAT, READABLE_FORMATS, Site, StoredSample
 from tssan_viz.store.tables import StoreDamaged, StoreWriteError
 from tssan_viz.store.writer import RunWriter, prepare_folder
 
@@ -86,12 +92,14 @@ def open_store(
             "--store or $TSSAN_STORE names another place"
         )
     try:
-        version = json.loads(marker.read_text(encoding="utf-8"))["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        described = json.loads(marker.read_text(encoding="utf-8"))
+        version, writer = int(described["format"]), described.get("written_by")
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{marker} cannot be read as a store's description: {error}") from error
-    if version != FORMAT:
+    if version not in READABLE_FORMATS:
+        needed = f"tssan-viz {writer} or later" if writer else "a newer tssan-viz"
         raise UserError(
-            f"{path} has store format {version}, this tssan-viz reads {FORMAT}; "
-            "a newer tssan-viz may be needed"
+            f"{path} has store format {version}, which {needed} reads; "
+            f"this tssan-viz {tssan_viz.__version__} reads up to {FORMAT}"
         )
     return AttentionStore(path)

@@ -98,18 +98,19 @@ def turn(lock: Path, *, alone: bool) -> Iterator[None]:
 
 
 class RunLock:
-    """Lets one process at a time write a run; the lock does not outlive its process."""
+    """Lets one process at a time write a run's rank; the lock does not outlive its process."""
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, rank: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / ".lock").open("a")
+        self._file = (folder / (f".lock-rank{rank}" if rank else ".lock")).open("a")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
+            who = f"another process of rank {rank}" if rank else "another process"
             raise UserError(
-                f"run {run!r} is being recorded by another process; "
-                "wait for it, or record under another name"
+                f"run {run!r} is being recorded by {who}; wait for it, record under another name, "
+                "or give each of several processes a rank of its own"
             ) from None
 
     def release(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import threading
+import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,17 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
+from tssan_viz.store import digests
 from tssan_viz.store.catalogue import Catalogue, ClassEntry
+from tssan_viz.store.codes import Code, checked_code, code_of, decode_lines
 from tssan_viz.store.schema import (
     MEASURES,
     ROWS,
     Site,
     StoredSample,
     map_columns,
+    maps_folder,
     named,
     run_folder,
 )
-from tssan_viz.store.tables import StoreDamaged, open_whole, written_at
+from tssan_viz.store.tables import StoreDamaged, data_files, open_whole, written_at
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -39,6 +45,12 @@ T = TypeVar("T")
 # times what is wanted, and fits in memory.
 _STRETCH = 5
 _STRETCH_BYTES = 256 << 20
+
+# So many rows of each reading of maps are compared with their checksums.
+_COMPARED = 4
+
+# Small, and everything hangs on them: their files are compared with their digests when opened.
+_COMPARED_WHOLE = ("runs", "sites", "catalogue", "rows")
 
 
 _RUN_COLUMNS = (
@@ -71,6 +83,7 @@ class _Opened:
     dataset: lance.LanceDataset
     written: int
     note: str | None
+    damaged: tuple[Path, ...]
     derived: dict[Any, Any]
 
     def once(self, key: Any, work: Callable[[lance.LanceDataset], T]) -> T:
@@ -78,6 +91,28 @@ class _Opened:
         if key not in self.derived:
             self.derived[key] = work(self.dataset)
         return self.derived[key]
+
+    def lines_of(self, run: str) -> pa.Table:
+        """Return a run's lines, unless some of them lie in a damaged file."""
+        condition = pc.field("run") == run
+        if not self.damaged:
+            return self.dataset.to_table(filter=condition)
+        whole = []
+        for fragment in self.dataset.get_fragments():
+            names = {Path(file.path).name for file in fragment.data_files()}
+            damaged = [file for file in self.damaged if file.name in names]
+            if not damaged:
+                whole.append(fragment)
+            elif run in fragment.to_table(columns=["run"])["run"].unique().to_pylist():
+                raise _damaged_file(damaged[0], f"lines of run {run!r} are in it")
+        return self.dataset.scanner(filter=condition, fragments=whole).to_table()
+
+
+def _damaged_file(file: Path, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"{file} is damaged: it is not what was written, and {what}. "
+        "`tssan-viz verify` names all that is damaged; what is not is still answered"
+    )
 
 
 def readable(table: pa.Table) -> pd.DataFrame:
@@ -117,6 +152,8 @@ class AttentionStore:
         self.path = path
         self.url = str(path)
         self._opened: dict[Path, _Opened] = {}
+        self._compared: dict[Path, bool] = {}
+        self._readings = 0
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -130,6 +167,8 @@ class AttentionStore:
         with self._lock:
             before = self._opened.get(path)
             if not (path / "_versions").exists():
+                if not (self.path / "store.json").exists():
+                    raise StoreNotFound(f"the attention store {self.url} is gone")
                 return None
             whole = None if before is None or before.note else before.dataset.version
             dataset, note = open_whole(path, whole)
@@ -137,8 +176,25 @@ class AttentionStore:
             written = written_at(path, dataset.version)
             now = (dataset.version, written, note)
             if before is None or (before.dataset.version, before.written, before.note) != now:
-                before = self._opened[path] = _Opened(dataset, written, note, {})
+                damaged = self._damaged_files(dataset, path) if name in _COMPARED_WHOLE else ()
+                before = self._opened[path] = _Opened(dataset, written, note, damaged, {})
+                if note:
+                    warnings.warn(note, stacklevel=4)
             return before
+
+    def _damaged_files(self, dataset: lance.LanceDataset, path: Path) -> tuple[Path, ...]:
+        """Return which of a dataset's files are not what was written; each is read once."""
+        damaged = []
+        for file in data_files(dataset, path):
+            if file not in self._compared:
+                try:
+                    self._compared[file] = digests.is_damaged(path, file)
+                except FileNotFoundError:
+                    # Merged and dropped meanwhile; whoever reads it opens the dataset anew.
+                    continue
+            if self._compared[file]:
+                damaged.append(file)
+        return tuple(damaged)
 
     def _forget(self, name: str) -> None:
         with self._lock:
@@ -161,7 +217,8 @@ class AttentionStore:
         try:
             return None if opened is None else work(opened)
         except (OSError, ValueError) as error:
-            raise StoreDamaged(f"{self.path / name} cannot be read: {error}") from error
+            reason = str(error).split("\n")[0]
+            raise StoreDamaged(f"{self.path / name} cannot be read: {reason}") from error
 
     @property
     def notes(self) -> list[str]:
@@ -171,15 +228,26 @@ class AttentionStore:
         for maps in sorted((self.path / "maps").glob("*/*x*")):
             self._open(str(maps.relative_to(self.path)))
         with self._lock:
-            return [opened.note for opened in self._opened.values() if opened.note]
+            found = list(self._opened.values())
+        notes = [opened.note for opened in found if opened.note]
+        return notes + [
+            f"{file} is damaged: it is not what was written; `tssan-viz verify` says more"
+            for opened in found
+            for file in opened.damaged
+        ]
 
     # ---- runs
 
     def _runs(self) -> pd.DataFrame:
-        def read(dataset: lance.LanceDataset) -> pd.DataFrame:
-            return readable(dataset.to_table()).sort_values("created", kind="stable")
+        def read(opened: _Opened) -> pd.DataFrame:
+            if opened.damaged:
+                raise _damaged_file(opened.damaged[0], "the runs are listed in it")
+            return opened.once(
+                "all",
+                lambda dataset: readable(dataset.to_table()).sort_values("created", kind="stable"),
+            )
 
-        found = self._read("runs", lambda opened: opened.once("all", read))
+        found = self._read("runs", read)
         if found is None:
             return pd.DataFrame({"run": [], "created": [], "info": []})
         return found
@@ -192,6 +260,19 @@ class AttentionStore:
         """Return what was stored with a run: recipe, checkpoint, seed, device."""
         runs = self._runs()
         return json.loads(runs.loc[runs["run"] == self.checked_run(run), "info"].iloc[0])
+
+    def created(self, run: str) -> datetime:
+        """Return when a run was begun."""
+        runs = self._runs()
+        return runs.loc[runs["run"] == self.checked_run(run), "created"].iloc[0].to_pydatetime()
+
+    def stored_code(self, run: str) -> Code:
+        """Return how a run's maps are written down; see `tssan_viz.store.codes`."""
+        runs = self._runs()
+        if "code" not in runs:
+            # The first format knew one code.
+            return "float16"
+        return checked_code(runs.loc[runs["run"] == self.checked_run(run), "code"].iloc[0])
 
     def runs(self) -> pd.DataFrame:
         """Return one line per run, newest last.
@@ -268,14 +349,14 @@ class AttentionStore:
     def stored_sites(self, run: str) -> tuple[Site, ...]:
         """Return a run's sites, in the order of recording."""
 
-        def read(dataset: lance.LanceDataset) -> tuple[Site, ...]:
-            lines = dataset.to_table(filter=pc.field("run") == run).sort_by("site").to_pylist()
+        def read(opened: _Opened) -> tuple[Site, ...]:
+            lines = opened.lines_of(run).sort_by("site").to_pylist()
             return tuple(
                 Site(**{k: v for k, v in line.items() if k not in ("run", "site")})
                 for line in lines
             )
 
-        found = self._read("sites", lambda opened: opened.once(run, read))
+        found = self._read("sites", lambda opened: opened.once(run, lambda _: read(opened)))
         if not found:
             raise StoreDamaged(f"{self.url}: run {run!r} has no sites")
         return found
@@ -298,13 +379,13 @@ class AttentionStore:
     def stored_catalogue(self, run: str) -> Catalogue:
         """Return the catalogue exactly as it was given to the writer."""
 
-        def read(dataset: lance.LanceDataset) -> Catalogue:
-            lines = dataset.to_table(filter=pc.field("run") == run).to_pylist()
+        def read(opened: _Opened) -> Catalogue:
+            lines = opened.lines_of(run).to_pylist()
             if not lines:
                 raise StoreDamaged(f"{self.url}: run {run!r} has no catalogue")
             return Catalogue.from_json(lines[-1]["catalogue"])
 
-        found = self._read("catalogue", lambda opened: opened.once(run, read))
+        found = self._read("catalogue", lambda opened: opened.once(run, lambda _: read(opened)))
         if found is None:
             raise StoreDamaged(f"{self.url}: run {run!r} has no catalogue")
         return found
@@ -331,33 +412,56 @@ class AttentionStore:
     # ---- rows and measures
 
     def arrow_rows(self, run: str) -> pa.Table:
-        """Return a run's rows as Arrow (no float16 among them, so that DuckDB takes them)."""
+        """Return a run's rows as Arrow (no float16 among them, so that DuckDB takes them).
 
-        def read(dataset: lance.LanceDataset) -> pa.Table:
-            return dataset.to_table(filter=pc.field("run") == run)
-
-        found = self._read("rows", lambda opened: opened.once(("arrow", run), read))
+        Columns of further metadata are there in the runs that have any.
+        """
+        found = self._read(
+            "rows",
+            lambda opened: opened.once(("arrow", run), lambda _: _rows_of(opened.lines_of(run))),
+        )
         return ROWS.empty_table() if found is None else found
 
     def rows(self, run: str | None = None) -> pd.DataFrame:
-        """Return a run's rows in the order of recording."""
+        """Return a run's rows in the order of recording, with further metadata as columns."""
         run = self.checked_run(run)
 
-        def read(dataset: lance.LanceDataset) -> pd.DataFrame:
-            return readable(dataset.to_table(filter=pc.field("run") == run))
+        def read(opened: _Opened) -> pd.DataFrame:
+            return readable(_rows_of(opened.lines_of(run)))
 
-        found = self._read("rows", lambda opened: opened.once(("frame", run), read))
+        found = self._read(
+            "rows", lambda opened: opened.once(("frame", run), lambda _: read(opened))
+        )
         return readable(ROWS.empty_table()) if found is None else found.copy(deep=False)
 
     def measures(self, run: str) -> pd.DataFrame:
         """Return a run's measures, one line per row × layer × head."""
-        found = self._read(
-            "measures",
-            lambda opened: readable(opened.dataset.to_table(filter=pc.field("run") == run)),
-        )
+        found = self._read("measures", lambda opened: opened.lines_of(run))
         if found is None:
-            return readable(MEASURES.empty_table())
-        return found.dropna(axis="columns", how="all") if len(found) else found
+            found = MEASURES.empty_table()
+        ranks = self._ranks(run)
+        if ranks is not None and "rank" in found.column_names:
+            # A row that two processes recorded counts once.
+            mine = ranks.of(found["row_id"].to_numpy()) == found["rank"].to_numpy()
+            found = found.filter(pa.array(mine))
+        frame = readable(found).drop(columns="rank", errors="ignore")
+        return frame.dropna(axis="columns", how="all") if len(frame) else frame
+
+    def _ranks(self, run: str) -> _Ranks | None:
+        """Return which process each row is of; None where there was one."""
+
+        def read(opened: _Opened) -> _Ranks | None:
+            rows = _rows_of(opened.lines_of(run))
+            ranks = rows["rank"].to_numpy()
+            if not ranks.any():
+                return None
+            numbers = rows["row_id"].to_numpy()
+            order = np.argsort(numbers)
+            return _Ranks(numbers[order], ranks[order])
+
+        return self._read(
+            "rows", lambda opened: opened.once(("ranks", run), lambda _: read(opened))
+        )
 
     # ---- maps
 
@@ -377,37 +481,74 @@ class AttentionStore:
 
         Returns
         -------
-        float16 (r, l, h, q, s)
+        float16 (r, l, h, q, s), or float32 in a run of another code
 
         Raises
         ------
         StoreDamaged
-            A row's maps are not there.
+            A row's maps are not there, or, of the few that are compared with their checksums at
+            each reading, not what was recorded.
         """
         stored = self.stored_sites(run)
         shapes = {(stored[n - 1].query, stored[n - 1].key) for n in sites}
         if len(shapes) != 1:
             raise UserError(f"maps of different shapes cannot be read together: {sorted(shapes)}")
         (shape,) = shapes
-        columns = [
-            map_columns(number, max(heads))[head - 1]
+        code = self.stored_code(run)
+        columns = {
+            map_columns(number, max(heads))[head - 1]: code_of(code, stored[number - 1].kind)
             for number, heads in sites.items()
             for head in heads
-        ]
-        name = f"maps/{run_folder(run)}/{shape[0]}x{shape[1]}"
-        out = np.empty((len(row_ids), len(columns), shape[0] * shape[1]), np.float16)
+        }
+        plain = set(columns.values()) == {"float16"}
+        heads = len(next(iter(sites.values())))
+        out = np.empty((len(row_ids), len(columns), *shape), np.float16 if plain else np.float32)
+        ranks = self._ranks(run)
+        if ranks is None:
+            self._read_rank(run, 0, row_ids, columns, out)
+        else:
+            of = ranks.of(row_ids)
+            for rank in np.unique(of).tolist():
+                mine = np.flatnonzero(of == rank)
+                part = np.empty((len(mine), *out.shape[1:]), out.dtype)
+                self._read_rank(run, rank, row_ids[mine], columns, part)
+                out[mine] = part
+        return out.reshape(len(row_ids), len(sites), heads, *shape)
 
-        def read(opened: _Opened) -> bool:
+    def _read_rank(
+        self, run: str, rank: int, row_ids: np.ndarray, columns: dict[str, Code], out: np.ndarray
+    ) -> None:
+        """Fill `out` (r, columns, q, s) with maps that one process recorded."""
+        if not len(row_ids):
+            return
+        name = f"maps/{run_folder(run)}/{maps_folder(out.shape[2], out.shape[3], rank)}"
+        self._readings += 1
+        # Other rows are compared each time.
+        first = self._readings % max(1, len(row_ids) // _COMPARED)
+        compared = np.arange(first, len(row_ids), max(1, len(row_ids) // _COMPARED))[:_COMPARED]
+
+        def read(opened: _Opened) -> tuple[int, str] | None:
             positions = _positions(opened.once("index", _row_index), row_ids)
             if positions is None:
-                return False
-            _read_into(opened.dataset, positions, columns, out)
-            return True
+                why = f". {opened.note}" if opened.note else ""
+                raise StoreDamaged(
+                    f"{self.path / name} lacks maps of rows that the store lists{why}"
+                )
+            return _read_into(opened.dataset, positions, columns, out, compared)
 
-        if len(row_ids) and not self._read(name, read):
+        differing = self._read(name, read)
+        if not (self.path / name / "_versions").exists():
             raise StoreDamaged(f"{self.path / name} lacks maps of rows that the store lists")
-        heads = len(next(iter(sites.values())))
-        return out.reshape(len(row_ids), len(sites), heads, *shape)
+        if differing is not None:
+            at, column = differing
+            row = self.rows(run)
+            row = row[row["row_id"] == row_ids[at]].iloc[0]
+            raise StoreDamaged(
+                f"{self.path / name} is damaged: {column} of run {run!r}, sample "
+                f"{row['sample']!r}, segment {row['segment']}, person {row['person']} is not what "
+                "was recorded. `tssan-viz verify` names all that is damaged; what is not is still "
+                "answered"
+            )
 
     # ---- samples
 
@@ -475,11 +616,19 @@ class AttentionStore:
         sites: Sequence[Site],
         catalogue: Catalogue,
         info: Mapping[str, Any] | None = None,
+        rank: int = 0,
+        code: str = "float16",
     ) -> RunWriter:
-        """Return a writer for a run; the same run again goes on where it stopped."""
+        """Return a writer for a run; the same run again goes on where it stopped.
+
+        Several processes write a run at once, each with its own `rank`; `code` says how maps are
+        written down. See `RunWriter`.
+        """
         from tssan_viz.store.writer import RunWriter
 
-        return RunWriter(self.path, run, sites=sites, catalogue=catalogue, info=info or {})
+        return RunWriter(
+            self.path, run, sites=sites, catalogue=catalogue, info=info or {}, rank=rank, code=code
+        )
 
     def size(self) -> int:
         """Return the bytes that the store takes on the disk."""
@@ -514,26 +663,83 @@ def _positions(index: tuple[np.ndarray, np.ndarray], row_ids: np.ndarray) -> np.
     return order[at] if (numbers[at] == row_ids).all() else None
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """Which process each row is of: row numbers, sorted, and their ranks."""
+
+    numbers: np.ndarray
+    ranks: np.ndarray
+
+    def of(self, row_ids: np.ndarray) -> np.ndarray:
+        """Return the ranks of rows; −1 for rows that are not there."""
+        at = np.minimum(np.searchsorted(self.numbers, row_ids), len(self.numbers) - 1)
+        return np.where(self.numbers[at] == row_ids, self.ranks[at], -1)
+
+
+def _rows_of(lines: pa.Table) -> pa.Table:
+    """Return stored rows as they are shown, whatever format they were stored in."""
+    if "rank" not in lines.column_names:
+        lines = lines.append_column("rank", pa.array(np.zeros(lines.num_rows, np.int16)))
+    further = [
+        name
+        for name in lines.column_names
+        if name not in ROWS.names and lines[name].null_count < lines.num_rows
+    ]
+    lines = lines.select([*ROWS.names, *further])
+    if pc.any(pc.not_equal(lines["rank"], 0)).as_py():
+        _, first = np.unique(lines["row_id"].to_numpy(), return_index=True)
+        if len(first) < lines.num_rows:
+            lines = lines.take(np.sort(first))
+    return lines
+
+
+def _values(column: pa.ChunkedArray, lines: int) -> np.ndarray:
+    """Return fixed-size lists as an array (lines, values)."""
+    chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
+    values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return values.reshape(lines, -1)
+
+
 def _read_into(
-    dataset: lance.LanceDataset, positions: np.ndarray, columns: list[str], out: np.ndarray
-) -> None:
-    """Fill `out` (r, columns, q·s) with the lines at `positions`."""
+    dataset: lance.LanceDataset,
+    positions: np.ndarray,
+    columns: dict[str, Code],
+    out: np.ndarray,
+    compared: np.ndarray,
+) -> tuple[int, str] | None:
+    """Fill `out` (r, columns, q, s) with the lines at `positions`.
+
+    Returns
+    -------
+    Where a map of the rows `compared` differs from its checksum: which row, which column; or None.
+    """
     first, last = int(positions.min()), int(positions.max())
     span = last - first + 1
+    names = dataset.schema.names
+    # The first format had no checksum for each map.
+    wanted_columns = [*columns, *(["checksums"] if "checksums" in names else [])]
     if span <= _STRETCH * len(positions) and span * out[0].nbytes <= _STRETCH_BYTES:
-        table = dataset.to_table(columns=columns, offset=first, limit=span)
+        table = dataset.to_table(columns=wanted_columns, offset=first, limit=span)
         wanted = positions - first
     else:
         unique, wanted = np.unique(positions, return_inverse=True)
-        table = dataset.take(unique.tolist(), columns=columns)
-    for c, column in enumerate(columns):
-        chunks = [chunk.flatten().to_numpy() for chunk in table[column].chunks]
-        values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-        lines = values.reshape(table.num_rows, -1)
-        if len(wanted) == len(lines) and (wanted == np.arange(len(wanted))).all():
-            out[:, c] = lines
-        else:
-            out[:, c] = lines[wanted]
+        table = dataset.take(unique.tolist(), columns=wanted_columns)
+    as_they_lie = len(wanted) == table.num_rows and (wanted == np.arange(len(wanted))).all()
+    checksums = None
+    if "checksums" in names:
+        checksums = _values(table["checksums"], table.num_rows)[wanted[compared]]
+    for c, (column, code) in enumerate(columns.items()):
+        lines = _values(table[column], table.num_rows)
+        if not as_they_lie:
+            lines = lines[wanted]
+        if checksums is not None:
+            # Columns lie in the order of the checksums, behind the row's number.
+            stored = checksums[:, names.index(column) - 1]
+            for i, checksum in zip(compared.tolist(), stored.tolist(), strict=True):
+                if zlib.crc32(lines[i]) != checksum:
+                    return i, column
+        out[:, c] = decode_lines(lines, code, *out.shape[2:])
+    return None
 
 
 def _sample_index(dataset: lance.LanceDataset) -> dict[tuple[str, str], int]:

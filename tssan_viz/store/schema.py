@@ -13,7 +13,12 @@ import pyarrow as pa
 from tssan_viz.errors import UserError
 from tssan_viz.site import Site as Site
 
-FORMAT = 1
+FORMAT = 2
+# Stores of these formats are read; only those of the newest are added to.
+READABLE_FORMATS = (1, 2)
+
+# A folder's name may have 255 bytes on the usual file systems.
+_LONGEST_NAME = 255
 
 ROW_COLUMNS: dict[str, pa.DataType] = {
     "row_id": pa.int64(),
@@ -36,6 +41,7 @@ ROW_COLUMNS: dict[str, pa.DataType] = {
     "confidence": pa.float32(),
     "correct": pa.bool_(),
     "checksum": pa.uint32(),
+    "rank": pa.int16(),
 }
 ROWS = pa.schema(list(ROW_COLUMNS.items()))
 
@@ -47,6 +53,7 @@ MEASURES = pa.schema(
         ("stream", pa.string()),
         ("layer", pa.int16()),
         ("head", pa.int16()),
+        ("rank", pa.int16()),
     ]
 )
 
@@ -88,7 +95,24 @@ SITES = pa.schema(
 CATALOGUE = pa.schema([("run", pa.string()), ("catalogue", pa.string())])
 
 RUNS = pa.schema(
-    [("run", pa.string()), ("created", pa.timestamp("us", tz="UTC")), ("info", pa.string())]
+    [
+        ("run", pa.string()),
+        ("created", pa.timestamp("us", tz="UTC")),
+        ("info", pa.string()),
+        ("code", pa.string()),
+    ]
+)
+
+# One line at the end of each session that came to its end: what `verify` counts against.
+REPORTS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("rank", pa.int16()),
+        ("finished", pa.timestamp("us", tz="UTC")),
+        ("rows_added", pa.int64()),
+        ("rows_stored", pa.int64()),
+        ("report", pa.string()),
+    ]
 )
 
 
@@ -167,18 +191,45 @@ def map_columns(site: int, heads: int) -> list[str]:
     return [f"site{site}_head{head}" for head in range(1, heads + 1)]
 
 
+def maps_folder(query: int, key: int, rank: int = 0) -> str:
+    """Return the folder of a rank's maps of one size, within the run's."""
+    return f"{query}x{key}" + (f"-rank{rank}" if rank else "")
+
+
 def run_folder(run: str) -> str:
-    """Return the folder name of a run, whatever characters its name holds."""
+    """Return the folder name of a run, whatever characters its name holds.
+
+    Raises
+    ------
+    UserError
+        The name is empty, has spaces around it, or is too long for a folder.
+    """
     if not run or run != run.strip():
         raise UserError(f"a run needs a name without spaces around it, given was {run!r}")
-    return quote(run, safe=" ").replace(".", "%2E") if run.startswith(".") else quote(run, safe=" ")
+    try:
+        folder = quote(run, safe=" ")
+    except UnicodeEncodeError:
+        raise UserError(f"the run name {run!r} is no text that a file can be called by") from None
+    if run.startswith("."):
+        folder = folder.replace(".", "%2E")
+    if len(folder) > _LONGEST_NAME:
+        raise UserError(
+            f"the run name {run[:40] + '…'!r} is too long: {len(folder)} characters as a folder "
+            f"(letters beyond ASCII take several), at most {_LONGEST_NAME} are possible"
+        )
+    return folder
 
 
 _HALF_TO_SINGLE = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def decode(maps: np.ndarray) -> np.ndarray:
-    """Return float16 maps as float32, exactly (a table look-up, twice as fast as NumPy's cast)."""
+    """Return float16 maps as float32, exactly (a table look-up, twice as fast as NumPy's cast).
+
+    Maps that are float32 already, of a run with another code, are returned as they are.
+    """
+    if maps.dtype == np.float32:
+        return maps
     return np.take(_HALF_TO_SINGLE, np.ascontiguousarray(maps).view(np.uint16))
 
 

@@ -15,6 +15,7 @@ import lance
 import pyarrow as pa
 
 from tssan_viz.errors import UserError
+from tssan_viz.store import digests
 from tssan_viz.store.durable import FolderSync, is_whole, turn
 
 T = TypeVar("T")
@@ -53,12 +54,25 @@ def _manifests(path: Path) -> dict[int, Path]:
     return found
 
 
+def _manifest(path: Path, version: int) -> Path:
+    return path / "_versions" / f"{(1 << 64) - 1 - version}.manifest"
+
+
 def written_at(path: Path, version: int) -> int:
     """Return when a version of a dataset was committed, in nanoseconds; 0 where it is gone."""
     try:
-        return (path / "_versions" / f"{(1 << 64) - 1 - version}.manifest").stat().st_mtime_ns
+        return _manifest(path, version).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def data_files(dataset: lance.LanceDataset, path: Path) -> list[Path]:
+    """Return the files that hold a version's lines."""
+    return [
+        path / "data" / file.path
+        for fragment in dataset.get_fragments()
+        for file in fragment.data_files()
+    ]
 
 
 def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
@@ -67,6 +81,23 @@ def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
         for fragment in dataset.get_fragments()
         for file in fragment.data_files()
     )
+
+
+def _open_version(
+    path: Path, version: int, manifest: Path
+) -> tuple[lance.LanceDataset | None, str]:
+    """Return a version that is whole, or None and what is wrong with it."""
+    try:
+        if not is_whole(manifest):
+            return None, f"{manifest} is cut short, as a power loss leaves it"
+        if digests.is_damaged(path, manifest):
+            return None, f"{manifest} is damaged: it is not what was written"
+        dataset = lance.dataset(path, version=version)
+        if _data_is_whole(dataset, path):
+            return dataset, ""
+    except (ValueError, OSError) as error:
+        return None, f"{manifest} cannot be opened: {error}"
+    return None, f"files that {manifest} names are cut short or gone"
 
 
 def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset, str | None]:
@@ -89,29 +120,33 @@ def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset
     Raises
     ------
     StoreDamaged
-        No version can be read.
+        No version can be read; the message names the newest one's file.
     """
     newest = None
     while True:
-        with contextlib.suppress(ValueError, OSError):
-            dataset = lance.dataset(path)
-            if dataset.version == whole or _data_is_whole(dataset, path):
-                return dataset, None
-        versions = sorted(_manifests(path), reverse=True)
-        if not versions or versions[0] == newest:
+        manifests = _manifests(path)
+        if not manifests:
+            raise StoreDamaged(f"{path}: none of its versions can be read: there is none")
+        version = max(manifests)
+        if version == whole:
+            with contextlib.suppress(ValueError, OSError):
+                return lance.dataset(path, version=version), None
+        dataset, wrong = _open_version(path, version, manifests[version])
+        if dataset is not None:
+            return dataset, None
+        if version == newest:
             break
         # A recording that ends merges files and drops the old ones, perhaps while we look at them.
-        newest = versions[0]
-    for version in versions[1:]:
-        with contextlib.suppress(ValueError, OSError):
-            dataset = lance.dataset(path, version=version)
-            if _data_is_whole(dataset, path):
-                return dataset, (
-                    f"{path}: the newest version ({versions[0]}) cannot be read, so the store is "
-                    f"shown as it was at version {version}; rows that were never acknowledged may "
-                    "be missing, recording the same run again brings them back"
-                )
-    raise StoreDamaged(f"{path}: none of its {len(versions)} versions can be read")
+        newest = version
+    for older in sorted(manifests, reverse=True)[1:]:
+        dataset, _ = _open_version(path, older, manifests[older])
+        if dataset is not None:
+            return dataset, (
+                f"{path}: the newest version ({version}) cannot be read ({wrong}), so the store is "
+                f"shown as it was at version {older}; rows that were never acknowledged may "
+                "be missing, recording the same run again brings them back"
+            )
+    raise StoreDamaged(f"{path}: none of its {len(manifests)} versions can be read; {wrong}")
 
 
 def set_torn_versions_aside(path: Path) -> None:
@@ -132,11 +167,20 @@ def set_torn_versions_aside(path: Path) -> None:
         newest = manifests[max(manifests)]
         if is_whole(newest):
             try:
+                if digests.is_damaged(path, newest):
+                    raise StoreDamaged(
+                        f"{newest} is damaged: it is not what was written, so nothing is added "
+                        "behind it. `tssan-viz verify` says what else is damaged, and `tssan-viz "
+                        "merge` copies what is whole into a new store"
+                    )
                 dataset = lance.dataset(path)
+            except FileNotFoundError:
+                continue
             except (ValueError, OSError) as error:
                 raise StoreDamaged(f"{path}: its newest version cannot be read: {error}") from error
             if _data_is_whole(dataset, path):
                 return
+        digests.forget(path, newest)
         newest.rename(newest.with_name(newest.name + ".torn"))
 
 
@@ -169,25 +213,37 @@ class DurableTable:
         Its columns.
     shared
         Whether other processes may append to it at the same time.
+    digest_data
+        Whether digests of its data are kept, besides those of its versions. The maps have a
+        checksum each instead.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, *, shared: bool) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, *, shared: bool, digest_data: bool = True
+    ) -> None:
         self.path = path
         self._schema = schema
         self._shared = shared
+        self._digest_data = digest_data
         self._folder = FolderSync(path)
         self._commits = 0
+        self._known: set[Path] = set()
         if path.exists():
             set_torn_versions_aside(path)
+            dataset = self.open()
+            if dataset is not None:
+                # What is there already may have been damaged since: it gets no digest from us.
+                self._known = {*_manifests(path).values(), *data_files(dataset, path)}
 
     def append(self, table: pa.Table) -> None:
         """Append, and return when the lines are on the disk."""
         try:
             with self._turn():
-                retry(lambda: self._append(table))
+                dataset = retry(lambda: self._append(table))
         except (ValueError, OSError, RuntimeError) as error:
             raise self._failure(table, error, may_retry=True) from error
         try:
+            self._enter_digests(dataset)
             self.sync()
         except OSError as error:
             # What the system could not write it may have dropped from its cache: asking again
@@ -210,16 +266,24 @@ class DurableTable:
             may_retry=may_retry,
         )
 
-    def _append(self, table: pa.Table) -> None:
-        if (self.path / "_versions").exists():
-            lance.write_dataset(table, self.path, mode="append")
-        else:
+    def _append(self, table: pa.Table) -> lance.LanceDataset:
+        if not (self.path / "_versions").exists():
             # An empty first version, so that two processes that begin at once share it.
             with contextlib.suppress(OSError):
                 lance.write_dataset(
                     self._schema.empty_table(), self.path, mode="create", schema=self._schema
                 )
-            lance.write_dataset(table, self.path, mode="append")
+        return lance.write_dataset(table, self.path, mode="append")
+
+    def _enter_digests(self, dataset: lance.LanceDataset) -> None:
+        """Write down the digests of what a version of ours brought; all its files are complete."""
+        files = {_manifest(self.path, dataset.version)}
+        if self._digest_data:
+            files.update(data_files(dataset, self.path))
+        fresh = files - self._known
+        # Another process may have merged and dropped some of them since.
+        digests.enter(self.path, (file for file in fresh if file.exists()))
+        self._known |= fresh
 
     def _turn(self, *, alone: bool = False) -> contextlib.AbstractContextManager[None]:
         """Keep merging apart from everything else, where there are other processes."""
@@ -233,23 +297,31 @@ class DurableTable:
 
     def delete(self, condition: Any) -> None:
         """Delete the lines that fit a pyarrow expression."""
-        self._change(lambda: lance.dataset(self.path).delete(condition))
+
+        def delete() -> lance.LanceDataset:
+            dataset = lance.dataset(self.path)
+            dataset.delete(condition)
+            return dataset
+
+        self._change(delete)
 
     def add_columns(self, fields: list[pa.Field]) -> None:
         """Add columns, null in the lines that are there."""
 
-        def add() -> None:
+        def add() -> lance.LanceDataset:
             dataset = lance.dataset(self.path)
             missing = [field for field in fields if field.name not in dataset.schema.names]
             if missing:
                 dataset.add_columns(pa.schema(missing))
+            return dataset
 
         self._change(add)
 
-    def _change(self, action: Callable[[], Any]) -> None:
+    def _change(self, action: Callable[[], lance.LanceDataset]) -> None:
         try:
             with self._turn():
-                retry(action)
+                dataset = retry(action)
+            self._enter_digests(dataset)
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
             raise StoreWriteError(
@@ -264,14 +336,15 @@ class DurableTable:
         dataset = self.open()
         if dataset is None or len(dataset.get_fragments()) < 2:
             return
+
+        def merge() -> None:
+            lance.dataset(self.path).optimize.compact_files(target_rows_per_fragment=lines_per_file)
+
         try:
             # Lines appended meanwhile would come before the merged ones.
             with self._turn(alone=True):
-                retry(
-                    lambda: lance.dataset(self.path).optimize.compact_files(
-                        target_rows_per_fragment=lines_per_file
-                    )
-                )
+                retry(merge)
+            self._enter_digests(lance.dataset(self.path))
             # The merged files are on the disk before the small ones go.
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
@@ -285,3 +358,5 @@ class DurableTable:
         # What cannot be dropped now is dropped the next time.
         with contextlib.suppress(ValueError, OSError, RuntimeError):
             lance.dataset(self.path).cleanup_old_versions(older_than=age)
+            digests.clean(self.path)
+            self._known = {file for file in self._known if file.exists()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import time
 import zlib
@@ -15,13 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import tssan_viz
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
-from tssan_viz.store.durable import RunLock, sync_file, write_atomically
+from tssan_viz.store.codes import checked_code, code_of, column_type, encode
+from tssan_viz.store.durable import RunLock, sync_file, turn, write_atomically
 from tssan_viz.store.schema import (
     CATALOGUE,
     FORMAT,
     MEASURES,
+    REPORTS,
     ROW_COLUMNS,
     ROWS,
     RUNS,
@@ -31,6 +35,7 @@ from tssan_viz.store.schema import (
     StoredSample,
     decode,
     map_columns,
+    maps_folder,
     named,
     row_id,
     run_folder,
@@ -41,26 +46,45 @@ COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 5.0
 ROW_SUM_TOLERANCE = 1e-3
 
-_OWN_COLUMNS = ("row_id", "run", "checksum")
+_OWN_COLUMNS = ("row_id", "run", "checksum", "rank")
+# What a column of further metadata may not be called: the table `maps` has these besides the rows'.
+_TAKEN = ("site", "stream", "layer", "head", "heads", "query", "key", "kind")
 _DEFAULTS: dict[str, Any] = {"step": 0, "phase": "inference", "segment": 1}
 # Files of maps under this size are merged at the end; those of full commits are left alone.
 _MERGED_BYTES = COMMIT_BYTES // 2
 
 
 def prepare_folder(path: Path) -> None:
-    """Make a folder a store, unless it is one."""
+    """Make a folder a store, unless it is one.
+
+    Raises
+    ------
+    UserError
+        The folder holds something else, or cannot be written.
+    """
     marker = path / "store.json"
-    if marker.exists():
-        return
-    if path.exists() and any(not entry.name.startswith(".store.json") for entry in path.iterdir()):
-        raise UserError(
-            f"{path} is no attention store, and not empty; give a new folder or an existing store"
-        )
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in made:
-        sync_file(folder.parent)
-    write_atomically(marker, json.dumps({"format": FORMAT, "kind": "tssan-viz attention store"}))
+    try:
+        if marker.exists():
+            return
+        if path.exists() and any(
+            not entry.name.startswith(".store.json") for entry in path.iterdir()
+        ):
+            raise UserError(
+                f"{path} is no attention store, and not empty; "
+                "give a new folder or an existing store"
+            )
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            sync_file(folder.parent)
+        described = {
+            "format": FORMAT,
+            "kind": "tssan-viz attention store",
+            "written_by": tssan_viz.__version__,
+        }
+        write_atomically(marker, json.dumps(described))
+    except OSError as error:
+        raise UserError(f"{path} cannot be made a store: {error.strerror or error}") from error
 
 
 class RunWriter:
@@ -72,12 +96,48 @@ class RunWriter:
     fsynced before the next begins: whenever the process dies, every row has its maps. Opening the
     writer again for the same run drops what was written without a row, and goes on.
 
+    Several processes write the same run at once when each has a `rank` of its own, from 0
+    (``store.writer(run, rank=torch.distributed.get_rank(), …)``): each opens, adds, flushes and
+    closes for itself, in any order, and waits for none. All give the same sites, catalogue and
+    code. A row that two of them add (a distributed sampler repeats some samples to fill its last
+    batch) counts once: the one that was stored first. After a crash each rank, opened again, drops
+    its own unfinished rows only; a rank that is not opened again (fewer processes this time) harms
+    nobody, and what it stored is skipped by the others as rows that are there.
+
+    Parameters
+    ----------
+    path
+        The store's folder.
+    run
+        The run's name.
+    sites, catalogue
+        What is recorded; the same again when a run goes on.
+    info
+        What is known of the run: recipe, ``checkpoint_sha256``, seed, device. JSON.
+    rank
+        Which of several processes this is, from 0.
+    code
+        How maps are written down: ``float16``, ``compact`` (one byte a value) or ``precise`` (two,
+        finer than float16); see `tssan_viz.store.codes`. The same again when a run goes on.
+    created
+        When the run was recorded; by default now. For copies of runs.
+
     Attributes
     ----------
     rows_acknowledged : int
         Rows of this session that are on the disk.
     rows_skipped : int
         Rows that the run already held when the writer was opened.
+    report : dict
+        What `close` keeps of this session besides its counts (JSON); empty unless set.
+
+    Raises
+    ------
+    UserError
+        The run is being written by another process of this rank, holds other sites, another
+        catalogue, code or checkpoint, or its name cannot be a folder's.
+    StoreWriteError
+        The folder cannot be written.
     """
 
     def __init__(
@@ -88,24 +148,33 @@ class RunWriter:
         sites: Sequence[Site],
         catalogue: Catalogue,
         info: Mapping[str, Any],
+        rank: int = 0,
+        code: str = "float16",
+        created: datetime | None = None,
     ) -> None:
         self.run = run
         self.sites = tuple(sites)
+        self.rank = rank
+        self.code = checked_code(code)
+        self.report: dict[str, Any] = {}
         self.rows_acknowledged = 0
         self.rows_skipped = 0
+        self._path = path
         self._catalogue = catalogue
         self._check_sites()
-        maps_folder = path / "maps" / run_folder(run)
-        self._lock = RunLock(maps_folder, run)
+        if rank < 0:
+            raise UserError(f"run {run!r}: rank is {rank}, it counts from 0")
+        folder = path / "maps" / run_folder(run)
+        self._check_format()
         try:
-            self._rows = DurableTable(path / "rows", ROWS, shared=True)
-            self._measures = DurableTable(path / "measures", MEASURES, shared=True)
-            self._samples = DurableTable(path / "samples", SAMPLES, shared=True)
-            self._maps = self._map_tables(maps_folder)
-            self._begin(path, info)
-            self._drop_orphans()
-            self._stored_rows = set(self._ids(self._rows).tolist())
-            self._stored_samples = self._names_of_samples()
+            self._lock = RunLock(folder, run, rank)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            self._open_tables(folder, info, created or datetime.now(UTC))
+        except OSError as error:
+            self._lock.release()
+            raise self._unwritable(error) from error
         except BaseException:
             self._lock.release()
             raise
@@ -139,6 +208,39 @@ class RunWriter:
 
     # ---- what is begun, and what an earlier session left
 
+    def _unwritable(self, error: OSError) -> StoreWriteError:
+        return StoreWriteError(
+            f"{self._path} cannot be written: {error.strerror or error}", may_retry=False
+        )
+
+    def _check_format(self) -> None:
+        marker = self._path / "store.json"
+        try:
+            version = json.loads(marker.read_text(encoding="utf-8"))["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreWriteError(f"{marker} cannot be read: {error}", may_retry=False) from error
+        if version != FORMAT:
+            raise UserError(
+                f"{self._path} has the older store format {version}, which is read but not added "
+                f"to; `tssan-viz merge {self._path} --out NEW` copies it into a new store"
+            )
+
+    def _open_tables(self, folder: Path, info: Mapping[str, Any], created: datetime) -> None:
+        self._rows = DurableTable(self._path / "rows", ROWS, shared=True)
+        self._measures = DurableTable(self._path / "measures", MEASURES, shared=True)
+        self._samples = DurableTable(self._path / "samples", SAMPLES, shared=True)
+        self._reports = DurableTable(self._path / "reports", REPORTS, shared=True)
+        self._maps = self._map_tables(folder)
+        # Of several ranks that begin at once, one enters the run.
+        with turn(folder / ".begin.lock", alone=True):
+            self._begin(self._path, info, created)
+        self._drop_orphans()
+        # Rows of other ranks count as well: a recording may go on with fewer processes.
+        self._stored_rows = set(self._ids(self._rows, pc.field("run") == self.run).tolist())
+        self._stored_samples = self._names_of_samples()
+        dataset = self._rows.open()
+        self._row_types = {} if dataset is None else {f.name: f.type for f in dataset.schema}
+
     def _check_sites(self) -> None:
         if not self.sites:
             raise UserError(f"run {self.run!r}: there is no site to record")
@@ -156,19 +258,30 @@ class RunWriter:
     def _map_tables(self, folder: Path) -> dict[tuple[int, int], DurableTable]:
         tables = {}
         for shape in dict.fromkeys((site.query, site.key) for site in self.sites):
-            fields = [("row_id", pa.int64())]
-            for number, site in enumerate(self.sites, start=1):
-                if (site.query, site.key) == shape:
-                    fields += [
-                        (column, pa.list_(pa.float16(), shape[0] * shape[1]))
-                        for column in map_columns(number, site.heads)
-                    ]
+            fields: list[tuple[str, pa.DataType]] = [("row_id", pa.int64())]
+            for number, site in self._sites_of(shape):
+                fields += [
+                    (column, column_type(code_of(self.code, site.kind), *shape))
+                    for column in map_columns(number, site.heads)
+                ]
+            fields.append(("checksums", pa.list_(pa.uint32(), len(fields) - 1)))
             tables[shape] = DurableTable(
-                folder / f"{shape[0]}x{shape[1]}", pa.schema(fields), shared=False
+                folder / maps_folder(*shape, self.rank),
+                pa.schema(fields),
+                shared=False,
+                digest_data=False,
             )
         return tables
 
-    def _begin(self, path: Path, info: Mapping[str, Any]) -> None:
+    def _sites_of(self, shape: tuple[int, int]) -> list[tuple[int, Site]]:
+        """Return the sites whose maps have a shape, with their numbers."""
+        return [
+            (number, site)
+            for number, site in enumerate(self.sites, start=1)
+            if (site.query, site.key) == shape
+        ]
+
+    def _begin(self, path: Path, info: Mapping[str, Any], created: datetime) -> None:
         from tssan_viz.store.reader import AttentionStore
 
         runs = DurableTable(path / "runs", RUNS, shared=True)
@@ -202,7 +315,7 @@ class RunWriter:
                 # Left by a session that died before its run was entered.
                 durable.delete(pc.field("run") == self.run)
             durable.append(pa.table(table, schema=schema))
-        line = {"run": [self.run], "created": [datetime.now(UTC)], "info": [text]}
+        line = {"run": [self.run], "created": [created], "info": [text], "code": [self.code]}
         runs.append(pa.table(line, schema=RUNS))
 
     def _compare_with_stored(self, store: Any, info: Mapping[str, Any]) -> None:
@@ -222,6 +335,11 @@ class RunWriter:
                 f"run {self.run!r} is in the store with another catalogue (classes, skeleton or "
                 "frame rate differ); give the new recording another run name"
             )
+        if store.stored_code(self.run) != self.code:
+            raise UserError(
+                f"run {self.run!r} is in the store in the code {store.stored_code(self.run)!r}, "
+                f"not {self.code!r}; give the new recording another run name"
+            )
         before = store.info(self.run).get("checkpoint_sha256")
         now = info.get("checkpoint_sha256")
         if before and now and before != now:
@@ -231,11 +349,15 @@ class RunWriter:
                 "give the new recording another run name"
             )
 
-    def _ids(self, table: DurableTable, *, own: bool = True) -> np.ndarray:
+    @property
+    def _own(self) -> pc.Expression:
+        """What picks the lines of this run and rank."""
+        return (pc.field("run") == self.run) & (pc.field("rank") == self.rank)
+
+    def _ids(self, table: DurableTable, condition: pc.Expression | None) -> np.ndarray:
         dataset = table.open()
         if dataset is None:
             return np.empty(0, np.int64)
-        condition = pc.field("run") == self.run if own else None
         return dataset.to_table(columns=["row_id"], filter=condition)["row_id"].to_numpy()
 
     def _names_of_samples(self) -> set[str]:
@@ -246,17 +368,15 @@ class RunWriter:
         return set(lines["sample"].to_pylist())
 
     def _drop_orphans(self) -> None:
-        """Delete maps and measures whose rows an interrupted commit never reached."""
-        rows = self._ids(self._rows)
+        """Delete maps and measures whose rows an interrupted commit of this rank never reached."""
+        rows = self._ids(self._rows, self._own)
         for table in self._maps.values():
-            orphans = np.setdiff1d(self._ids(table, own=False), rows)
+            orphans = np.setdiff1d(self._ids(table, None), rows)
             if len(orphans):
                 table.delete(pc.field("row_id").isin(orphans.tolist()))
-        orphans = np.setdiff1d(self._ids(self._measures), rows)
+        orphans = np.setdiff1d(self._ids(self._measures, self._own), rows)
         if len(orphans):
-            self._measures.delete(
-                (pc.field("run") == self.run) & pc.field("row_id").isin(orphans.tolist())
-            )
+            self._measures.delete(self._own & pc.field("row_id").isin(orphans.tolist()))
 
     # ---- adding
 
@@ -281,9 +401,12 @@ class RunWriter:
             Columns: a sequence with one value per row, or one value for all. ``sample`` is needed;
             ``step`` is 0, ``phase`` ``inference``, ``segment`` 1 and ``person`` null (fused) where
             not given; of label, class name and code the catalogue adds what is not given, and
-            ``correct`` is whether ``predicted`` is the label.
+            ``correct`` is whether ``predicted`` is the label. A column that rows do not have is
+            further metadata: whole numbers, numbers, words or truth values under a name of the
+            caller's own, which `AttentionStore.rows`, ``where`` conditions and SQL know by it.
         maps : float16 (r, h, q, s) for each site's name
-            The values of all sites.
+            The values of all sites; with another code than float16, float32 is taken too. A query
+            whose keys are all masked is a row of zeros.
         measures : float32 (r, h) for each measure's name and site's name
             Optional.
 
@@ -314,30 +437,25 @@ class RunWriter:
             }
         if not self._pending_rows:
             self._pending_since = time.monotonic()
-        checksums = self._checksums(values, len(ids))
-        self._pending_rows.append(table.append_column("checksum", pa.array(checksums, pa.uint32())))
+        checksums = []
         for shape, pending in self._pending_maps.items():
-            lines = self._map_table(shape, ids, values)
+            lines, sums = self._map_table(shape, ids, values)
+            checksums.append(sums)
             pending.append(lines)
             self._pending_bytes += lines.nbytes
-        if numbers:
-            self._pending_measures.append(self._measure_table(ids, numbers))
+        whole = [zlib.crc32(line) for line in np.concatenate(checksums, axis=1)]
+        self._pending_rows.append(table.append_column("checksum", pa.array(whole, pa.uint32())))
+        self._pending_measures.append(self._measure_table(ids, numbers))
         self._session_rows.update(ids.tolist())
         overdue = time.monotonic() - self._pending_since >= COMMIT_SECONDS
         if self._pending_bytes >= COMMIT_BYTES or overdue:
             self._commit()
 
     def _row_table(self, rows: Mapping[str, Any]) -> pa.Table:
-        import difflib
-
         allowed = [name for name in ROW_COLUMNS if name not in _OWN_COLUMNS]
-        for name in rows:
-            if name not in allowed:
-                near = difflib.get_close_matches(name, allowed, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
-                raise UserError(
-                    f"rows have no column {name!r}{hint} Columns are {', '.join(allowed)}"
-                )
+        further = {name: value for name, value in rows.items() if name not in allowed}
+        for name in further:
+            self._check_new_name(name, allowed)
         if "sample" not in rows:
             raise UserError("rows need the column 'sample': which video each row comes from")
         given = {**_DEFAULTS, **{k: v for k, v in rows.items() if v is not None}}
@@ -369,8 +487,55 @@ class RunWriter:
             "row_id": pa.array(ids, pa.int64()),
             "run": pa.array([self.run] * count),
             **columns,
+            "rank": pa.array(np.full(count, self.rank, np.int16)),
         }
+        for name in further:
+            value = given.get(name)
+            column = self._further(name, value if _is_column(value) else [value] * count)
+            if column is not None:
+                columns[name] = column
         return pa.table(columns)
+
+    def _check_new_name(self, name: str, allowed: list[str]) -> None:
+        """Refuse what is more likely a slip of the pen, or means something else, than metadata."""
+        near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.8)
+        taken = {*ROW_COLUMNS, *_TAKEN}
+        if near or name.lower() in taken or not name.isidentifier():
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise UserError(
+                f"rows have no column {name!r}{hint} Columns are {', '.join(allowed)}; further "
+                "ones may have any other name of letters, digits and underscores"
+            )
+
+    def _further(self, name: str, values: Any) -> pa.Array | None:
+        """Return a column of metadata in the type that the store has for it; None if all null."""
+        try:
+            column = pa.array(
+                values if isinstance(values, np.ndarray) else list(values), from_pandas=True
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"column {name!r} cannot be stored: {error}") from error
+        kind = column.type
+        if pa.types.is_null(kind):
+            return None
+        if pa.types.is_integer(kind):
+            wanted = pa.int64()
+        elif pa.types.is_floating(kind):
+            wanted = pa.float64()
+        elif pa.types.is_boolean(kind) or pa.types.is_string(kind):
+            wanted = kind
+        else:
+            raise UserError(
+                f"column {name!r} holds {kind}; metadata are whole numbers, numbers, words or "
+                "truth values"
+            )
+        stored = self._row_types.setdefault(name, wanted)
+        if stored != wanted and not (stored == pa.float64() and wanted == pa.int64()):
+            raise UserError(
+                f"column {name!r} holds {wanted} here and {stored} in the store; "
+                "give it another name"
+            )
+        return column.cast(stored)
 
     def _complete_classes(self, columns: dict[str, pa.Array], count: int) -> None:
         """Take names and codes from the catalogue, or the label from the name."""
@@ -423,9 +588,11 @@ class RunWriter:
                     f"maps of {site.name!r} have shape {value.shape}, "
                     f"(r, h, q, s) = {expected} is expected"
                 )
-            if value.dtype != np.float16:
-                raise UserError(f"maps of {site.name!r} are {value.dtype}, float16 is expected")
-            value = np.ascontiguousarray(value)
+            kinds = ("float16",) if self.code == "float16" else ("float16", "float32")
+            if value.dtype.name not in kinds:
+                raise UserError(
+                    f"maps of {site.name!r} are {value.dtype}, {' or '.join(kinds)} is expected"
+                )
             if site.kind == "softmax":
                 self._check_sums(site, value, table)
             elif not np.isfinite(value).all():
@@ -437,6 +604,10 @@ class RunWriter:
         sums = decode(value) @ np.ones(site.key, np.float32)
         # Written so that NaN fails too.
         wrong = ~(np.abs(sums - 1) < ROW_SUM_TOLERANCE)
+        if wrong.any():
+            # A query whose keys are all masked attends to nothing; a whole map of them is a fault.
+            nothing = ~value.any(-1)
+            wrong &= ~nothing | nothing.all(-1, keepdims=True)
         if wrong.any():
             r, h, q = np.argwhere(wrong)[0]
             raise UserError(
@@ -486,27 +657,27 @@ class RunWriter:
             seen.add(number)
         return np.array(keep, dtype=np.int64)
 
-    def _checksums(self, values: Mapping[str, np.ndarray], count: int) -> list[int]:
-        sums = [0] * count
-        for site in self.sites:
-            value = values[site.name]
-            for i in range(count):
-                sums[i] = zlib.crc32(value[i], sums[i])
-        return sums
-
     def _map_table(
         self, shape: tuple[int, int], ids: np.ndarray, values: Mapping[str, np.ndarray]
-    ) -> pa.Table:
+    ) -> tuple[pa.Table, np.ndarray]:
+        """Return the lines to store of one shape, and the checksums (r, columns) of their maps."""
         size = shape[0] * shape[1]
         columns: dict[str, pa.Array] = {"row_id": pa.array(ids)}
-        for number, site in enumerate(self.sites, start=1):
-            if (site.query, site.key) != shape:
-                continue
+        checksums = []
+        for number, site in self._sites_of(shape):
+            code = code_of(self.code, site.kind)
             for h, column in enumerate(map_columns(number, site.heads)):
-                # A copy: the caller may use its buffer again before the commit.
-                flat = np.array(values[site.name][:, h]).reshape(-1)
-                columns[column] = pa.FixedSizeListArray.from_arrays(pa.array(flat), size)
-        return pa.table(columns)
+                # A copy in any case: the caller may use its buffer again before the commit.
+                lines = encode(values[site.name][:, h], code)
+                checksums.append([zlib.crc32(line) for line in lines])
+                columns[column] = pa.FixedSizeListArray.from_arrays(
+                    pa.array(lines.reshape(-1)), size
+                )
+        sums = np.ascontiguousarray(np.array(checksums, np.uint32).T)
+        columns["checksums"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(sums.reshape(-1)), sums.shape[1]
+        )
+        return pa.table(columns), sums
 
     def _measure_table(
         self, ids: np.ndarray, measures: Mapping[str, Mapping[str, np.ndarray]]
@@ -521,6 +692,7 @@ class RunWriter:
                 "stream": pa.array([site.stream] * count),
                 "layer": pa.array(np.full(count, site.layer, np.int16)),
                 "head": pa.array(np.tile(np.arange(1, site.heads + 1, dtype=np.int16), len(ids))),
+                "rank": pa.array(np.full(count, self.rank, np.int16)),
             }
             for measure, per_site in measures.items():
                 columns[measure] = pa.array(per_site[site.name].reshape(-1), from_pandas=True)
@@ -571,6 +743,13 @@ class RunWriter:
     def _commit(self) -> None:
         if self._failure is not None:
             raise self._failure
+        if not (self._path / "store.json").exists():
+            # Lance would begin a new data set there, of which nobody would know.
+            raise StoreWriteError(
+                f"the store {self._path} is gone; what was added since the last commit is still "
+                "in memory, and `flush` may be called again when the folder is back",
+                may_retry=True,
+            )
         if self._unfinished:
             # The last commit was refused, or interrupted from the keyboard, on its way.
             self._drop_orphans()
@@ -597,7 +776,7 @@ class RunWriter:
         if not self._pending_rows:
             return False
         first = self._pending_rows[0]["row_id"][0].as_py()
-        return first in self._ids(self._rows)
+        return first in self._ids(self._rows, self._own)
 
     def _write_pending(self) -> None:
         """Write what was added, the rows last: a row is there only when its maps are."""
@@ -612,18 +791,30 @@ class RunWriter:
             self._prepare_measures(table.schema)
             self._measures.append(table)
         if self._pending_rows:
-            table = pa.concat_tables(self._pending_rows).select(ROWS.names).cast(ROWS)
-            self._rows.append(table)
+            table = pa.concat_tables(self._pending_rows, promote_options="default")
+            further = [name for name in table.column_names if name not in ROW_COLUMNS]
+            self._prepare(self._rows, ROWS, [table.schema.field(name) for name in further])
+            wanted = pa.schema([*ROWS, *(pa.field(n, self._row_types[n]) for n in further)])
+            self._rows.append(table.select(wanted.names).cast(wanted))
 
     def _prepare_measures(self, schema: pa.Schema) -> None:
         """See that the shared dataset has a column for each measure."""
         names = {name for name in schema.names if name not in MEASURES.names}
         if names <= self._measure_names:
             return
-        if self._measures.open() is None:
-            self._measures.append(MEASURES.empty_table())
-        self._measures.add_columns([pa.field(name, pa.float32()) for name in sorted(names)])
+        self._prepare(self._measures, MEASURES, [pa.field(n, pa.float32()) for n in sorted(names)])
         self._measure_names |= names
+
+    def _prepare(self, table: DurableTable, schema: pa.Schema, fields: list[pa.Field]) -> None:
+        """See that a shared dataset has columns beyond those that all runs have."""
+        if not fields:
+            return
+        dataset = table.open()
+        if dataset is None:
+            table.append(schema.empty_table())
+        elif {field.name for field in fields} <= set(dataset.schema.names):
+            return
+        table.add_columns(fields)
 
     def close(self) -> None:
         """Flush, merge small files and let others write the run."""
@@ -631,13 +822,26 @@ class RunWriter:
             return
         try:
             self.flush()
+            self._add_report()
             bytes_per_row = sum(2 * s.heads * s.query * s.key for s in self.sites)
             for table in self._maps.values():
                 table.compact(max(1, _MERGED_BYTES // bytes_per_row))
-            for table in (self._rows, self._measures, self._samples):
+            for table in (self._rows, self._measures, self._samples, self._reports):
                 table.compact(1 << 20)
         finally:
             self._abandon()
+
+    def _add_report(self) -> None:
+        """Keep what this session counted, for `verify`."""
+        line = {
+            "run": [self.run],
+            "rank": [self.rank],
+            "finished": [datetime.now(UTC)],
+            "rows_added": [self.rows_acknowledged],
+            "rows_stored": [len(self._ids(self._rows, self._own))],
+            "report": [json.dumps(self.report, ensure_ascii=False, default=str)],
+        }
+        self._reports.append(pa.table(line, schema=REPORTS))
 
     def _abandon(self) -> None:
         self._closed = True

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+
+from tests.stores import make_catalogue, make_sites, softmax_maps
+from tssan_viz.errors import UserError
+from tssan_viz.store import Site, open_store
+from tssan_viz.store.codes import decode_lines, encode
+from tssan_viz.store.schema import decode
+
+CATALOGUE = make_catalogue(("put on jacket", "reading"))
+
+
+def through(maps, code):
+    return decode_lines(encode(maps, code), code, *maps.shape[1:])
+
+
+@pytest.mark.parametrize(("code", "tolerance"), [("compact", 2.5e-3), ("precise", 2e-5)])
+def test_probabilities_come_back_within_the_code_s_error(code, tolerance):
+    p = softmax_maps(np.random.default_rng(1), (64, 32, 32))
+    back = through(p, code)
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, p, atol=tolerance)
+    np.testing.assert_allclose(back.sum(-1), 1, atol=1e-6)
+
+
+def test_precise_is_finer_than_float16_and_compact_keeps_divergences():
+    p = softmax_maps(np.random.default_rng(2), (200, 32, 32))
+    half = np.abs(p.astype(np.float16).astype(np.float32) - p).max()
+    assert np.abs(through(p, "precise") - p).max() < half
+    true = jensenshannon(p[:100], p[100:], axis=-1) ** 2
+    compact = through(p, "compact")
+    seen = jensenshannon(compact[:100], compact[100:], axis=-1) ** 2
+    assert np.quantile(np.abs(seen / true - 1), 0.99) < 0.02
+
+
+@given(
+    st.sampled_from(["compact", "precise"]),
+    st.integers(1, 5),
+    st.integers(1, 40),
+    st.floats(0.01, 30),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_softmax_comes_back_as_one(code, query, key, sharpness, seed):
+    rng = np.random.default_rng(seed)
+    score = (sharpness * rng.normal(size=(3, query, key))).astype(np.float32)
+    p = np.exp(score - score.max(-1, keepdims=True))
+    p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
+    back = through(p, code)
+    assert np.isfinite(back).all()
+    np.testing.assert_allclose(back.sum(-1), 1, atol=1e-5)
+    assert np.abs(back - p).max() < (0.005 if code == "compact" else 5e-5)
+    # Copying a run from store to store adds no error that would count.
+    np.testing.assert_allclose(through(back, code), back, atol=1e-7 if code == "compact" else 1e-5)
+
+
+@pytest.mark.parametrize("code", ["float16", "compact", "precise"])
+def test_a_row_of_zeros_stays_one(code):
+    p = softmax_maps(np.random.default_rng(0), (2, 3, 4))
+    p[1, 2] = 0
+    back = through(p, code)
+    assert not back[1, 2].any()
+    assert back[0].all()
+
+
+@pytest.mark.parametrize("code", ["compact", "precise"])
+def test_a_run_keeps_its_code(tmp_path, code):
+    sites = (*make_sites(2, 3, 8), Site("adjacency", 3, 3, 8, 8, kind="signed"))
+    rng = np.random.default_rng(5)
+    maps = {s.name: softmax_maps(rng, (6, 3, 8, 8)) for s in sites[:2]}
+    maps["adjacency"] = rng.normal(size=(6, 3, 8, 8)).astype(np.float32)
+    store = open_store(tmp_path / "s", create=True)
+    with store.writer("a", sites=sites, catalogue=CATALOGUE, code=code) as writer:
+        writer.add({"sample": list("abcdef")}, maps)
+    with pytest.raises(UserError, match=f"in the code '{code}'"):
+        store.writer("a", sites=sites, catalogue=CATALOGUE)
+    store = open_store(tmp_path / "s")
+    assert store.stored_code("a") == code
+    _, values = next(store.select().iter_maps())
+    assert values.dtype == np.float32
+    assert decode(values) is values
+    for layer, site in enumerate(sites[:2]):
+        for head in range(3):
+            expected = through(maps[site.name][:, head], code)
+            np.testing.assert_array_equal(values[:, layer, head], expected)
+    # What is no probability is kept in float16.
+    signed = maps["adjacency"].astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(values[:, 2], signed)
+    np.testing.assert_array_equal(store.select(layer=3).maps().values[:, 0], signed)
+    one = store.select(layer=2, head=3, where="sample = 'd'").maps()
+    np.testing.assert_array_equal(one.values[0, 0, 0], values[3, 1, 2])
+
+
+def test_there_are_three_codes(tmp_path):
+    store = open_store(tmp_path / "s", create=True)
+    with pytest.raises(UserError, match="no code 'uint8'; there are float16, compact, precise"):
+        store.writer("a", sites=make_sites(1, 1, 4), catalogue=CATALOGUE, code="uint8")
+    with store.writer("a", sites=make_sites(1, 1, 4), catalogue=CATALOGUE) as writer:
+        maps = {"blocks.0.attend": softmax_maps(np.random.default_rng(0), (1, 1, 4, 4))}
+        with pytest.raises(UserError, match="float32, float16 is expected"):
+            writer.add({"sample": ["v"]}, maps)

@@ -1,0 +1,96 @@
+"""How the values of a map are written down: float16, or 1 or 2 bytes of a square root.
+
+``float16``
+    As it is; 2 bytes a value.
+``compact``
+    For probabilities: 8 bits of √(p / the row's maximum); 1 byte a value. Its steps are finest
+    where p is small, which is what similarities of spread-out attention need. The maximum itself
+    is not kept: a row's values sum to 1, so their ratios say everything.
+``precise``
+    For probabilities: 16 bits of √p; 2 bytes a value.
+
+After decoding ``compact`` and ``precise``, rows are scaled to sum to 1; a row of zeros (a query
+whose keys are all masked) stays one. Sites that are no softmax are kept in float16 in any case.
+`benchmarks/store.py` measures the error of each.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from tssan_viz.errors import UserError
+
+Code = Literal["float16", "compact", "precise"]
+CODES: tuple[Code, ...] = ("float16", "compact", "precise")
+
+_EIGHT_BITS = 255
+_SIXTEEN_BITS = 65535
+
+
+def checked_code(code: str) -> Code:
+    """Return a code's name.
+
+    Raises
+    ------
+    UserError
+        There is no such code.
+    """
+    for known in CODES:
+        if code == known:
+            return known
+    raise UserError(f"there is no code {code!r}; there are {', '.join(CODES)}")
+
+
+def code_of(run_code: Code, kind: str) -> Code:
+    """Return the code of a site's maps in a run: only probabilities are kept as square roots."""
+    return run_code if kind == "softmax" else "float16"
+
+
+def column_type(code: Code, query: int, key: int) -> pa.DataType:
+    """Return the type of the column that holds one head's maps."""
+    kinds = {"float16": pa.float16(), "compact": pa.uint8(), "precise": pa.uint16()}
+    return pa.list_(kinds[code], query * key)
+
+
+def encode(maps: np.ndarray, code: Code) -> np.ndarray:
+    """Return maps as lines to store.
+
+    Parameters
+    ----------
+    maps : float16 or float32 (r, q, s)
+        One head's maps.
+    code
+        Its code.
+
+    Returns
+    -------
+    float16, uint8 or uint16 (r, q·s)
+    """
+    r = len(maps)
+    if code == "float16":
+        return np.array(maps, np.float16).reshape(r, -1)
+    p = np.maximum(maps.astype(np.float32, copy=False), 0)
+    if code == "precise":
+        return np.rint(np.sqrt(np.minimum(p, 1)) * _SIXTEEN_BITS).astype(np.uint16).reshape(r, -1)
+    maxima = p.max(-1, keepdims=True)
+    share = np.divide(p, maxima, out=np.zeros_like(p), where=maxima > 0)
+    return np.rint(np.sqrt(share) * _EIGHT_BITS).astype(np.uint8).reshape(r, -1)
+
+
+def decode_lines(lines: np.ndarray, code: Code, query: int, key: int) -> np.ndarray:
+    """Return stored lines as maps.
+
+    Returns
+    -------
+    float16 (r, q, s) for the code ``float16``, float32 (r, q, s) for the others
+    """
+    r = len(lines)
+    if code == "float16":
+        return lines.reshape(r, query, key)
+    root = lines.reshape(r, query, key).astype(np.float32)
+    p = np.square(root, out=root)
+    total = p.sum(-1, keepdims=True)
+    return np.divide(p, total, out=p, where=total > 0)

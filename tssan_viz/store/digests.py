@@ -1,0 +1,74 @@
+"""Digests of what a commit wrote: Lance reads a file with a flipped bit without complaint.
+
+Beside a dataset's files lies a folder ``_digests`` with one empty file for each of them, named
+``<file>.<digest>``: a name is there or is not, it cannot be torn. A file without a digest (of a
+commit that nobody acknowledged) counts as whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+_FOLDER = "_digests"
+_BYTES = 8
+_CHUNK = 1 << 20
+
+
+def digest(file: Path) -> str:
+    """Return the digest of a file's content (BLAKE2b, 16 hexadecimal digits)."""
+    hashed = hashlib.blake2b(digest_size=_BYTES)
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def enter(dataset: Path, files: Iterable[Path]) -> None:
+    """Write down the digests of a dataset's new files."""
+    folder = dataset / _FOLDER
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        name = f"{file.name}.{digest(file)}"
+        # Of a version that was set aside and whose number came again.
+        for stale in folder.glob(f"{file.name}.*"):
+            if stale.name != name:
+                stale.unlink(missing_ok=True)
+        (folder / name).touch()
+
+
+def forget(dataset: Path, file: Path) -> None:
+    """Drop the digest of a file that was taken away."""
+    for entry in (dataset / _FOLDER).glob(f"{file.name}.*"):
+        entry.unlink(missing_ok=True)
+
+
+def is_damaged(dataset: Path, file: Path) -> bool:
+    """Return whether a file is not what was written.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file is gone.
+    """
+    folder = dataset / _FOLDER
+    if (folder / f"{file.name}.{digest(file)}").exists():
+        return False
+    # Only now the longer way: a digest may be there for another content, or none at all.
+    return any(folder.glob(f"{file.name}.*"))
+
+
+def is_known(dataset: Path, file: Path) -> bool:
+    """Return whether a file's digest was written down."""
+    return any((dataset / _FOLDER).glob(f"{file.name}.*"))
+
+
+def clean(dataset: Path) -> None:
+    """Drop the digests of files that are gone."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in (dataset / _FOLDER).iterdir():
+            name = entry.name.rpartition(".")[0]
+            if not any((dataset / folder / name).exists() for folder in ("data", "_versions")):
+                entry.unlink(missing_ok=True)
