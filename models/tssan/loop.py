@@ -211,9 +211,8 @@ class Fit(pl.LightningModule):
 
     def _share(self, size: int) -> Tensor:
         """Return which of a batch's places are this rank's; the first where nothing is left."""
-        mine = torch.arange(self.rank.number, size, self.rank.count)
         # Every rank has to step with the others; a stand-in goes in with weight 0.
-        return mine if len(mine) else torch.zeros(1, dtype=torch.int64)
+        return torch.tensor([*range(self.rank.number, size, self.rank.count)] or [0])
 
     def _clips(self, part: Sequences, places: Tensor, *, train: bool) -> Clips:
         return make_clips(
