@@ -375,7 +375,7 @@ def _split(index: pd.DataFrame, protocol: Protocol) -> Split:
     test = value.isin(protocol.test).to_numpy(dtype=bool)
     if protocol.leaves_out_copies:
         original = index["duplicate_of"].fillna(index["sample"])
-        test &= ~original.isin(original[train]).to_numpy(dtype=bool)
+        test = test & ~original.isin(original[train]).to_numpy(dtype=bool)
     return Split(np.flatnonzero(train), np.flatnonzero(test))
 
 
