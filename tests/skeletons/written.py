@@ -52,3 +52,21 @@ def archive(path: Path, contents: Mapping[str, bytes]) -> Path:
         for name, data in contents.items():
             file.writestr(name, data)
     return path
+
+
+def ctr_gcn(
+    path: Path,
+    train: tuple[NDArray, Sequence[int]],
+    test: tuple[NDArray, Sequence[int]],
+    *,
+    classes: int = 60,
+    compressed: bool = False,
+    **more: NDArray,
+) -> Path:
+    """An archive of x (n, t, 150) with labels on either side."""
+    held: dict[str, NDArray] = {}
+    for part, (x, labels) in (("train", train), ("test", test)):
+        held[f"x_{part}"] = np.asarray(x, np.float32)
+        held[f"y_{part}"] = np.eye(classes)[list(labels)]
+    (np.savez_compressed if compressed else np.savez)(path, **(held | more))
+    return path

@@ -29,7 +29,7 @@ LONGEST_KEPT = 4096
 # A list of one byte in the file takes 72 in memory. An instruction is reckoned at what it may cost,
 # and a file whose instructions cost much more than its length holds no arrays to speak of.
 COST_OF_OBJECT, COST_OF_STEP = 100, 24
-ALLOWED_COST, ALLOWED_COST_PER_BYTE = 40 * 2**20, 5
+ALLOWED_COST, ALLOWED_COST_PER_BYTE = 20 * 2**20, 5
 
 MOST_AXES = 8
 
