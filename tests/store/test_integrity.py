@@ -21,6 +21,7 @@ from tssan_viz.store import (
     open_store,
     tables,
 )
+from tssan_viz.store.verification import verify
 
 
 def flip(file: Path, at: float = 0.5) -> None:
@@ -205,3 +206,75 @@ def test_a_folder_that_cannot_be_written_is_refused_in_words(tmp_path, monkeypat
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StoreWriteError, match="cannot be written: Permission denied"):
         store.writer("a", sites=SITES, catalogue=make_catalogue(("reading",)))
+
+
+def test_a_sound_store_is_found_sound(store):
+    found = verify(store)
+    assert found.damaged == []
+    assert found.rows == 24
+    assert found.maps == 24 * 2 * 4
+    assert found.files >= 14
+
+
+@pytest.mark.parametrize(
+    "name", ["runs", "sites", "catalogue", "rows", "measures", "samples", "reports"]
+)
+def test_verify_names_the_damaged_file(store, name):
+    file = data_of(store, name)[-1]
+    flip(file)
+    found = verify(open_store(store.path))
+    assert any(str(file) in said for said in found.damaged)
+
+
+def test_verify_names_the_damaged_map(store):
+    (file,) = data_of(store, "maps/b/8x8")
+    flip(file, 0.4)
+    found = verify(open_store(store.path))
+    (said,) = (said for said in found.damaged if "is not what was recorded" in said)
+    assert "maps/b/8x8: site" in said
+    assert found.maps == 24 * 2 * 4
+
+
+def test_verify_names_the_damaged_version(store):
+    newest = manifests(store.path / "measures")[0]
+    flip(newest)
+    found = verify(open_store(store.path))
+    assert any(str(newest) in said for said in found.damaged)
+
+
+def test_verify_counts_rows_maps_and_measures(store):
+    dataset = lance.dataset(store.path / "maps/a/8x8")
+    lost = store.rows("a").iloc[3]
+    dataset.delete(f"row_id = {lost['row_id']}")
+    lance.dataset(store.path / "measures").delete(f"row_id = {store.rows('b')['row_id'][0]}")
+    (said_maps, said_measures) = verify(open_store(store.path)).damaged
+    assert f"lacks the maps of 1 rows of run 'a': {lost['sample']}" in said_maps
+    assert "run 'b': 1 of 12 rows have not 8 lines of measures" in said_measures
+    lance.dataset(store.path / "rows").delete("run = 'a'")
+    assert any(
+        "run 'a': 0 rows are there, 12 were reported" in said
+        for said in verify(open_store(store.path)).damaged
+    )
+
+
+def test_verify_sees_maps_of_another_row(store):
+    path = store.path / "maps/a/8x8"
+    lines = lance.dataset(path).to_table()
+    numbers = lines["row_id"].to_numpy().copy()
+    numbers[[0, 1]] = numbers[[1, 0]]
+    shutil.rmtree(path)
+    lance.write_dataset(lines.set_column(0, "row_id", [numbers]), path)
+    damaged = verify(open_store(store.path)).damaged
+    assert len(damaged) == 2
+    assert all("do not belong together" in said for said in damaged)
+
+
+def test_verify_reads_the_first_format(store):
+    from tests.store.test_writing import make_first_format
+
+    make_first_format(store.path, "maps/a/8x8", "maps/b/8x8")
+    rows = lance.dataset(store.path / "rows").to_table()
+    found = verify(open_store(store.path))
+    # Checksums of the second format stand in its rows: all are found to differ.
+    assert len(found.damaged) == rows.num_rows
+    assert all("are not what was recorded" in said for said in found.damaged)

@@ -518,7 +518,7 @@ def test_a_name_too_long_for_a_folder_is_refused(store, run):
 def test_a_store_of_an_older_format_is_read_but_not_added_to(store, rng):
     with open_writer(store) as writer:
         writer.add({"sample": ["a"]}, some_maps(rng, 1))
-    make_first_format(store.path)
+    make_first_format(store.path, "maps/a/5x5")
     old = open_store(store.url)
     assert old.rows("a")["rank"].tolist() == [0]
     assert old.select().maps().shape == (1, 2, 3, 5, 5)
@@ -528,13 +528,13 @@ def test_a_store_of_an_older_format_is_read_but_not_added_to(store, rng):
         open_writer(old, run="b")
 
 
-def make_first_format(path):
+def make_first_format(path, *maps):
     """Turn a store into what the first format wrote: no ranks, codes, digests, map checksums."""
     for name, columns in (
         ("rows", ["rank"]),
         ("measures", ["rank"]),
         ("runs", ["code"]),
-        ("maps/a/5x5", ["checksums"]),
+        *((folder, ["checksums"]) for folder in maps),
     ):
         dataset = lance.dataset(path / name)
         dataset.drop_columns(columns)

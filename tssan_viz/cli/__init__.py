@@ -20,6 +20,7 @@ from tssan_viz.cli import (
     serve,
     sites,
     train,
+    verify,
     view,
 )
 from tssan_viz.cli.common import err_console
@@ -42,6 +43,7 @@ app.command("export-network")(export_network.export_network)
 app.command()(record.record)
 app.command()(sites.sites)
 app.command()(info.info)
+app.command()(verify.verify)
 app.command()(compare.compare)
 app.command()(view.view)
 app.command()(figure.figure)

@@ -693,7 +693,7 @@ def _rows_of(lines: pa.Table) -> pa.Table:
     return lines
 
 
-def _values(column: pa.ChunkedArray, lines: int) -> np.ndarray:
+def fixed_size_values(column: pa.ChunkedArray, lines: int) -> np.ndarray:
     """Return fixed-size lists as an array (lines, values)."""
     chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
     values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
@@ -727,9 +727,9 @@ def _read_into(
     as_they_lie = len(wanted) == table.num_rows and (wanted == np.arange(len(wanted))).all()
     checksums = None
     if "checksums" in names:
-        checksums = _values(table["checksums"], table.num_rows)[wanted[compared]]
+        checksums = fixed_size_values(table["checksums"], table.num_rows)[wanted[compared]]
     for c, (column, code) in enumerate(columns.items()):
-        lines = _values(table[column], table.num_rows)
+        lines = fixed_size_values(table[column], table.num_rows)
         if not as_they_lie:
             lines = lines[wanted]
         if checksums is not None:

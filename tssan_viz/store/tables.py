@@ -58,6 +58,11 @@ def _manifest(path: Path, version: int) -> Path:
     return path / "_versions" / f"{(1 << 64) - 1 - version}.manifest"
 
 
+def newest_manifest(path: Path, dataset: lance.LanceDataset) -> Path:
+    """Return the file that describes the version at which a dataset is open."""
+    return _manifest(path, dataset.version)
+
+
 def written_at(path: Path, version: int) -> int:
     """Return when a version of a dataset was committed, in nanoseconds; 0 where it is gone."""
     try:
