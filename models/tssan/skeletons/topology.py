@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, cast
 
+import yaml
+
 from tssan.errors import DataError
+
+MOST_BYTES = 2**20  # of a file that describes a topology
 
 Side = Literal["left", "right", "centre"]
 
@@ -296,3 +304,134 @@ TOPOLOGIES: dict[str, Topology] = {
     topology.name: topology
     for topology in (KINECT_V2_25, UTD_MHAD_20, NW_UCLA_20, OPENPOSE_18, COCO_17)
 }
+
+
+def find_topology(name: str, folder: str | os.PathLike[str] = ".") -> Topology:
+    """Return a known topology by its name, or one of one's own by its file.
+
+    The file is YAML or JSON. Only joints and parents are obligatory::
+
+        joints: [pelvis, chest, head, hand_left, hand_right]
+        parents: {chest: pelvis, head: chest, hand_left: chest, hand_right: chest}
+        centre: pelvis                    # default: the joint without parent
+        sides: {hand_left: left, hand_right: right}      # default: by left and right in the names
+        spine: chest                      # for `align: spine_shoulder`
+        shoulders: [hand_left, hand_right]               # left, right; for `align`, `scale: torso`
+        hips: [hip_left, hip_right]       # left, right; for `scale: torso`
+        name: puppet                      # default: as the file
+
+    Parameters
+    ----------
+    name
+        One of `TOPOLOGIES`, or a file that ends in .yaml, .yml or .json.
+    folder
+        Where the file is, if it is not named with its path.
+
+    Raises
+    ------
+    DataError
+        If there is none, or what the file says is wrong: which entry, and what would be right.
+    """
+    if name in TOPOLOGIES:
+        return TOPOLOGIES[name]
+    path = Path(folder, name)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        near = get_close_matches(name, TOPOLOGIES, n=1)
+        raise DataError(
+            f"no topology is called {name!r}{f' (did you mean {near[0]}?)' if near else ''}; there "
+            f"are {', '.join(TOPOLOGIES)}, or give a .yaml or .json file that lists joints and "
+            "parents"
+        )
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{path}: more than {MOST_BYTES >> 20} MB; expected joints and parents")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except OSError as error:
+        raise DataError(f"{path}: the topology cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path}: neither YAML nor JSON: {error}") from None
+    try:
+        return _described(values, path.stem)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _described(values: Any, stem: str) -> Topology:
+    """Build a topology from what its file says."""
+    known = [field.name for field in fields(Topology)]
+    if not isinstance(values, dict):
+        raise DataError(f"holds {_short(values)}; expected entries joints and parents")
+    for key in values:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise DataError(f"unknown entry {key!r}{hint}; there are {', '.join(known)}")
+    joints = values.get("joints")
+    if not isinstance(joints, list) or not joints or not all(isinstance(j, str) for j in joints):
+        raise DataError(f"joints is {_short(joints)}; expected a list of names")
+
+    def index(joint: Any, entry: str) -> int:
+        if isinstance(joint, int) and not isinstance(joint, bool) and 0 <= joint < len(joints):
+            return joint
+        if joint in joints:
+            return joints.index(joint)
+        near = get_close_matches(str(joint), joints, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise DataError(f"{entry}: {_short(joint)} is none of the {len(joints)} joints{hint}")
+
+    def pair(entry: str) -> tuple[int, int] | None:
+        both = values.get(entry)
+        if both is None:
+            return None
+        if not isinstance(both, list) or len(both) != 2:
+            raise DataError(f"{entry} is {_short(both)}; expected [left joint, right joint]")
+        return index(both[0], entry), index(both[1], entry)
+
+    parents = values.get("parents")
+    if isinstance(parents, dict):
+        of = {index(child, "parents"): parent for child, parent in parents.items()}
+        parents = [of.get(i) for i in range(len(joints))]
+    if not isinstance(parents, list) or len(parents) != len(joints):
+        raise DataError(
+            f"parents is {_short(parents)}; expected the parent of each joint but the root, as "
+            f"{{child: parent}}, or a list of {len(joints)} with null for the root"
+        )
+    hangs = tuple(-1 if p is None or p == -1 else index(p, "parents") for p in parents)
+    if hangs.count(-1) != 1:
+        roots = ", ".join(j for j, p in zip(joints, hangs, strict=True) if p == -1) or "none"
+        raise DataError(f"parents: joints without parent are {roots}; expected one, the root")
+    sides = values.get("sides", {})
+    if isinstance(sides, dict):
+        of_joint = {index(joint, "sides"): side for joint, side in sides.items()}
+        sides = [of_joint.get(i, _side(name)) for i, name in enumerate(joints)]
+    if not isinstance(sides, list) or not {str(s) for s in sides} <= {"left", "right", "centre"}:
+        raise DataError(f"sides is {_short(sides)}; expected left, right or centre per joint")
+    name = values.get("name", stem)
+    if not isinstance(name, str) or not name or name in TOPOLOGIES:
+        raise DataError(f"name: {_short(name)}; expected a word that is no known topology's")
+    centre, spine = values.get("centre"), values.get("spine")
+    return Topology(
+        name=name,
+        joints=tuple(joints),
+        parents=hangs,
+        sides=tuple(cast(Side, side) for side in sides),
+        centre=hangs.index(-1) if centre is None else index(centre, "centre"),
+        spine=None if spine is None else index(spine, "spine"),
+        hips=pair("hips"),
+        shoulders=pair("shoulders"),
+    )
+
+
+def _side(joint: str) -> str:
+    """Return the side that the name of a joint tells: LeftHand, hand_left, l_hand, hand.R."""
+    words = re.findall(r"[a-z]+", re.sub(r"([A-Z])", r" \1", joint).lower())
+    for side in ("left", "right"):
+        if side in words or any(word == side[0] for word in (words[:1] + words[-1:])):
+            return side
+    return "centre"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value)[:60]
