@@ -58,7 +58,7 @@ class AttentionCall:
     def __init__(self, site: WatchedSite, source: Source) -> None:
         self.site = site
         self.rows, self.heads, self.query, self.key = source.shape
-        self.device = source.device
+        self.device = source.tensor.device
         self._source = source
 
     @property

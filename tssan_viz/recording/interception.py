@@ -1,11 +1,11 @@
-"""Where attention is computed in eager mode, and who hears of it.
+"""Where attention is computed, and who hears of it.
 
 Attention goes through a handful of functions of PyTorch, however it is written: the fused
-`scaled_dot_product_attention`, the softmax of a product written out, the two operators into which
-`nn.MultiheadAttention` and `nn.TransformerEncoderLayer` vanish in evaluation, and flex attention.
-While a watched forward call runs, these names lead to functions that tell the listener of the
-running thread what they were called with and then call the one that was asked for. No hook and no
-mode is needed inside the model, either of which would switch the encoder's fast path off.
+`scaled_dot_product_attention`, the softmax of a product written out, and the two operators into
+which `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` vanish in evaluation. While a watched
+forward call runs, these names lead to functions that tell the listeners of the running thread what
+they were called with and then call the one that was asked for. No hook and no mode is needed inside
+the model, either of which would switch the encoder's fast path off.
 """
 
 from __future__ import annotations
@@ -14,20 +14,30 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn import functional as F
 
+from tssan_viz.recording.probabilities import Source
+
 SDPA = F.scaled_dot_product_attention
+
+# A name that leads to SDPA, and the variables that hold it.
+Name = tuple[MutableMapping[str, Any], str]
 
 
 class Listener(Protocol):
     """Who is told of the calls of one watched forward call."""
+
+    # Whether this listens to a graph being traced, whose tensors hold nothing, or to a model.
+    tracing: bool
 
     def products(self, module: nn.Module | None, call: dict[str, Any]) -> None:
         """Hear of scaled_dot_product_attention."""
@@ -38,8 +48,8 @@ class Listener(Protocol):
     def fused(self, module: nn.Module | None, operator: str, args: tuple[Any, ...]) -> None:
         """Hear of an operator that projects and attends in one."""
 
-    def flex(self, module: nn.Module | None, call: dict[str, Any]) -> None:
-        """Hear of flex attention."""
+    def compiled(self, module: nn.Module | None, place: str, source: Source) -> None:
+        """Hear of a call within a compiled graph, at `place` as seen from the calling module."""
 
     def named(self, module: nn.Module) -> bool:
         """Whether a module is one of the watched model."""
@@ -55,7 +65,7 @@ _thread = _Thread()
 
 
 @contextmanager
-def listening(listener: Listener, extra: list[Name]) -> Iterator[None]:
+def listening(listener: Listener, extra: Sequence[Name] = ()) -> Iterator[None]:
     """Tell `listener` of this thread's attention calls; `extra` names what else leads to SDPA."""
     _thread.listeners.append(listener)
     _names.install(extra)
@@ -76,12 +86,38 @@ def not_listening() -> Iterator[None]:
         _thread.busy = before
 
 
-def calling_module(listener: Listener) -> nn.Module | None:
+@contextmanager
+def true_names(extra: Sequence[Name] = ()) -> Iterator[None]:
+    """Let the names lead where they did, around a compiler that looks at them."""
+    _names.remove(extra)
+    try:
+        yield
+    finally:
+        _names.install(extra)
+
+
+def compiled_call(place: str, source: Source) -> None:
+    """Tell who listens of a call that a compiled graph makes."""
+    _tell("compiled", source.tensor, place, source)
+
+
+def _tell(hear: str, tensor: Tensor, *what: Any) -> None:
+    if _thread.busy or not _thread.listeners:
+        return
+    tracing = isinstance(tensor, FakeTensor | FunctionalTensor)
+    with not_listening():
+        for listener in _thread.listeners:
+            if listener.tracing == tracing:
+                module = None if tracing else _calling_module(listener)
+                getattr(listener, hear)(module, *what)
+
+
+def _calling_module(listener: Listener) -> nn.Module | None:
     """Find the innermost module of the watched model that is running.
 
     A function that attends for a module takes the module first, as its own methods do.
     """
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_argcount and code.co_flags & inspect.CO_OPTIMIZED:
@@ -96,18 +132,7 @@ def calling_module(listener: Listener) -> nn.Module | None:
     return None
 
 
-def _tell(hear: str, *what: Any) -> None:
-    if _thread.busy or not _thread.listeners or torch.compiler.is_compiling():
-        return
-    with not_listening():
-        for listener in _thread.listeners:
-            getattr(listener, hear)(calling_module(listener), *what)
-
-
-@functools.wraps(SDPA)
-def _sdpa(*args: Any, **kwargs: Any) -> Tensor:
-    _tell("products", bound_products(args, kwargs))
-    return SDPA(*args, **kwargs)
+# What an argument list says -----------------------------------------------------------------------
 
 
 def bound_products(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -116,39 +141,57 @@ def bound_products(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, A
     return dict(zip(names, args, strict=False)) | kwargs
 
 
-_tensor_softmax = Tensor.softmax
-_torch_softmax = torch.softmax
-
-
-def _dimension(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def dimension(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """Find over which axis a softmax goes, in the arguments behind its tensor."""
     dim = kwargs.get("dim", args[0] if args else None)
     return dim if isinstance(dim, int) else None
 
 
+def over_keys(scores: Tensor, dim: int | None) -> bool:
+    """Whether a softmax could be one over the keys of (…, q, s)."""
+    return scores.ndim >= 3 and dim in (-1, scores.ndim - 1)
+
+
+# Where the names lead -----------------------------------------------------------------------------
+# A compiler that follows one of them finds the true function alone.
+
+
+@functools.wraps(SDPA)
+def _sdpa(*args: Any, **kwargs: Any) -> Tensor:
+    if not torch.compiler.is_dynamo_compiling():
+        call = bound_products(args, kwargs)
+        _tell("products", call["query"], call)
+    return SDPA(*args, **kwargs)
+
+
+_tensor_softmax = Tensor.softmax
+_torch_softmax = torch.softmax
+
+
 @functools.wraps(_tensor_softmax)
 def _method_softmax(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    _tell("softmax", self, _dimension(args, kwargs))
+    if not torch.compiler.is_dynamo_compiling():
+        _tell("softmax", self, self, dimension(args, kwargs))
     return _tensor_softmax(self, *args, **kwargs)
 
 
 @functools.wraps(_torch_softmax)
 def _function_softmax(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    _tell("softmax", input, _dimension(args, kwargs))
+    if not torch.compiler.is_dynamo_compiling():
+        _tell("softmax", input, input, dimension(args, kwargs))
     return _torch_softmax(input, *args, **kwargs)
 
 
-def _around_operator(name: str) -> Callable[..., Any]:
+def _around_operator(name: str) -> tuple[Any, str, Callable[..., Any]]:
     operator = getattr(torch, name)
 
     @functools.wraps(operator)
     def around(*args: Any) -> Any:
-        _tell("fused", name, args)
+        if not torch.compiler.is_dynamo_compiling():
+            _tell("fused", args[0], name, args)
         return operator(*args)
 
-    return around
-
-
-Name = tuple[MutableMapping[str, Any], str]
+    return torch, name, around
 
 
 class _Names:
@@ -156,52 +199,42 @@ class _Names:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[tuple[int, str], int] = {}
-        self._before: dict[tuple[int, str], Any] = {}
-        self._common: list[tuple[Any, str, Any]] = [
+        self._users = 0
+        self._common: list[tuple[Any, str, Callable[..., Any]]] = [
             (F, "scaled_dot_product_attention", _sdpa),
             (Tensor, "softmax", _method_softmax),
             (torch, "softmax", _function_softmax),
-            (
-                torch,
-                "_native_multi_head_attention",
-                _around_operator("_native_multi_head_attention"),
-            ),
-            (
-                torch,
-                "_transformer_encoder_layer_fwd",
-                _around_operator("_transformer_encoder_layer_fwd"),
-            ),
+            _around_operator("_native_multi_head_attention"),
+            _around_operator("_transformer_encoder_layer_fwd"),
         ]
-        self._users = 0
+        self._true = [vars(holder).get(name) for holder, name, _ in self._common]
+        self._extra_users: dict[tuple[int, str], int] = {}
 
-    def install(self, extra: list[Name]) -> None:
+    def install(self, extra: Sequence[Name]) -> None:
         with self._lock:
             self._users += 1
             if self._users == 1:
                 for holder, name, replacement in self._common:
-                    self._before[id(holder), name] = vars(holder).get(name)
                     setattr(holder, name, replacement)
             for variables, name in extra:
                 key = (id(variables), name)
-                self._counts[key] = self._counts.get(key, 0) + 1
+                self._extra_users[key] = self._extra_users.get(key, 0) + 1
                 variables[name] = _sdpa
 
-    def remove(self, extra: list[Name]) -> None:
+    def remove(self, extra: Sequence[Name]) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                for holder, name, _ in self._common:
-                    before = self._before.pop((id(holder), name))
-                    if before is None:  # it came from a base class
+                for (holder, name, _), true in zip(self._common, self._true, strict=True):
+                    if true is None:  # the name comes from a base class
                         delattr(holder, name)
                     else:
-                        setattr(holder, name, before)
+                        setattr(holder, name, true)
             for variables, name in extra:
                 key = (id(variables), name)
-                self._counts[key] -= 1
-                if self._counts[key] == 0:
-                    del self._counts[key]
+                self._extra_users[key] -= 1
+                if self._extra_users[key] == 0:
+                    del self._extra_users[key]
                     variables[name] = SDPA
 
 

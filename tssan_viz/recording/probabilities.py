@@ -101,12 +101,14 @@ class Products:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """The sizes of its maps (r, h, q, s)."""
         r, h, n_q, _ = self.q.shape
         return r, h, n_q, self.k.shape[-2]
 
     @property
-    def device(self) -> torch.device:
-        return self.q.device
+    def tensor(self) -> Tensor:
+        """A tensor of the call."""
+        return self.q
 
     def rows_seen(self) -> Tensor | None:
         """Which rows (r,) have a query that sees a key; None where all have."""
@@ -152,12 +154,14 @@ class Scores:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """The sizes of its maps (r, h, q, s)."""
         r, h, n_q, n_s = self.scores.shape
         return r, h, n_q, n_s
 
     @property
-    def device(self) -> torch.device:
-        return self.scores.device
+    def tensor(self) -> Tensor:
+        """A tensor of the call."""
+        return self.scores
 
     def rows_seen(self) -> Tensor | None:
         """Which rows (r,) have a query that sees a key."""
@@ -178,12 +182,14 @@ class Values:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """The sizes of its maps (r, h, q, s)."""
         r, h, n_q, n_s = self.values.shape
         return r, h, n_q, n_s
 
     @property
-    def device(self) -> torch.device:
-        return self.values.device
+    def tensor(self) -> Tensor:
+        """A tensor of the call."""
+        return self.values
 
     def rows_seen(self) -> Tensor | None:
         """All rows are rows."""
@@ -308,7 +314,7 @@ def maps_and_measures(
     r, h, n_q, n_s = source.shape
     chosen = [slice(i, i + 1) for i in heads] if heads is not None else [slice(0, h)]
     count = sum(part.stop - part.start for part in chosen)
-    device = source.device
+    device = source.tensor.device
     maps = torch.empty((r, count, n_q, n_s), dtype=torch.float16, device=device)
     fill = 0.0 if measured else math.nan
     measures = torch.full((r, count, len(MEASURES)), fill, dtype=torch.float32, device=device)

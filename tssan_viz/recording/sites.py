@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any
 
+import torch
 from torch import nn
 
 from tssan_viz.recording.calls import WatchedSite
@@ -253,18 +254,11 @@ def _refuse_captured(model: nn.Module) -> None:
                 "torch.cuda.make_graphed_callables, and its replays run no Python that could "
                 'record: record the model uncaptured, or use torch.compile(mode="reduce-overhead")'
             )
-        if isinstance(module, torch_script_modules()):
+        if isinstance(module, torch.jit.ScriptModule):
             raise UnrecordableModel(
                 f"{name or type(model).__name__} is TorchScript, which calls attention out of "
                 "Python's sight: record the module that it was made of"
             )
-
-
-def torch_script_modules() -> tuple[type, ...]:
-    """The classes of modules that TorchScript has made."""
-    from torch.jit import ScriptModule
-
-    return (ScriptModule,)
 
 
 def _refuse_implementation(name: str, module: nn.Module) -> None:
@@ -306,7 +300,8 @@ def _named_softmax(
         matching = fnmatch.filter(named, pattern)
         if not matching:
             raise UnrecordableModel(
-                f"softmax names {pattern!r}, and the model has no such module{_nearest(pattern, named)}"
+                f"softmax names {pattern!r}, and the model has no such module"
+                f"{_nearest(pattern, named)}"
             )
         kinds.update(dict.fromkeys(matching, kind))
     return kinds

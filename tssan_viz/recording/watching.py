@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tssan_viz.recording.calls import AttentionCall, WatchedSite
-from tssan_viz.recording.errors import RecordingError
-from tssan_viz.recording.interception import listening, not_listening
-from tssan_viz.recording.probabilities import Products, Source
+from tssan_viz.recording.compiled import Region, compiled_modules
+from tssan_viz.recording.errors import RecordingError, UnrecordableModel
+from tssan_viz.recording.interception import listening, not_listening, over_keys, true_names
+from tssan_viz.recording.probabilities import Products, Scores, Source
 from tssan_viz.recording.sites import Attention, find_attentions, find_sites, named_modules
 from tssan_viz.recording.sources import (
     from_encoder_layer,
@@ -59,9 +62,6 @@ class Watcher:
     ----------
     awake
         Whether attention is delivered. Asleep, nothing inside the model is touched.
-    graph_notes
-        What is to be known of compiled models: by how much the outputs deviate, what was compiled
-        again and why.
     fault
         The first thing that went wrong in the watcher itself while the model ran; a model's forward
         call is never broken by it. Whoever reads it sets it back to None.
@@ -80,12 +80,12 @@ class Watcher:
         every = find_attentions(model, softmax=softmax)
         chosen = {site.name for site in sites}
         self.awake = True
-        self.graph_notes: list[str] = []
         self.fault: Exception | None = None
         self._model = model
         self._deliver = deliver
         self._began, self._ended = forward_began, forward_ended
-        self._names = {id(module): name for name, module in named_modules(model).items()}
+        self._modules = named_modules(model)
+        self._names = {id(module): name for name, module in self._modules.items()}
         self._watched = {id(a.module): a for a in every if a.site.name in chosen}
         self._known = {id(a.module) for a in every}
         self._all_chosen = len(self._watched) == len(every)
@@ -95,53 +95,113 @@ class Watcher:
         for attention in every:
             stream = attention.site.stream
             self._layers[stream] = max(self._layers.get(stream, 0), attention.site.layer)
-        self._around: _Around | None = None
+        self._installed: list[_InPlace] = []
+        self._regions: list[Region] = []
+        self._deviations: dict[str, str] = {}
+        self._thread = threading.local()
+
+    @property
+    def graph_notes(self) -> list[str]:
+        """What is to be known of compiled models: what was compiled, and deviations of outputs."""
+        notes = []
+        for region in self._regions:
+            name = self._names[id(region.inside)] or type(region.inside).__name__
+            graphs = region.backend.graphs
+            if graphs:
+                notes.append(
+                    f"{name}: {graphs} graph{'s were' if graphs > 1 else ' was'} compiled with taps"
+                )
+                notes.append(self._deviations.get(name, f"{name}: {_NOT_COMPARED}"))
+        return notes
 
     # The block ------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self._around is not None:
+        if self._installed:
             raise RecordingError("this watcher is already watching; make another")
-        self._around = _Around(self, self._model, "forward")
+        root = "forward"
+        by_softmax = frozenset(
+            type(a.module) for a in self._watched.values() if a.by_softmax or a.how == "attend"
+        )
+        self._regions = [Region(m, by_softmax) for m in compiled_modules(self._model)]
+        for region in self._regions:
+            self._refuse_in_graph(region.inside)
+            if region.module is self._model:
+                root = region.attribute
+        self._installed = [_Compiled(self, region) for region in self._regions]
+        self._installed.append(_Around(self, self._model, root))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._around is not None:
-            self._around.remove()
-            self._around = None
+        for installed in reversed(self._installed):
+            installed.remove()
+        self._installed = []
+
+    def _refuse_in_graph(self, inside: nn.Module) -> None:
+        within = {id(module) for module in inside.modules()}
+        for attention in self._watched.values():
+            if attention.how == "values" and id(attention.module) in within:
+                raise UnrecordableModel(
+                    f"{attention.site.name} is named as a map, and lies in a compiled graph, where "
+                    "only attention and softmax are seen: record the model before torch.compile"
+                )
 
     def run(
         self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run one forward call of the model, watched while awake."""
-        if _recomputing():
+        if _recomputing() or self._forward() is not None:
             return forward(*args, **kwargs)
         self._began()
         if self.awake:
-            with self._watching():
-                output = forward(*args, **kwargs)
+            self._thread.forward = _Forward(self)
+            try:
+                with self._watching(self._thread.forward):
+                    output = forward(*args, **kwargs)
+            finally:
+                self._thread.forward = None
         else:
             output = forward(*args, **kwargs)
         self._ended()
         return output
 
+    def run_compiled(self, region: Region, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a compiled callable, with its taps if this thread's forward call is watched."""
+        forward = self._forward()
+        if forward is None or _recomputing():
+            return region.plain(*args, **kwargs)
+        before, forward.region = forward.region, region
+        try:
+            with true_names(self._extra_names):
+                return region.twin(*args, **kwargs)
+        finally:
+            forward.region = before
+
+    def _forward(self) -> _Forward | None:
+        return getattr(self._thread, "forward", None)
+
     @contextmanager
-    def _watching(self) -> Iterator[None]:
-        listener = _Forward(self)
+    def _watching(self, listener: _Forward) -> Iterator[None]:
+        # Inside a compiled graph taps listen; a hook there would be compiled in, again and again.
+        compiled = {id(m) for region in self._regions for m in region.inside.modules()}
         handles = []
         for attention in self._watched.values():
+            if id(attention.module) in compiled:
+                continue
             if attention.how == "attend":
                 hook = functools.partial(listener.attend, attention)
                 handles.append(attention.module.register_forward_pre_hook(hook, with_kwargs=True))
             elif attention.how == "values":
-                hook = functools.partial(listener.values, attention)
-                handles.append(attention.module.register_forward_hook(hook))
+                after = functools.partial(listener.values, attention)
+                handles.append(attention.module.register_forward_hook(after))
         try:
             with listening(listener, self._extra_names):
                 yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    # What a listener asks -------------------------------------------------------------------------
 
     def site_of_call(self, attention: Attention, count: int) -> WatchedSite:
         """Return the site of a module's count-th call within one forward call."""
@@ -170,9 +230,17 @@ class Watcher:
         self._known.add(id(module))
         return self._watched[id(module)]
 
-    def watched(self, module: nn.Module) -> Attention | None:
+    def watched(self, module: nn.Module | None) -> Attention | None:
         """Return what is known of a module among the chosen sites."""
         return self._watched.get(id(module))
+
+    def module_at(self, place: str, caller: nn.Module | None, region: Region) -> nn.Module | None:
+        """Find the module that a graph calls `variable:path`."""
+        variable, path = place.split(":")
+        # Compiled modules of torch.nn are the variable `fn` of a frame that has no module.
+        start = region.inside if variable == "fn" or caller is None else caller
+        name = ".".join(part for part in (self._names[id(start)], path) if part)
+        return self._modules.get(name)
 
     def named(self, module: nn.Module) -> bool:
         """Whether a module is one of the model's."""
@@ -188,10 +256,19 @@ class Watcher:
                 self.fault = fault
 
 
+_NOT_COMPARED = (
+    "outputs were not compared with those of the graph without taps, since a second call in "
+    "training mode would not leave the model as it was"
+)
+
+
 class _Forward:
     """The listener of one forward call: it counts how often each module attends."""
 
+    tracing = False
+
     def __init__(self, watcher: Watcher) -> None:
+        self.region: Region | None = None
         self._watcher = watcher
         self._counts: dict[int, int] = {}
 
@@ -224,20 +301,16 @@ class _Forward:
         self._call(attention, lambda: from_products(call))
 
     def softmax(self, module: nn.Module | None, scores: Tensor, dim: int | None) -> None:
-        attention = self._watcher.watched(module) if module is not None else None
+        attention = self._watcher.watched(module)
         if attention is None or not attention.by_softmax or attention.how == "values":
             return
-        if scores.ndim < 3 or dim not in (-1, scores.ndim - 1):
-            return
-        heads = None
-        if isinstance(attention.module, nn.MultiheadAttention):
-            heads = attention.module.num_heads
-        self._call(attention, lambda: from_softmax(scores, heads))
+        if over_keys(scores, dim):
+            self._call(attention, lambda: from_softmax(scores, _heads(attention)))
 
     def fused(self, module: nn.Module | None, operator: str, args: tuple[Any, ...]) -> None:
         if operator == "_transformer_encoder_layer_fwd":
             module = getattr(module, "self_attn", None)
-        attention = self._watcher.watched(module) if module is not None else None
+        attention = self._watcher.watched(module)
         if attention is None:
             return
 
@@ -248,26 +321,32 @@ class _Forward:
 
         self._call(attention, source)
 
-    def flex(self, module: nn.Module | None, call: dict[str, Any]) -> None:
-        pass
+    def compiled(self, module: nn.Module | None, place: str, source: Source) -> None:
+        if self.region is None:
+            return
+        attention = self._watcher.attention_of(self._watcher.module_at(place, module, self.region))
+        if attention is None:
+            return
+        if isinstance(source, Scores) and not (attention.by_softmax or attention.how == "attend"):
+            return
+        self._call(attention, lambda: source)
 
 
-class _Around:
-    """Stands in for one method of one module, and leaves a copy of the module alone."""
+def _heads(attention: Attention) -> int | None:
+    module = attention.module
+    return module.num_heads if isinstance(module, nn.MultiheadAttention) else None
 
-    def __init__(self, watcher: Watcher, module: nn.Module, name: str) -> None:
-        self._watcher = watcher
+
+class _InPlace:
+    """Stands in the place of one attribute of one module, and leaves a copy of the module alone."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
         self._module = module
         self._name = name
         self._own = vars(module).get(name)
         self._before = getattr(module, name)
-        functools.update_wrapper(self, self._before)
+        functools.update_wrapper(self, self._before, updated=())
         vars(module)[name] = self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self._before(*args, **kwargs)
-        return self._watcher.run(self._before, args, kwargs)
 
     def remove(self) -> None:
         """Put back what was there, unless somebody has put something else there since."""
@@ -280,15 +359,41 @@ class _Around:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = memo.get(id(self._module))
-        if self._own is not None or copied is None:
-            return self._before
-        return types.MethodType(getattr(type(copied), self._name), copied)
+        if self._own is None and copied is not None:
+            return types.MethodType(getattr(type(copied), self._name), copied)
+        return copy.deepcopy(self._before, memo)
 
     def __reduce__(self) -> Any:
-        return getattr, (self._module, self._name) if self._own else (
-            type(self._module),
-            self._name,
-        )
+        if self._own is None:
+            return types.MethodType, (getattr(type(self._module), self._name), self._module)
+        return self._before.__reduce__()
+
+
+class _Around(_InPlace):
+    """A model's forward call, watched."""
+
+    def __init__(self, watcher: Watcher, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        self._watcher = watcher
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._before(*args, **kwargs)
+        return self._watcher.run(self._before, args, kwargs)
+
+
+class _Compiled(_InPlace):
+    """A compiled callable of the model, or its twin with taps."""
+
+    def __init__(self, watcher: Watcher, region: Region) -> None:
+        super().__init__(region.module, region.attribute)
+        self._watcher = watcher
+        self._region = region
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._before(*args, **kwargs)
+        return self._watcher.run_compiled(self._region, args, kwargs)
 
 
 def _recomputing() -> bool:
