@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from tests.training import toy
+from tssan_viz.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +68,34 @@ def test_train_prints_accuracy_seed_time_and_the_next_command(
     assert "Traceback" not in again.stderr
 
 
-def test_protocol_overrides_the_recipe(data: Path, recipe: Path, tmp_path: Path) -> None:
+def test_options_override_the_recipe(data: Path, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = run(recipe, "--data", data, "--out", out, "--protocol", "cross-view", "--epochs", 1)
+    options = ("--protocol", "cross-view", "--epochs", 1, "--set", "training.learning_rate=1e-3")
+    more = ("--validation-subjects", "5,6", "--precision", "bf16", "--no-test")
+    done = run(recipe, "--data", data, "--out", out, *options, *more)
     assert done.returncode == 0, done.stderr
-    assert "toy cross-view" in done.stdout
-    assert yaml.safe_load((out / "recipe.yaml").read_text())["protocol"] == "cross-view"
+    first, second, _ = done.stdout.splitlines()
+    assert first.startswith("the test part was left alone (--no-test), toy cross-view")
+    assert second.startswith("held-out training subjects 5, 6: ")
+    used = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert used["protocol"] == "cross-view"
+    assert used["training"]["learning_rate"] == 0.001
+    assert used["training"]["validation_subjects"] == [5, 6]
+    results = json.loads((out / "results.json").read_text())
+    assert results["precision"] == "bf16"
+    assert results["command"] == shlex.join(
+        ["tssan-viz", "train", *map(str, (recipe, "--data", data, "--out", out, *options, *more))]
+    )
+
+
+def test_the_papers_protocol_is_named_beside_its_number(
+    data: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = run(recipe, "--data", data, "--out", out, "--epochs", 1, "--paper-protocol")
+    assert done.returncode == 0, done.stderr
+    first, _ = done.stdout.splitlines()
+    assert "54 sequences, selected on the test part, as the paper's protocol does), toy" in first
 
 
 @pytest.mark.parametrize(
@@ -80,17 +104,29 @@ def test_protocol_overrides_the_recipe(data: Path, recipe: Path, tmp_path: Path)
         ({"recipe": "utd-mahd"}, "did you mean utd-mhad?"),
         ({"--data": "nowhere"}, "nowhere"),
         ({"--protocol": "cross-subjct"}, "cross-subject"),
+        ({"--set": "training.epoch=3"}, "did you mean epochs?"),
+        ({"--validation-subjects": "9"}, "9 is not in the training part; it has 1, 2, 3"),
+        ({"--validation-subjects": "seven"}, "give the numbers of subjects, such as 7 or 5,7"),
+        ({"--devices": "17"}, "a batch of 16 sequences has no share for each of 17 devices"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(
-    data: Path, recipe: Path, tmp_path: Path, wrong: dict[str, str], says: str
+    data: Path,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: dict[str, str],
+    says: str,
 ) -> None:
     given: dict[str, object] = {"--data": data, "--out": tmp_path / "run"} | wrong
     chosen = given.pop("recipe", recipe)
-    done = run(chosen, *(word for option in given.items() for word in option))
-    assert done.returncode == 2
-    assert says in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+    words = ["train", chosen, *(word for option in given.items() for word in option)]
+    monkeypatch.setattr(sys, "argv", ["tssan-viz", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert says in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -121,3 +157,36 @@ def test_ctrl_c_leaves_a_run_that_resume_goes_on_with(
     refused = run(recipe, "--data", data, "--out", out, "--epochs", 300, "--resume")
     assert refused.returncode == 2
     assert "epochs" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_killed_outright_goes_on_to_the_same_curve(
+    data: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """kill −9 at any moment, twice; the times alone may differ."""
+
+    def curve(out: Path) -> list[str]:
+        lines = (out / "metrics.csv").read_text().splitlines()
+        return [",".join(line.split(",")[:6]) for line in lines]
+
+    words = ("--data", data, "--epochs", 60, "--no-test")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(recipe, *words, "--out", whole).returncode == 0
+    for stop in (10, 35):
+        resume = ["--resume"] if broken.exists() else []
+        process = subprocess.Popen(
+            command(recipe, *words, "--out", broken, *resume), stderr=subprocess.DEVNULL
+        )
+        metrics, begun = broken / "metrics.csv", time.monotonic()
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < stop:
+            assert process.poll() is None
+            assert time.monotonic() - begun < 200
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert not (broken / "results.json").exists()
+    done = run(recipe, *words, "--out", broken, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert curve(broken) == curve(whole)
+    found = [json.loads((out / "results.json").read_text()) for out in (broken, whole)]
+    assert found[0]["checkpoint_sha256"] == found[1]["checkpoint_sha256"]
