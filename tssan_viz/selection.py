@@ -181,11 +181,9 @@ def _rows_where(rows: pa.Table, condition: str) -> np.ndarray:
     """Return the row_id of the rows that fit a condition in SQL."""
     import duckdb
 
-    with duckdb.connect(":memory:") as connection:
-        # The condition may come from a page or a script: it sees this one table, no file and no
-        # address, and cannot lift these limits.
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET python_enable_replacements = false")
+    from tssan_viz.store.sql import confined
+
+    with confined() as connection:
         connection.execute("SET lock_configuration = true")
         try:
             relation = connection.from_arrow(rows).filter(condition).project("row_id")

@@ -16,7 +16,9 @@ from tssan_viz.cli import (
     figure,
     info,
     prepare,
+    query,
     record,
+    reproduce,
     serve,
     sites,
     train,
@@ -39,11 +41,13 @@ app.command()(prepare.prepare)
 app.command()(describe.describe)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.command()(reproduce.reproduce)
 app.command("export-network")(export_network.export_network)
 app.command()(record.record)
 app.command()(sites.sites)
 app.command()(info.info)
 app.command()(verify.verify)
+app.command()(query.query)
 app.command()(compare.compare)
 app.command()(view.view)
 app.command()(figure.figure)

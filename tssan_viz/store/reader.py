@@ -609,6 +609,23 @@ class AttentionStore:
 
         return Selection(self, **conditions)
 
+    def sql(self, question: str) -> pd.DataFrame:
+        """Return the answer to a question in SQL, for instance about the measures of all runs.
+
+        ``store.sql("select class_name, head, avg(entropy) from maps group by all")``
+
+        The tables are ``maps`` (one line per row × layer × head), ``rows``, ``samples``, ``sites``
+        and ``runs``; see `tssan_viz.store.sql.query`. Nothing can be changed through it.
+        """
+        from tssan_viz.store.sql import query
+
+        return readable(query(self, question))
+
+    def dataset(self, name: str) -> lance.LanceDataset | None:
+        """Return one of the store's datasets at its newest whole version, None if there is none."""
+        opened = self._open(name)
+        return None if opened is None else opened.dataset
+
     def writer(
         self,
         run: str,

@@ -148,7 +148,7 @@ def _check_maps(
 ) -> None:
     samples = dict(zip(rows["row_id"].to_pylist(), rows["sample"].to_pylist(), strict=True))
     # Of each row, the checksums of its maps in the order of shapes and sites.
-    sums: dict[int, list[np.ndarray]] = {number: [] for number in samples}
+    sums: dict[int, list[bytes]] = {number: [] for number in samples}
     first_format = False
     for shape in dict.fromkeys((site.query, site.key) for site in sites):
         path = store.path / "maps" / run_folder(run) / maps_folder(*shape, rank)
@@ -186,7 +186,7 @@ def _check_maps(
                 )
             for number, line in zip(numbers, stored, strict=True):
                 if number in sums:
-                    sums[number].append(line)
+                    sums[number].append(line.tobytes())
         missing = [samples[number] for number in samples if number not in seen]
         if missing:
             found.damaged.append(
@@ -197,7 +197,7 @@ def _check_maps(
     for number, checksum in zip(
         rows["row_id"].to_pylist(), rows["checksum"].to_pylist(), strict=True
     ):
-        if sums[number] and zlib.crc32(np.concatenate(sums[number])) != checksum:
+        if sums[number] and zlib.crc32(b"".join(sums[number])) != checksum:
             found.damaged.append(
                 f"run {run!r}, sample {samples[number]!r}: its row and its maps do not belong "
                 "together (the row's checksum differs)"
