@@ -1,14 +1,24 @@
-"""NTU RGB+D: real raw files against an independent reading, made-up ones, actors, damaged files."""
+"""NTU RGB+D: real raw files against an independent reading, made-up ones, damaged files."""
 
 from __future__ import annotations
+
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tssan.errors import DataError
-from tssan.skeletons.actors import choose_actors
-from tssan.skeletons.ntu_rgbd import classes_of, find_files, read_file, read_tracks
+from tssan.errors import DataError, LeftOut
+from tssan.skeletons.files import SkeletonFile
+from tssan.skeletons.ntu_rgbd import (
+    NTU60,
+    NTU120,
+    edition_of,
+    find_files,
+    read_file,
+    read_tracks,
+    without_skeleton,
+)
 from tssan.skeletons.topology import KINECT_V2_25
 
 from tests.skeletons import written
@@ -23,6 +33,9 @@ def person(t: int, seed: int = 0, at: float = 0.0, swing: float = 1.0) -> np.nda
     """(t, 25, 3): someone who stands at x = `at`; `swing` scales the motion."""
     poses = written.poses(t, 25, seed)
     return poses.mean(axis=0) + swing * (poses - poses.mean(axis=0)) + [at, 0, 0]
+
+
+VALID = written.ntu_rgbd([[(ANNE, joints)] for joints in person(3)])
 
 
 def file_of(tracks: dict[int, dict[int, np.ndarray]], frames: int) -> bytes:
@@ -147,86 +160,70 @@ def test_tracks_hold_every_body_of_every_frame(seen, random):
 # ------------------------------------------------------------------------------------ the actors
 
 
-def test_one_who_vanishes_and_returns_keeps_the_time():
-    anne, bob = person(60, swing=2), person(60, 1, 1.0)
-    tracks = {ANNE: over(anne, range(60)), BOB: over(bob, range(20)) | over(bob, range(40, 60))}
+def test_actors_are_chosen_and_joined():
+    """By the rules that `test_actors` tests one by one."""
+    anne, bob = person(60, swing=3), person(60, 1, 1.0)
+    tracks = {
+        7: over(person(60, 2, 2.0), range(5)),
+        BOB: over(bob, range(20)) | over(bob, range(40, 60)),
+        ANNE: over(anne, range(30)),
+        5: over(anne, range(30, 60)),
+    }
     sequence = read_file(file_of(tracks, 60), NAME)
+    assert sequence.persons == 2
+    np.testing.assert_array_equal(sequence.joints[0], anne.astype(np.float32))
     assert np.flatnonzero(~sequence.present[1]).tolist() == list(range(20, 40))
     np.testing.assert_array_equal(sequence.joints[1, 50], bob[50].astype(np.float32))
 
 
-def test_the_first_actor_moves_most_whatever_the_order_in_the_file():
-    still, lively = person(40, swing=0.2), person(40, 1, 1.0, swing=3)
-    for order in ((ANNE, BOB), (BOB, ANNE)):
-        both = {ANNE: over(still, range(40)), BOB: over(lively, range(40))}
-        sequence = read_file(file_of({b: both[b] for b in order}, 40), NAME)
-        np.testing.assert_array_equal(sequence.joints[0], lively.astype(np.float32))
-        np.testing.assert_array_equal(sequence.joints[1], still.astype(np.float32))
+def test_denoising_is_a_choice():
+    table = person(40, 1, swing=4)[:, :, [1, 0, 2]] + np.array([2.0, 0, 0])  # wider than high
+    data = file_of({ANNE: over(person(40), range(40)), BOB: over(table, range(40))}, 40)
+    assert read_file(data, NAME).persons == 1
+    with_table = read_file(data, NAME, denoise=False)
+    np.testing.assert_array_equal(with_table.joints[0], table.astype(np.float32))
 
 
-def test_one_who_gets_a_new_id_stays_one_person():
-    anne = person(60)
-    tracks = {ANNE: over(anne, range(30)), 5: over(anne, range(30, 60))}
-    sequence = read_file(file_of(tracks, 60), NAME)
-    assert sequence.persons == 1
-    np.testing.assert_array_equal(sequence.joints[0], anne.astype(np.float32))
+# ------------------------------------------------------------------------------- the two editions
 
 
-def test_the_second_may_get_a_new_id_too():
-    anne, bob = person(60, swing=3), person(60, 1, 1.0)
-    tracks = {
-        ANNE: over(anne, range(60)),
-        BOB: over(bob, range(30)),
-        5: over(bob, range(30, 60)),
-    }
-    sequence = read_file(file_of(tracks, 60), NAME)
-    np.testing.assert_array_equal(sequence.joints[1], bob.astype(np.float32))
+def test_sixty_actions_of_seventeen_setups_unless_there_are_more():
+    assert edition_of([NAME]) is NTU60
+    assert edition_of([NAME, "S018C001P041R001A061.skeleton"]) is NTU120
+    assert edition_of([NAME, "S018C001P008R001A061.skeleton"]) is NTU120
+    assert (len(NTU60.classes), len(NTU120.classes)) == (60, 120)
+    assert [protocol.name for protocol in NTU60.protocols] == ["xsub", "xview"]
+    assert [protocol.name for protocol in NTU120.protocols] == ["xsub", "xset"]
 
 
-def test_a_third_at_the_same_time_is_dropped():
-    people = {7 + i: over(person(40, 0, float(i), swing=3.0 - i), range(40)) for i in range(3)}
-    assert choose_actors(read_tracks(file_of(people, 40), NAME)[1]) == [[7], [8]]
+def test_an_edition_takes_its_files():
+    names = ["a/" + NAME, "b/S018C001P008R001A061.skeleton", "S032C003P106R002A120.skeleton"]
+    found = [SkeletonFile(name, bytes) for name in names]
+    assert [file.name for file in NTU60.select(found)] == names[:1]
+    assert NTU120.select(found) == found
+    with pytest.raises(
+        DataError, match=r"none of the 2 files, such as b/S018.*, is of NTU RGB\+D 60"
+    ):
+        NTU60.select(found[1:])
 
 
-@pytest.mark.parametrize(("frames", "persons"), [(11, 1), (12, 2)])
-def test_a_track_of_eleven_frames_is_noise(frames, persons):
-    tracks = {ANNE: over(person(40), range(40)), BOB: over(person(40, 1, 1.0), range(frames))}
-    assert read_file(file_of(tracks, 40), NAME).persons == persons
+def test_samples_without_skeleton_are_left_out():
+    assert len(without_skeleton()) == 535
+    assert sum(NTU60.holds(f"{sample}.skeleton") for sample in without_skeleton()) == 302
+    with pytest.raises(LeftOut, match="on its authors' list of samples without skeleton"):
+        read_file(VALID, "S001C002P005R002A008.skeleton")
 
 
-def test_tracks_that_are_all_short_are_all_there_is():
-    tracks = {ANNE: over(person(8), range(8)), BOB: over(person(8, 1, 1.0), range(8))}
-    assert read_file(file_of(tracks, 8), NAME).persons == 2
-
-
-def wide(poses: np.ndarray) -> np.ndarray:
-    """Lay a person down: a body as wide as people are high."""
-    return poses[:, :, [1, 0, 2]]
-
-
-def test_a_body_wider_than_high_is_noise_even_if_it_moves_more():
-    table = wide(person(40, 1, swing=4)) + np.array([2.0, 0, 0])
-    tracks = {ANNE: over(person(40), range(40)), BOB: over(table, range(40))}
-    sequence = read_file(file_of(tracks, 40), NAME)
-    assert sequence.persons == 1
-    np.testing.assert_array_equal(sequence.joints[0], person(40).astype(np.float32))
-
-
-def test_somebody_who_lies_down_alone_is_the_actor():
-    lying = wide(person(40))
-    assert read_file(file_of({ANNE: over(lying, range(40))}, 40), NAME).persons == 1
-    both = {ANNE: over(lying, range(40)), BOB: over(wide(person(40, 1, 3.0, 2)), range(40))}
-    assert choose_actors(read_tracks(file_of(both, 40), NAME)[1]) == [[BOB]]
-
-
-def test_sixty_classes_unless_there_are_more():
-    assert len(classes_of([NAME])) == 60
-    assert len(classes_of([NAME, "S018C001P041R001A061.skeleton"])) == 120
+def test_the_list_is_the_official_one(ntu_files):
+    for listed, edition in (("ntu60_missing.txt", NTU60), ("ntu120_missing.txt", NTU120)):
+        names = set((ntu_files[0].parent / listed).read_text().split())
+        here = {name for name in without_skeleton() if edition.holds(f"{name}.skeleton")}
+        assert here == names
 
 
 # ------------------------------------------------------------------------------------ bad files
 
-LINES = written.ntu_rgbd([[(ANNE, j)] for j in person(3)]).decode().split("\n")
+LINES = VALID.decode().split("\n")
 
 
 def with_line(number: int, text: str | None) -> bytes:
@@ -298,10 +295,51 @@ def test_says_what_is_wrong_with_a_name(name, said):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200) | damaged("\n".join(LINES).encode()))
+@given(st.binary(max_size=200) | damaged(VALID) | damaged(VALID.replace(b"\n", b"\r\n")))
 def test_damaged_files_raise_nothing_else(data):
     try:
         sequence = read_file(data, NAME)
     except DataError:
         return
     assert np.isfinite(sequence.joints).all()
+
+
+def test_sixty_five_bodies_are_read_and_two_chosen():
+    people = [(100 + i, person(20, 0, 2.0 * (i % 7), swing=1 + i / 65)) for i in range(65)]
+    data = written.ntu_rgbd([[(body, poses[t]) for body, poses in people] for t in range(20)])
+    sequence = read_file(data, NAME)
+    np.testing.assert_array_equal(sequence.joints[0], people[64][1].astype(np.float32))
+    np.testing.assert_array_equal(sequence.joints[1], people[63][1].astype(np.float32))
+
+
+ONE = written.ntu_rgbd([[(ANNE, person(1)[0])]]).partition(b"\n")[2]
+SHORT_BODY = b"%d 0 0 0 0 0 0 0 0 0\n25\n" + 25 * b"1 0 0 0 0 0 0 0 0 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"999999999\n" + ONE, "line 1: '999999999'; .* an integer from 1 to 20,000"),
+        (b"20000\n" + ONE, "line 30: the file ends; expected the number of bodies in frame 1"),
+        (b"1\n999999999\n", "line 2: '999999999'; expected the number of bodies in frame 0"),
+        (b"1\n1\n" + b"0 " * 2_000_000, "line 3: more than 1000 characters"),
+        (b"9" * 5_000_000, "line 1: more than 1000 characters"),
+        (b"00\n" * 2_000_000, "line 1: '00'; expected the number of frames"),
+        (b"20000\n" + b"00\n" * 19_999 + ONE, None),
+        (b"20000\n" + b"0\r\n" * 19_998 + ONE + ONE, None),
+        (b"1\n1000\n" + b"".join(SHORT_BODY % i for i in range(1000)), None),
+        (b"2000\n" + (b"1\n" + SHORT_BODY % 7) * 2000, None),
+    ],
+)
+def test_lies_about_counts_take_no_memory(data, said):
+    tracemalloc.start()
+    try:
+        if said is None:
+            read_file(data, NAME)
+        else:
+            with pytest.raises(DataError, match=said):
+                read_file(data, NAME)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20 + 9 * len(data)  # and the file itself

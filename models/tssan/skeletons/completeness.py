@@ -123,9 +123,10 @@ def what_is_missing(samples: Iterable[str], edition: Edition) -> list[str]:
         }
         if gaps:
             first = min(gaps)
+            number = "1 performance is" if len(gaps) == 1 else f"{len(gaps):,} performances are"
             said.append(
-                f"{len(gaps):,} performances are incomplete, such as {first}, which lacks "
-                f"{gaps[first]} of its {whole - without[first]} recordings"
+                f"{number} incomplete, such as {first}, which lacks {gaps[first]} of its "
+                f"{whole - without[first]} recordings"
             )
     return said
 
