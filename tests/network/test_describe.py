@@ -79,7 +79,10 @@ def test_reasons_of_field_and_file_stand_side_by_side() -> None:
 
 
 def test_headers_are_read_with_their_continuations() -> None:
-    text = "# One line\n# and another.\n#\n# Expected     87 %,\n#              or so\n# Wall time    1 h\n\n# no\nname: x\n"
+    text = (
+        "# One line\n# and another.\n#\n"
+        "# Expected     87 %,\n#              or so\n# Wall time    1 h\n\n# no\nname: x\n"
+    )
     assert read_header(text) == {
         "title": "One line and another.",
         "Expected": "87 %, or so",
@@ -106,8 +109,7 @@ def test_it_fits_a_hundred_columns(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_json_says_the_same() -> None:
     ran = CliRunner().invoke(
         app,
-        ["describe", "utd-mhad", "--joints", "20", "--classes", "27", "--set", "network.layers=1"]
-        + ["--json"],
+        ["describe", "utd-mhad", "--joints=20", "--classes=27", "--set=network.layers=1", "--json"],
     )
     said = json.loads(ran.stdout)
     wanted = describe(
