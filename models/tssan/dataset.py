@@ -73,6 +73,8 @@ class SkeletonDataset:
         The memory-mapped arrays (sum of m * t, v, c), (sum of m * t), (sum of m * t, v) or None.
     skipped : tuple of Skipped
         What was left out when the data set was prepared.
+    subject_names : dict of int to str
+        Who the subjects are, where the data set has names for them.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class SkeletonDataset:
             )
             for p in meta["protocols"]
         }
+        self.subject_names = {int(n): str(w) for n, w in meta.get("subject_names", {}).items()}
         self._fingerprint: str | None = meta.get("fingerprint")
 
     @classmethod
@@ -291,6 +294,7 @@ def prepare_parts(
     classes: Sequence[ActionClass],
     protocols: Sequence[Protocol],
     skipped: Sequence[Skipped] = (),
+    subject_names: Mapping[int, str] | None = None,
     unfinished: Path | None = None,
 ) -> SkeletonDataset:
     """Write parts as a prepared data set and open it: `prepare` for what is laid out already.
@@ -301,6 +305,8 @@ def prepare_parts(
         In the order of the data set.
     out, name, classes, protocols, skipped
         As in `prepare`.
+    subject_names
+        Who the numbers of the subjects are, where that is known and may be kept.
     unfinished
         The folder to write into until all is there, on the same file system as `out`; by default
         one beside `out` that does not outlive an error.
@@ -336,6 +342,7 @@ def prepare_parts(
             "topology": kind.topology.to_dict(),
             "classes": [asdict(action) for action in classes],
             "protocols": described,
+            "subject_names": {str(n): who for n, who in (subject_names or {}).items()},
             "skipped": [asdict(left_out) for left_out in skipped],
         }
         text = json.dumps(meta, indent=1, ensure_ascii=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ from numpy.typing import NDArray
 
 from tssan.errors import DataError, LeftOut
 from tssan.skeletons.files import SkeletonFile, Skipped
-from tssan.skeletons.sequence import SkeletonSequence, Units
+from tssan.skeletons.sequence import Reader, SkeletonSequence, Units
 from tssan.skeletons.topology import Topology
-
-Reader = Callable[[bytes, str], SkeletonSequence]
-"""Reads the bytes of a file; its name says what its contents do not."""
 
 COUNTED = ("subject", "camera", "setup", "replication")  # what a data set may not know of a video
 

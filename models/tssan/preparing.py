@@ -17,7 +17,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,11 +25,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tssan.dataset import SkeletonDataset, prepare_parts, refuse_to_overwrite
-from tssan.errors import DataError
-from tssan.parts import Part, Reader, read_part
+from tssan.errors import DataError, LeftOut
+from tssan.parts import Part, lay_out, read_part
+from tssan.skeletons.annotations import Annotations
 from tssan.skeletons.classes import ActionClass
 from tssan.skeletons.files import SkeletonFile, Skipped
 from tssan.skeletons.protocols import Protocol
+from tssan.skeletons.sequence import Reader
 
 FILES_PER_PART = 64
 ALONE_SECONDS = 3.0  # what is read in less is read before other processes have even started
@@ -125,6 +127,60 @@ def prepare_files(
             skipped=left_out,
             unfinished=kept / "whole",
         )
+
+
+def prepare_annotations(
+    annotations: Annotations,
+    out: str | os.PathLike[str],
+    *,
+    skip_bad: bool = False,
+    subject_names: Mapping[int, str] | None = None,
+    advance: Callable[[int], object] = lambda sequences: None,
+) -> SkeletonDataset:
+    """Write the sequences of one file as a prepared data set.
+
+    Such a file is read from its beginning to its end, by one process; nothing of it is kept when
+    that is interrupted.
+
+    Parameters
+    ----------
+    annotations
+        The open file.
+    out, skip_bad
+        As in `prepare_files`.
+    subject_names
+        Who the numbers of the subjects are.
+    advance
+        Told of each sequence.
+
+    Raises
+    ------
+    BadFile
+        The first sequence that is damaged, without `skip_bad`.
+    DataError
+        As `tssan.dataset.prepare`.
+    """
+    skipped: list[Skipped] = []
+
+    def parts() -> Iterator[Part]:
+        for position, sample in enumerate(annotations.samples):
+            try:
+                yield lay_out([annotations[position]])
+            except DataError as error:
+                if not skip_bad and not isinstance(error, LeftOut):
+                    raise BadFile(str(error)) from None
+                skipped.append(Skipped(sample, str(error)))
+            advance(1)
+
+    return prepare_parts(
+        parts(),
+        out,
+        name=annotations.name,
+        classes=annotations.classes,
+        protocols=annotations.protocols,
+        skipped=skipped,
+        subject_names=subject_names,
+    )
 
 
 def kept_folder(out: str | os.PathLike[str]) -> Path:

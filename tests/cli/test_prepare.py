@@ -186,7 +186,20 @@ def test_every_recipe_that_is_suggested_exists():
         (("utd-mhad", "Skeleton.zip", "--seed", "1"), "--subjects and --seed are for synthetic"),
         (
             ("kinetics", "Skeleton.zip"),
-            "'kinetics' is not one of 'utd-mhad', 'nw-ucla', 'ntu-rgbd'",
+            "there is no data set 'kinetics' (did you mean kinetics-openpose18?); there are auto, "
+            "utd-mhad, nw-ucla, ntu60, ntu120, ntu-rgbd, kinetics-openpose18, pyskl, ctr-gcn, "
+            "plain and synthetic",
+        ),
+        (("utd_mahd", "Skeleton.zip"), "no data set 'utd_mahd' (did you mean utd-mhad?)"),
+        (
+            ("utd-mhad", "Skeleton.zip", "--topology", "kinect-v2-25"),
+            "--topology is for plain data; utd-mhad knows its joints",
+        ),
+        (("auto",), "auto needs something to look at: a folder or a file"),
+        (
+            ("auto", "Skeletn.zip"),
+            "Skeletn.zip does not exist; expected a data set's archive or folder; did you mean "
+            "Skeleton.zip?",
         ),
     ],
 )

@@ -124,7 +124,8 @@ def test_the_folder_explains_itself_and_holds_plain_arrays(tmp_path):
     meta = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert meta["topology"]["joints"][3] == "head"
     assert meta["classes"][0] == {
-        **{"label": 0, "name": "pick up with one hand", "code": "A01", "aliases": []},
+        **{"label": 0, "name": "pick up with one hand", "code": "A01"},
+        "aliases": ["picking up with one hand"],
     }
     assert meta["skipped"] == [{"name": "x.json", "reason": "x.json: nobody"}]
     first, *_ = meta["protocols"]
@@ -216,7 +217,7 @@ def test_protocols_are_named_the_first_is_the_default_and_empty_ones_are_left_ou
 def test_published_protocols_have_the_published_subjects():
     (utd,) = protocols.UTD_MHAD
     assert (utd.train, utd.test) == ((1, 3, 5, 7), (2, 4, 6, 8))
-    xsub, xview, xset = protocols.NTU_RGBD
+    xsub, xset, xview = protocols.NTU_RGBD
     assert (len(xsub.train), len(xsub.test)) == (53, 53)
     assert sum(subject <= 40 for subject in xsub.train) == 20
     assert sorted(xsub.train + xsub.test) == list(range(1, 107))

@@ -121,15 +121,15 @@ def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
     """
     path = Path(source)
     if not path.exists():
-        raise DataError(_no_such(path, kind))
+        raise DataError(no_such(path, kind.title))
     try:
-        listing = every_file(path, partial(_matches, kind=kind))
+        listing = every_file(path, partial(matches, kind=kind))
     except NotReadable as error:
         raise DataError(
             f"{path} {error}; expected {kind.title}'s files ({kind.example}, …) as a folder or as "
             "the archive that its authors distribute"
         ) from None
-    found = [file for file in listing if _matches(file.name, kind)]
+    found = [file for file in listing if matches(file.name, kind)]
     if not found:
         raise DataError(_none_found(path, [file.name for file in listing], kind))
     if any(file.in_turn for file in found):
@@ -196,7 +196,8 @@ def content(data: bytes | Path, name: str) -> bytes:
     return data if isinstance(data, bytes) else _read_path(Path(data), name)
 
 
-def _matches(name: str, kind: FileKind) -> bool:
+def matches(name: str, kind: FileKind) -> bool:
+    """Return whether a file is called as those of the data set are."""
     path = PurePosixPath(name)
     # macOS puts a companion with the same ending beside every file of an archive.
     return kind.pattern.fullmatch(path.name) is not None and "__MACOSX" not in path.parts
@@ -292,18 +293,23 @@ def _unpacked(path: Path) -> BinaryIO:
 # An archive stays open from one of its files to the next, in each process for itself: two that
 # shared one file would read from each other's places.
 @lru_cache(maxsize=8)
-def _zip_of(process: int, path: Path) -> zipfile.ZipFile:
+def _zip_of(process: int, path: Path, stamp: tuple[int, ...]) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
 @lru_cache(maxsize=8)
-def _tar_of(process: int, path: Path) -> BinaryIO:
+def _tar_of(process: int, path: Path, stamp: tuple[int, ...]) -> BinaryIO:
     return _unpacked(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def _read_zipped(path: Path, member: str, name: str) -> bytes:
     try:
-        with _zip_of(os.getpid(), path).open(member) as file:
+        with _zip_of(os.getpid(), path, _stamp(path)).open(member) as file:
             data = file.read(MOST_BYTES + 1)
     except Exception as error:  # as above; also locked or packed by a method that is not there
         raise DataError(f"{name}: cannot be read from its archive: {error}") from None
@@ -312,7 +318,7 @@ def _read_zipped(path: Path, member: str, name: str) -> bytes:
 
 def _read_tarred(path: Path, offset: int, size: int, name: str) -> bytes:
     try:
-        file = _tar_of(os.getpid(), path)
+        file = _tar_of(os.getpid(), path, _stamp(path))
         file.seek(offset)
         data = file.read(min(size, MOST_BYTES + 1))
     except Exception as error:
@@ -328,8 +334,9 @@ def _not_too_long(data: bytes, name: str) -> bytes:
     return data
 
 
-def _no_such(path: Path, kind: FileKind) -> str:
-    said = f"{path} does not exist; expected {kind.title}'s archive or folder"
+def no_such(path: Path, title: str) -> str:
+    """Say that there is no such source, and which name is nearest."""
+    said = f"{path} does not exist; expected {title}'s archive or folder"
     if path.parent.is_dir():
         near = get_close_matches(path.name, os.listdir(path.parent), n=1)
         if near:
@@ -341,7 +348,7 @@ def _none_found(path: Path, names: list[str], kind: FileKind) -> str:
     """Say what is there instead of the files that were expected."""
     said = f"{path} holds no {kind.title} file"
     for other in KINDS:
-        of_other = sorted(name for name in names if _matches(name, other))
+        of_other = sorted(name for name in names if matches(name, other))
         if of_other:
             return (
                 f"{said} (expected {kind.example}, …), but {len(of_other)} of {other.title} such "

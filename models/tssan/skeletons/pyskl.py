@@ -69,14 +69,14 @@ def open_annotations(path: str | os.PathLike[str]) -> PysklAnnotations:
         raise DataError(f"{source} does not exist; expected an annotation pickle of PYSKL")
     parts: Parts = {}
     entries: list[Any] = []
-    files_of_parts = _files_of_parts(source) if source.is_dir() else {}
+    in_parts = files_of_parts(source) if source.is_dir() else {}
     if source.is_dir():
-        if not files_of_parts:
+        if not in_parts:
             raise DataError(
                 f"{source} holds no train.pkl with a val.pkl or test.pkl; "
                 "expected an annotation pickle of PYSKL, or a folder with one for each part"
             )
-        for part, file in files_of_parts.items():
+        for part, file in in_parts.items():
             of_part = _entries(read_pickle(file), file)
             parts[part] = [_frame_dir(e, i, file) for i, e in enumerate(of_part)]
             entries += of_part
@@ -231,8 +231,8 @@ class PysklAnnotations(Annotations):
         return edition if max(labels) < edition.actions else None
 
 
-def _files_of_parts(folder: Path) -> dict[str, Path]:
-    """Return the files of an older data set, by part."""
+def files_of_parts(folder: Path) -> dict[str, Path]:
+    """Return the files of an older data set, by part; none if a folder is not one."""
     for test in TEST_NAMES:
         for ending in ENDINGS:
             both = {part: folder / f"{part}{ending}" for part in ("train", test)}

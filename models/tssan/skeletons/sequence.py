@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,8 @@ from tssan.errors import DataError
 from tssan.skeletons.topology import Topology
 
 Units = Literal["m", "image"]
+Reader = Callable[[bytes, str], "SkeletonSequence"]
+"""Reads the bytes of a file; its name says what its contents do not."""
 
 
 @dataclass(frozen=True, eq=False)
