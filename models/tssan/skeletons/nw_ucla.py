@@ -28,6 +28,8 @@ from tssan.skeletons.sequence import SkeletonSequence
 from tssan.skeletons.topology import NW_UCLA_20
 
 FPS = 30.0
+# The longest real file has 127 kB; JSON of empty lists takes thirty times its length in memory.
+MOST_BYTES = 2 * 2**20
 
 
 def find_files(source: str | os.PathLike[str]) -> list[SkeletonFile]:
@@ -96,6 +98,8 @@ def read_file(data: bytes | Path, name: str) -> SkeletonSequence:
 
 
 def _record(data: bytes, name: str) -> dict[str, Any]:
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{name}: more than {MOST_BYTES >> 20} MB; expected a sequence as JSON")
     try:
         record = json.loads(data)
     except json.JSONDecodeError as error:
