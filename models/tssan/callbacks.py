@@ -25,6 +25,7 @@ from rich.progress import (
 from torch import Tensor
 
 from tssan.errors import DataError
+from tssan.run_folder import differences
 
 if TYPE_CHECKING:
     from tssan.loop import Fit
@@ -211,18 +212,8 @@ def check_same_run(path: Path, facts: Mapping[str, Any]) -> None:
             "remove the folder and start anew"
         ) from None
     for name, value in facts.items():
-        if found.get(name) != value:
+        if (difference := differences(found.get(name), value)) is not None:
             raise DataError(
-                f"{path.parent} holds an unfinished run with another {name}: "
-                f"{_difference(found.get(name), value)}; give the same, or another --out"
+                f"{path.parent} holds an unfinished run with another {name}: {difference}; "
+                "give the same, or another --out"
             )
-
-
-def _difference(found: Any, wanted: Any) -> str:
-    """Say where two values part, down to the key."""
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for key in wanted:
-            if found.get(key) != wanted[key]:
-                inner = _difference(found.get(key), wanted[key])
-                return f"{key}.{inner}" if isinstance(wanted[key], Mapping) else f"{key}: {inner}"
-    return f"{found!r} there, {wanted!r} now"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tssan.callbacks import Bar, Keep, Metrics, Resumable, check_same_run
 from tssan.clips import Clips, make_clips
-from tssan.errors import DataError
+from tssan.errors import LostLoss
 from tssan.network import SkeletonNetwork
 from tssan.ranks import Rank
 from tssan.recipe import Recipe
@@ -244,7 +244,7 @@ class Fit(pl.LightningModule):
             tries.append("bf16 or 32 instead of fp16")
         done = self.current_epoch
         kept = f"the state after epoch {done} is kept" if done else "no epoch was finished"
-        raise DataError(
+        raise LostLoss(
             f"the loss is no finite number any more in epoch {done + 1}, step {step} of "
             f"{len(self.order)}; {kept}. Start anew in another folder with "
             + ", or with ".join(tries)
@@ -368,7 +368,9 @@ def fit(
     Raises
     ------
     DataError
-        The state found is that of another run, or the loss is no number any more.
+        The state found is that of another run.
+    LostLoss
+        The loss is no finite number any more.
     Interrupted
         Ctrl-C.
     """

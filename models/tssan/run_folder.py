@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,18 @@ def note_evaluation(out: Path, by: str, *, times: int, accuracy: float | None) -
     entry = {"at": now(), "by": by, "times": times, "accuracy": accuracy}
     entries = [*read_evaluations(out), entry]
     write_text(out / EVALUATIONS, json.dumps(entries, indent=2) + "\n")
+
+
+def differences(there: Any, wanted: Any) -> str | None:
+    """Say where two plain values part, down to the first key; None where they are equal."""
+    if there == wanted:
+        return None
+    if isinstance(there, Mapping) and isinstance(wanted, Mapping):
+        for key in wanted:
+            inner = differences(there.get(key), wanted[key])
+            if inner is not None:
+                return f"{key}{'.' if isinstance(wanted[key], Mapping) else ': '}{inner}"
+    return f"{there!r} there, {wanted!r} now"
 
 
 def now() -> str:

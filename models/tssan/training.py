@@ -385,12 +385,11 @@ def _measure(
     write_atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
     draw_curves(out / METRICS, out / CURVES, title=recipe.name)
     if not test:
-        return dict.fromkeys(("test_accuracy", "test_correct", "test_sequences")) | {
-            "test_evaluated": False
-        }
+        names = ("test_accuracy", "test_top5", "test_correct", "test_sequences")
+        return {"test_evaluated": False} | dict.fromkeys(names)
     sequences = Sequences.load(dataset, parts.test, recipe.clips.persons)
-    predicted = predict(network, sequences, recipe)
-    correct = int((predicted == sequences.labels).sum())
+    logits = scores(network, sequences, recipe)
+    correct = int((logits.argmax(dim=1) == sequences.labels).sum())
     accuracy = correct / len(sequences)
     if recipe.training.select_on == "test":
         epochs = recipe.training.epochs
@@ -399,6 +398,7 @@ def _measure(
     return {
         "test_evaluated": True,
         "test_accuracy": accuracy,
+        "test_top5": _top5(logits, sequences.labels),
         "test_correct": correct,
         "test_sequences": len(sequences),
     }
@@ -432,9 +432,11 @@ def scores(
     return torch.cat(logits)
 
 
-def predict(network: SkeletonNetwork, sequences: Sequences, recipe: Recipe) -> Tensor:
-    """Return the predicted labels (n,) of test-time clips; leave the network in evaluation."""
-    return scores(network, sequences, recipe).argmax(dim=1)
+def _top5(logits: Tensor, labels: Tensor) -> float | None:
+    """Return how often the true class is among the first five; None where there are no more."""
+    if logits.shape[1] <= 5:
+        return None
+    return float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).float().mean())
 
 
 def _device_name(device: torch.device, count: int) -> str:

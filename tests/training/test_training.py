@@ -25,7 +25,7 @@ from tssan.errors import DataError
 from tssan.recipe import TrainingRecipe, load_recipe
 from tssan.run_folder import Interrupted
 from tssan.sequences import Sequences, hold_out
-from tssan.training import TrainedRun, load_run, predict, train
+from tssan.training import TrainedRun, load_run, scores, train
 
 from tests.training.toy import RECIPE
 
@@ -115,18 +115,18 @@ def test_a_run_learns(toys, tmp_path: Path) -> None:
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, np.ndarray]]:
     """Note which sequences are read, and for what, in the order of events."""
     events: list[tuple[str, np.ndarray]] = []
-    load, ask = Sequences.load, predict
+    load, ask = Sequences.load, scores
 
     def loading(dataset, indices, persons):
         events.append(("load", np.asarray(indices)))
         return load(dataset, indices, persons)
 
     def asking(*arguments):
-        events.append(("predict", np.array([])))
+        events.append(("ask", np.array([])))
         return ask(*arguments)
 
     monkeypatch.setattr(Sequences, "load", loading)
-    monkeypatch.setattr(tssan.training, "predict", asking)
+    monkeypatch.setattr(tssan.training, "scores", asking)
     return events
 
 
@@ -151,7 +151,7 @@ def test_selection_never_sees_the_test_part(
     seen = np.concatenate([indices for what, indices in before if what == "load"])
     assert sorted(seen) == sorted(split.train), "fitted and held out are the training part, once"
     assert not set(seen) & set(split.test)
-    assert [what for what, _ in after] == ["load", "predict"], "the test part is measured once"
+    assert [what for what, _ in after] == ["load", "ask"], "the test part is measured once"
     assert sorted(after[0][1]) == sorted(split.test)
 
 
