@@ -356,7 +356,7 @@ def same_data(results: Mapping[str, Any], dataset: SkeletonDataset) -> None:
     Parameters
     ----------
     results
-        What the run keeps of itself; its `data_fingerprint` is looked at, and runs from before
+        What the run keeps of itself; its `fingerprint` is looked at, and runs from before
         there was one are let pass.
     dataset
         The data set that is to be used with the run.
@@ -366,7 +366,7 @@ def same_data(results: Mapping[str, Any], dataset: SkeletonDataset) -> None:
     DataError
         If the fingerprints differ.
     """
-    trained_on = results.get("data_fingerprint")
+    trained_on = results.get("fingerprint")
     if trained_on is not None and trained_on != dataset.fingerprint:
         raise DataError(
             f"{dataset.path} is not the data set that the run was trained on: its fingerprint is "

@@ -341,6 +341,8 @@ def _run_info(trained: TrainedRun, dataset: SkeletonDataset, device: Any) -> dic
 
 
 def _refuse_other_dataset(trained: TrainedRun, dataset: SkeletonDataset) -> None:
+    from tssan.dataset import same_data
+
     if trained.dataset_name != dataset.name:
         raise UserError(
             f"{trained.path} was trained on {trained.dataset_name}, and the data set given is "
@@ -351,6 +353,7 @@ def _refuse_other_dataset(trained: TrainedRun, dataset: SkeletonDataset) -> None
             f"{trained.path} tells {len(trained.classes)} classes apart, and the data set given "
             f"has {len(dataset.classes)}, or others: give the data set that it was trained on"
         )
+    same_data(trained.results, dataset)
 
 
 def _held_samples(store: AttentionStore, run: str, checkpoint: str, path: Path) -> set[str]:
