@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 from tssan.errors import DataError
 
 # The longest real skeleton file has a few MB; what is longer than this would only fill the memory.
-MOST_BYTES = 256 * 2**20
+MOST_BYTES = 24 * 2**20
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -162,6 +162,8 @@ def every_file(path: Path, wanted: Callable[[str], bool]) -> list[SkeletonFile]:
             return listing
         if path.is_file() and (_is_zip(path) or _is_tar(path)):
             return list(_archive(path, ""))
+        if path.is_file() and (said := _cut_off(path)):
+            raise DataError(f"{path} {said}")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     raise NotReadable("is neither a folder nor a zip or tar archive")
@@ -237,6 +239,18 @@ def _is_zip(path: Path) -> bool:
         return zipfile.is_zipfile(file)
 
 
+def _cut_off(path: Path) -> str | None:
+    """Say what to do about a zip archive that lacks its end, where the list of its files stands."""
+    with open(path, "rb") as file:
+        begins = file.read(4) == b"PK\x03\x04"
+        if not begins or zipfile.is_zipfile(file):
+            return None
+    return (
+        f"begins as a zip archive but has no end: its download stopped after "
+        f"{path.stat().st_size:,} bytes; download it again, or go on with it as `curl -C -` does"
+    )
+
+
 def _is_tar(path: Path) -> bool:
     with _unpacked(path) as file:
         try:
@@ -255,7 +269,8 @@ def _archive(path: Path, prefix: str) -> Iterator[SkeletonFile]:
     try:
         yield from (_zip(path, prefix) if kind == "zip" else _tar(path, prefix))
     except Exception as error:  # on damaged archives they raise whatever they stumble over
-        raise DataError(f"{path} cannot be read as a {kind} archive: {error}") from None
+        said = _cut_off(path) or f"cannot be read as a {kind} archive: {error}"
+        raise DataError(f"{path} {said}") from None
 
 
 def _zip(path: Path, prefix: str) -> Iterator[SkeletonFile]:
