@@ -17,8 +17,10 @@ from tssan.recipe import (
     Recipe,
     TrainingRecipe,
     load_recipe,
+    override,
     recipe_from_dict,
     recipe_names,
+    recipe_path,
 )
 
 SHIPPED = Path("models/tssan/recipes")
@@ -125,6 +127,99 @@ def test_a_recipe_cannot_run_code(tmp_path: Path) -> None:
     path.write_text("name: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(DataError, match="not YAML"):
         load_recipe(path)
+
+
+def test_old_and_other_names_of_a_recipe_are_taken() -> None:
+    assert load_recipe("ts-san-ntu60") == load_recipe("t1_ts-san-v2")
+    assert recipe_path("f5_san-v2").name == "t3_san-v2-cnn.yaml"
+    with pytest.raises(DataError, match=r"did you mean ts-san-ntu60\?"):
+        load_recipe("ts_san_ntu60")
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ({"variant": "san-v1", "mask_absent_person": True}, "mask_absent_person: True would chan"),
+        ({"v3_person_fusion": "post"}, "san-v2 with the cnn encoder does not read it"),
+        ({"ff_dim": 256}, "ff_dim: 256 would change nothing"),
+        ({"encoder": "ff", "encoder_relu": "all"}, "san-v2 with the ff encoder does not read it"),
+        ({"variant": "hcn", "heads": 4}, "heads: 4 would change nothing; hcn does not read it"),
+        ({"consensus": "max", "consensus_of": "probabilities"}, "do not add up to 1"),
+        ({"variant": "san-v1", "heads": 3}, "heads: 3 does not divide the width 512"),
+        ({"encoder": "ff", "ff_dim": 100, "heads": 3}, "heads: 3 does not divide the width 200"),
+        ({"variant": "san-v3", "encoder": "ff", "ff_dim": 33}, "ff_dim: 33 is odd"),
+        ({"encoder": "ff", "ff_layers": 0}, "ff_layers: 0 must be at least 1"),
+    ],
+)
+def test_networks_that_make_no_sense_are_refused(network: dict, says: str) -> None:
+    with pytest.raises(DataError) as error:
+        from_dict(network=network)
+    assert str(error.value).startswith("x.yaml: network.")
+    assert says in str(error.value)
+
+
+def test_settings_replace_values_of_a_recipe() -> None:
+    paper = load_recipe("t1_ts-san-v2")
+    made = override(
+        paper,
+        [
+            "network.heads=4",
+            "training.learning_rate=1e-3",
+            "protocol=xview",
+            "clips.train_crop=[0.7, 1]",
+            "network.width=null",
+            "training.clip_gradient = 1",
+        ],
+    )
+    assert (made.network.heads, made.training.learning_rate) == (4, 0.001)
+    assert (made.protocol, made.clips.train_crop) == ("xview", (0.7, 1.0))
+    assert made.training.clip_gradient == 1.0
+    assert paper == load_recipe("t1_ts-san-v2")
+    assert override(paper, []) == paper
+
+
+def test_settings_are_checked_together() -> None:
+    """Three heads fit a width of 96 only, in whichever order they are given."""
+    paper = load_recipe("t1_ts-san-v2")
+    for settings in (["network.heads=3", "network.width=96"], ["network.width=96"]):
+        assert override(paper, settings).network.block_width == 96
+    with pytest.raises(DataError, match=r"--set network\.heads=3: .*does not divide"):
+        override(paper, ["network.heads=3"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("heads=4", "unknown key heads (did you mean network.heads?)"),
+        ("network.head=4", "unknown key network.head (did you mean heads?)"),
+        ("netwrk.heads=4", "the recipe has no part netwrk (did you mean network?)"),
+        ("network.heads.x=4", "the recipe has no part heads"),
+        ("network=4", "write part.field=value, such as network.heads=4"),
+        ("network.heads", "write part.field=value, such as network.heads=4"),
+        ("", "write part.field=value"),
+        ("network.heads=four", "network.heads: 'four' must be a whole number"),
+        ("network.heads=", "network.heads: None must be a whole number"),
+        ("network.norm=poste", "did you mean post?"),
+        ("network.norm=[", "the value is not YAML"),
+        ("training.learning_rate=nan", "training.learning_rate: nan must be a number"),
+    ],
+)
+def test_wrong_settings_are_said_with_the_remedy(setting: str, says: str) -> None:
+    with pytest.raises(DataError) as error:
+        override(load_recipe("t1_ts-san-v2"), [setting])
+    assert str(error.value).startswith(f"--set {setting}: ")
+    assert says in str(error.value)
+
+
+@given(setting=st.text(max_size=30) | st.builds("network.{}={}".format, st.text(), st.text()))
+def test_any_setting_is_taken_or_refused_in_words(setting: str) -> None:
+    recipe = load_recipe("demo")
+    try:
+        made = override(recipe, [setting])
+    except DataError as error:
+        assert str(error).startswith("--set ")
+    else:
+        assert made.to_dict().keys() == recipe.to_dict().keys()
 
 
 plain = st.recursive(
