@@ -255,6 +255,9 @@ class _Tracing:
     def fused(self, module: nn.Module | None, operator: str, args: tuple[Any, ...]) -> None:
         raise AssertionError("the fused operators are no part of F.multi_head_attention_forward")
 
+    def flex(self, module: nn.Module | None, call: dict[str, Any]) -> None:
+        raise AssertionError("flex attention is no part of F.multi_head_attention_forward")
+
     def compiled(self, module: nn.Module | None, place: str, source: Source) -> None:
         raise AssertionError("no graph is called while one is traced")
 

@@ -1,8 +1,9 @@
 """Where attention is computed, and who hears of it.
 
 Attention goes through a handful of functions of PyTorch, however it is written: the fused
-`scaled_dot_product_attention`, the softmax of a product written out, and the two operators into
-which `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` vanish in evaluation. While a watched
+`scaled_dot_product_attention`, flex attention, the softmax of a product written out, and the two
+operators into which `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` vanish in evaluation.
+While a watched
 forward call runs, these names lead to functions that tell the listeners of the running thread what
 they were called with and then call the one that was asked for. No hook and no mode is needed inside
 the model, either of which would switch the encoder's fast path off.
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,14 @@ from tssan_viz.recording.probabilities import Source
 
 SDPA = F.scaled_dot_product_attention
 
-# A name that leads to SDPA, and the variables that hold it.
-Name = tuple[MutableMapping[str, Any], str]
+
+class Name(NamedTuple):
+    """A name by which a model's code reaches attention, and the variables that hold it."""
+
+    variables: MutableMapping[str, Any]
+    name: str
+    # Whether it leads to flex attention, compiled or not, or to SDPA.
+    flex: bool = False
 
 
 class Listener(Protocol):
@@ -47,6 +54,9 @@ class Listener(Protocol):
 
     def fused(self, module: nn.Module | None, operator: str, args: tuple[Any, ...]) -> None:
         """Hear of an operator that projects and attends in one."""
+
+    def flex(self, module: nn.Module | None, call: dict[str, Any]) -> None:
+        """Hear of flex attention."""
 
     def compiled(self, module: nn.Module | None, place: str, source: Source) -> None:
         """Hear of a call within a compiled graph, at `place` as seen from the calling module."""
@@ -120,16 +130,33 @@ def _calling_module(listener: Listener) -> nn.Module | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code.co_argcount and code.co_flags & inspect.CO_OPTIMIZED:
-            variables = frame.f_locals
-            first = variables.get(code.co_varnames[0])
-            if isinstance(variables, dict):
-                # Before Python 3.13 this is a copy that would keep tensors alive.
-                variables.clear()
+        if code.co_argcount:
+            first = _local(frame, code.co_varnames[0])
             if isinstance(first, nn.Module) and listener.named(first):
                 return first
         frame = frame.f_back
     return None
+
+
+def padded_frames() -> int | None:
+    """Find the length of the batch that the running nn.TransformerEncoder has made nested."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is nn.TransformerEncoder.forward.__code__:
+            return int(_local(frame, "src").shape[1])
+        frame = frame.f_back
+    return None
+
+
+def _local(frame: FrameType, name: str) -> Any:
+    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return None
+    variables = frame.f_locals
+    value = variables.get(name)
+    if isinstance(variables, dict):
+        # Before Python 3.13 this is a copy that would keep tensors alive.
+        variables.clear()
+    return value
 
 
 # What an argument list says -----------------------------------------------------------------------
@@ -194,6 +221,18 @@ def _around_operator(name: str) -> tuple[Any, str, Callable[..., Any]]:
     return torch, name, around
 
 
+def _around_flex(attend: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(attend, updated=())
+    def around(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_dynamo_compiling():
+            names = ("value", "score_mod", "block_mask", "scale", "enable_gqa")
+            call = dict(zip(names, args, strict=False)) | kwargs | {"query": query, "key": key}
+            _tell("flex", query, call)
+        return attend(query, key, *args, **kwargs)
+
+    return around
+
+
 class _Names:
     """Which names lead elsewhere at the moment, for how many watched forward calls."""
 
@@ -208,7 +247,8 @@ class _Names:
             _around_operator("_transformer_encoder_layer_fwd"),
         ]
         self._true = [vars(holder).get(name) for holder, name, _ in self._common]
-        self._extra_users: dict[tuple[int, str], int] = {}
+        # How many use a name of a model's own, and where it led before.
+        self._extra: dict[tuple[int, str], tuple[int, Any]] = {}
 
     def install(self, extra: Sequence[Name]) -> None:
         with self._lock:
@@ -216,10 +256,12 @@ class _Names:
             if self._users == 1:
                 for holder, name, replacement in self._common:
                     setattr(holder, name, replacement)
-            for variables, name in extra:
+            for variables, name, flex in extra:
                 key = (id(variables), name)
-                self._extra_users[key] = self._extra_users.get(key, 0) + 1
-                variables[name] = _sdpa
+                users, true = self._extra.get(key, (0, variables[name]))
+                self._extra[key] = users + 1, true
+                if users == 0:
+                    variables[name] = _around_flex(true) if flex else _sdpa
 
     def remove(self, extra: Sequence[Name]) -> None:
         with self._lock:
@@ -230,12 +272,13 @@ class _Names:
                         delattr(holder, name)
                     else:
                         setattr(holder, name, true)
-            for variables, name in extra:
+            for variables, name, _ in extra:
                 key = (id(variables), name)
-                self._extra_users[key] -= 1
-                if self._extra_users[key] == 0:
-                    del self._extra_users[key]
-                    variables[name] = SDPA
+                users, true = self._extra.pop(key)
+                if users > 1:
+                    self._extra[key] = users - 1, true
+                else:
+                    variables[name] = true
 
 
 _names = _Names()

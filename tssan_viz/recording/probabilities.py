@@ -97,7 +97,7 @@ class Products:
     scale: float | Tensor | None = None
     mask: Tensor | None = None
     causal: bool = False
-    modify: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
+    modify: Callable[..., Tensor] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -112,6 +112,8 @@ class Products:
 
     def rows_seen(self) -> Tensor | None:
         """Which rows (r,) have a query that sees a key; None where all have."""
+        if self.modify is not None:
+            return self._rows_seen_by_index()
         if self.mask is None:
             return None
         seen = _four(may_be_seen(self.mask)).flatten(1).any(1)
@@ -119,7 +121,7 @@ class Products:
 
     def probabilities(self, rows: slice, heads: slice, queries: slice) -> tuple[Tensor, Valid]:
         """Return float32 probabilities of a part, and which keys its queries may see."""
-        r, h, n_q, n_s = self.shape
+        _, h, n_q, n_s = self.shape
         q, k = self.q[rows, heads, queries], self.k[rows]
         if k.shape[1] == h:
             k = k[:, heads]
@@ -130,9 +132,7 @@ class Products:
             scale = _part(scale.float(), rows, heads, queries)
         scores = torch.matmul(q.float(), k.float().transpose(-1, -2)) * scale
         if self.modify is not None:
-            ranges = [torch.arange(n, device=q.device) for n in (r, h, n_q, n_s)]
-            kept = (ranges[0][rows], ranges[1][heads], ranges[2][queries], ranges[3])
-            scores = self.modify(scores, *kept)
+            scores = self.modify(scores, *self._indices(rows, heads, queries))
             return _softmax(scores, may_be_seen(scores))
         valid: Valid = None
         if self.mask is not None:
@@ -144,6 +144,21 @@ class Products:
             causal = torch.ones(n_q, n_s, dtype=torch.bool, device=q.device).tril()[queries]
             valid = causal if valid is None else valid & causal
         return _softmax(scores, valid)
+
+    def _indices(self, rows: slice, heads: slice, queries: slice) -> tuple[Tensor, ...]:
+        parts = zip(self.shape, (rows, heads, queries, slice(None)), strict=True)
+        return tuple(torch.arange(n, device=self.q.device)[part] for n, part in parts)
+
+    def _rows_seen_by_index(self) -> Tensor:
+        assert self.modify is not None
+        r, h, n_q, n_s = self.shape
+        everything = slice(None)
+        seen = torch.zeros(r, dtype=torch.bool, device=self.q.device)
+        for head in range(h):
+            blank = torch.zeros((r, 1, n_q, n_s), device=self.q.device)
+            indices = self._indices(everything, slice(head, head + 1), everything)
+            seen |= may_be_seen(self.modify(blank, *indices)).flatten(1).any(1)
+        return seen
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@
     kernel, drop out probabilities, or spell the product out.
 `nn.MultiheadAttention`
     And what is made of it: `nn.Transformer`, its encoders and decoders.
-`scaled_dot_product_attention`
-    A module whose `forward`, or what it calls, names this function.
+`scaled_dot_product_attention`, flex attention
+    A module whose `forward`, or what it calls, names one of these functions.
 Hugging Face transformers
     A module whose `forward` asks the registry of attention functions.
 a softmax that the user names
@@ -20,6 +20,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType
@@ -160,8 +161,8 @@ def _recognise(name: str, module: nn.Module, kinds: Mapping[str, str]) -> Attent
     mentions = _mentions(module)
     if mentions.registry:
         _refuse_implementation(name, module)
-        return attention("transformers", by_softmax=True, names=mentions.names)
-    if mentions.sdpa:
+        return attention("transformers", by_softmax=True, names=_flex_of_transformers(module))
+    if mentions.sdpa or mentions.flex:
         return attention("sdpa", by_softmax=mentions.softmax, names=mentions.names)
     return None
 
@@ -173,8 +174,13 @@ def _recognise(name: str, module: nn.Module, kinds: Mapping[str, str]) -> Attent
 class _Mentions:
     sdpa: bool = False
     softmax: bool = False
+    flex: bool = False
     registry: bool = False
     names: list[Name] = field(default_factory=list)
+
+    def name(self, variables: dict[str, Any], name: str, flex: bool = False) -> None:
+        if not any(n.variables is variables and n.name == name for n in self.names):
+            self.names.append(Name(variables, name, flex))
 
 
 def _mentions(module: nn.Module) -> _Mentions:
@@ -184,7 +190,10 @@ def _mentions(module: nn.Module) -> _Mentions:
     for attribute, value in vars(module).items():
         if value is SDPA:
             found.sdpa = True
-            found.names.append((vars(module), attribute))
+            found.names.append(Name(vars(module), attribute))
+        elif _is_flex(value):
+            found.flex = True
+            found.names.append(Name(vars(module), attribute, flex=True))
     forward = vars(module).get("forward")
     waiting = [forward] if forward is not None else _definitions(type(module), "forward")
     while waiting:
@@ -197,8 +206,10 @@ def _mentions(module: nn.Module) -> _Mentions:
             value = variables.get(name)
             if value is SDPA:
                 found.sdpa = True
-                if (variables, name) not in found.names:
-                    found.names.append((variables, name))
+                found.name(variables, name)
+            elif _is_flex(value):
+                found.flex = True
+                found.name(variables, name, flex=True)
             elif name == "scaled_dot_product_attention":
                 found.sdpa = True
             elif name == "softmax":
@@ -209,6 +220,22 @@ def _mentions(module: nn.Module) -> _Mentions:
                 waiting.append(value)
             waiting.extend(_definitions(type(module), name))
     return found
+
+
+def _is_flex(value: Any) -> bool:
+    """Whether a value is flex attention, or what torch.compile has made of it."""
+    flex = sys.modules.get("torch.nn.attention.flex_attention")
+    return flex is not None and (
+        getattr(value, "_torchdynamo_orig_callable", value) is flex.flex_attention
+    )
+
+
+def _flex_of_transformers(module: nn.Module) -> list[Name]:
+    if _implementation(module) != "flex_attention":
+        return []
+    from transformers.integrations import flex_attention
+
+    return [Name(vars(flex_attention), "compile_friendly_flex_attention", flex=True)]
 
 
 def _definitions(kind: type, name: str) -> list[Any]:
@@ -262,14 +289,17 @@ def _refuse_captured(model: nn.Module) -> None:
 
 
 def _refuse_implementation(name: str, module: nn.Module) -> None:
-    config = getattr(module, "config", None)
-    implementation = getattr(config, "_attn_implementation", None)
+    implementation = _implementation(module)
     if implementation is not None and implementation not in SEEN_IMPLEMENTATIONS:
         raise UnrecordableModel(
             f"{name} attends by {implementation!r}, which shows neither q and k nor probabilities: "
             'say model.set_attn_implementation("sdpa") before recording; "eager" and '
             '"flex_attention" can be recorded as well'
         )
+
+
+def _implementation(module: nn.Module) -> str | None:
+    return getattr(getattr(module, "config", None), "_attn_implementation", None)
 
 
 def _written_out(named: Mapping[str, nn.Module]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +32,33 @@ def from_products(call: Mapping[str, Any]) -> Products:
     return Products(
         _four(q), _four(k), call.get("scale"), mask, causal=bool(call.get("is_causal", False))
     )
+
+
+def from_flex(call: Mapping[str, Any]) -> Products:
+    """Read a call of flex attention, whose functions of indices change and mask the scores."""
+    score_mod, block_mask = call.get("score_mod"), call.get("block_mask")
+    mask_mod = None if block_mask is None else block_mask.mask_mod
+
+    def modify(scores: Tensor, *indices: Tensor) -> Tensor:
+        if score_mod is not None:
+            scores = _over_indices(score_mod, scores=True)(scores, *indices)
+        if mask_mod is not None:
+            seen = _over_indices(mask_mod, scores=False)(*indices)
+            scores = scores.masked_fill(~seen, -math.inf)
+        return scores
+
+    q, k = call["query"].detach(), call["key"].detach()
+    k = k.expand(q.shape[0], *k.shape[1:])
+    return Products(q, k, call.get("scale"), modify=modify)
+
+
+def _over_indices(function: Callable[..., Tensor], *, scores: bool) -> Callable[..., Tensor]:
+    """Let a function of single indices take (r,), (h,), (q,), (s,) and return (r, h, q, s)."""
+    for axis in (3, 2, 1, 0):
+        along: list[int | None] = [None] * 4
+        along[axis] = 0
+        function = torch.vmap(function, in_dims=(*((0,) if scores else ()), *along))
+    return function
 
 
 def from_softmax(scores: Tensor, heads: int | None) -> Scores:

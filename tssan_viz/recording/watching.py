@@ -18,11 +18,18 @@ from torch import Tensor, nn
 from tssan_viz.recording.calls import AttentionCall, WatchedSite
 from tssan_viz.recording.compiled import Region, compiled_modules
 from tssan_viz.recording.errors import RecordingError, UnrecordableModel
-from tssan_viz.recording.interception import listening, not_listening, over_keys, true_names
+from tssan_viz.recording.interception import (
+    listening,
+    not_listening,
+    over_keys,
+    padded_frames,
+    true_names,
+)
 from tssan_viz.recording.probabilities import Products, Scores, Source
 from tssan_viz.recording.sites import Attention, find_attentions, find_sites, named_modules
 from tssan_viz.recording.sources import (
     from_encoder_layer,
+    from_flex,
     from_multihead,
     from_products,
     from_softmax,
@@ -316,10 +323,15 @@ class _Forward:
 
         def source() -> Products:
             if operator == "_transformer_encoder_layer_fwd":
-                return from_encoder_layer(args, None)
+                return from_encoder_layer(args, padded_frames() if args[0].is_nested else None)
             return from_multihead(args)
 
         self._call(attention, source)
+
+    def flex(self, module: nn.Module | None, call: dict[str, Any]) -> None:
+        attention = self._watcher.watched(module)
+        if attention is not None and attention.how not in ("attend", "values"):
+            self._call(attention, lambda: from_flex(call))
 
     def compiled(self, module: nn.Module | None, place: str, source: Source) -> None:
         if self.region is None:
