@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
@@ -20,6 +20,8 @@ from tssan_viz.store.schema import StoredSample, decode, named
 if TYPE_CHECKING:
     import pyarrow as pa
     import xarray
+
+    from tssan_viz.store.lazy import StoredMaps
 
 # What each condition on rows is compared with, and how a person calls it.
 _CLASSES = {"class_name": "label", "label": "label", "predicted": "predicted"}
@@ -46,6 +48,10 @@ CONDITIONS = (
     "epoch",
     "where",
 )
+
+
+# Maps are added up and compared in parts of this size (as float32).
+_MEAN_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,8 @@ def _rows_where(rows: pa.Table, condition: str) -> np.ndarray:
 class Selection:
     """The rows of one run that fit all conditions, and the layers and heads asked for.
 
-    A selection does not change, and reads no map before `maps` or `iter_maps` is called. It sees
+    A selection does not change, and reads no map before it is asked for values. Selections of one
+    run with the same layers and heads compose: ``a & b``, ``a | b``, ``a - b``. It sees
     the store as it was when it was made.
 
     Parameters
@@ -313,6 +320,52 @@ class Selection:
         part._set(self.store, self._answer.narrowed(self.store, given), list(self.notes))
         return part
 
+    # ---- composed
+
+    def __and__(self, other: Selection) -> Selection:
+        """Return the rows that both have."""
+        return self._composed(other, "and")
+
+    def __sub__(self, other: Selection) -> Selection:
+        """Return the rows that the other has not."""
+        return self._composed(other, "but not")
+
+    def __or__(self, other: Selection) -> Selection:
+        """Return the rows that either has, in the order of recording."""
+        return self._composed(other, "or")
+
+    def _composed(self, other: Selection, word: str) -> Selection:
+        if not isinstance(other, Selection):
+            raise UserError(f"a selection is composed with a selection, not with {other!r}")
+        for what, mine, theirs in (
+            ("store", self.store.url, other.store.url),
+            ("run", self.run, other.run),
+            ("stream", self.stream, other.stream),
+            ("layers", _ranges(self.layers), _ranges(other.layers)),
+            ("heads", _ranges(self.heads), _ranges(other.heads)),
+        ):
+            if mine != theirs:
+                raise UserError(
+                    f"selections are composed row by row, with the same {what}: "
+                    f"one is of {mine}, the other of {theirs}"
+                )
+        if word == "or":
+            both = pd.concat([self._frame, other._frame])
+            frame = both[~both["row_id"].duplicated()].sort_index(kind="stable")
+        else:
+            shared = self._frame["row_id"].isin(other._frame["row_id"]).to_numpy(bool)
+            frame = self._frame[shared if word == "and" else ~shared]
+        words = f"{_within(self._answer.said)} {word} {_within(other._answer.said)}"
+        answer = replace(
+            self._answer,
+            frame=frame,
+            said=(words,),
+            emptied=None if len(frame) else f"no row has {words}",
+        )
+        part = object.__new__(Selection)
+        part._set(self.store, answer, list(dict.fromkeys([*self.notes, *other.notes])))
+        return part
+
     # ---- tables
 
     def rows(self) -> pd.DataFrame:
@@ -410,42 +463,194 @@ class Selection:
             raise UserError(f"there is nothing to read: {self.empty_because}")
 
     def maps(self) -> xarray.DataArray:
-        """Return all maps as a labelled array; `iter_maps` reads many without holding them all.
+        """Return all maps as a labelled array that reads what is looked at, when it is.
+
+        ``selection.maps().sel(layer=4, head=8)`` reads one head. What was read is kept in memory;
+        `iter_maps` and `mean` go through many maps without holding them all.
 
         Returns
         -------
         DataArray, float32 (row, layer, head, query, key)
-            Decoded exactly from the float16 that is stored. ``layer`` and ``head`` count from 1,
-            ``query`` and ``key`` are frames from 0; along ``row`` lie ``row_id``, ``sample``,
-            ``label``, ``class_name``, ``subject``, ``camera``, ``segment``, ``person``,
-            ``predicted`` and ``correct``.
+            Decoded from what is stored. ``layer`` and ``head`` count from 1, ``query`` and ``key``
+            are frames from 0; along ``row`` lie ``row_id``, ``sample``, ``label``, ``class_name``,
+            ``subject``, ``camera``, ``segment``, ``person``, ``predicted`` and ``correct``.
 
         Raises
         ------
         UserError
             The selection is empty, or its layers differ in size.
         """
-        import xarray
+        from tssan_viz.store.lazy import lazy
+
+        return self._labelled(lazy(self._stored_maps()))
+
+    def dask(self, rows: int | None = None) -> xarray.DataArray:
+        """Return all maps as a labelled Dask array, as `maps` but computed in chunks.
+
+        Parameters
+        ----------
+        rows
+            Rows in a chunk; by default as many as take 64 MB of one layer.
+
+        Raises
+        ------
+        UserError
+            As `maps`; or Dask is not installed (``pip install tssan-viz[distributed]``).
+        """
+        from tssan_viz.store.lazy import chunked
+
+        maps = chunked(self._stored_maps(), rows)
+        return self._labelled((("row", "layer", "head", "query", "key"), maps))
+
+    def _stored_maps(self) -> StoredMaps:
+        from tssan_viz.store.lazy import StoredMaps
 
         self._refuse_empty()
-        values = decode(self._read(self._frame))
+        sites = self._wanted()
+        query, key = self._sites[["query", "key"]].iloc[0]
+        shape = (len(self), len(self.layers), len(self.heads), int(query), int(key))
+        ids = self._frame["row_id"].to_numpy(np.int64)
+        return StoredMaps(self.store, self.run, ids, sites, shape)
+
+    def _labelled(self, variable: Any) -> xarray.DataArray:
+        import xarray
+
         along_row = "row_id sample label class_name subject camera segment person predicted correct"
         coordinates: dict[str, Any] = {
             name: ("row", _coordinate(self._frame[name])) for name in along_row.split()
         }
+        data = xarray.as_variable(variable)
         return xarray.DataArray(
-            values,
-            dims=("row", "layer", "head", "query", "key"),
+            data,
+            coords={**self._map_coordinates(data.shape[3], data.shape[4]), **coordinates},
+            name="attention",
+            attrs=self._map_attributes(),
+        )
+
+    def _map_coordinates(self, query: int, key: int) -> dict[str, Any]:
+        return {
+            "layer": list(self.layers),
+            "head": list(self.heads),
+            "query": np.arange(query),
+            "key": np.arange(key),
+        }
+
+    def _map_attributes(self) -> dict[str, str]:
+        return {"run": self.run, "stream": self.stream, "kind": self._sites["kind"].iloc[0]}
+
+    def mean(self, by: str | Sequence[str] = ()) -> xarray.DataArray:
+        """Return mean maps, of everything or for each value of some columns.
+
+        Parameters
+        ----------
+        by
+            Columns of `rows`, for instance ``["class_name", "subject"]``. Rows without a value in
+            one of them belong to no mean.
+
+        Returns
+        -------
+        DataArray, float32 (by…, layer, head, query, key)
+            NaN where no row has these values together; the coordinate ``rows`` says how many have.
+
+        Raises
+        ------
+        UserError
+            There is no such column, the selection is empty, or its layers differ in size.
+        """
+        import xarray
+
+        self._refuse_empty()
+        names = [by] if isinstance(by, str) else list(by)
+        values = [self._groups(name) for name in names]
+        sizes = tuple(len(there) for _, there in values)
+        group = np.zeros(len(self), np.int64)
+        missing = np.zeros(len(self), bool)
+        for codes, there in values:
+            group = group * len(there) + np.maximum(codes, 0)
+            missing |= codes < 0
+        wanted = self._wanted()
+        query, key = (int(n) for n in self._sites[["query", "key"]].iloc[0])
+        shape = (len(wanted), len(self.heads), query, key)
+        sums = np.zeros((int(np.prod(sizes)), *shape))
+        counts = np.bincount(group[~missing], minlength=len(sums))
+        rows = max(1, _MEAN_BYTES // (4 * int(np.prod(shape))))
+        start = 0
+        for part, maps in self.iter_maps(rows):
+            within = group[start : start + len(part)]
+            left_out = missing[start : start + len(part)]
+            start += len(part)
+            values_of_part = decode(maps)
+            for number in np.unique(within[~left_out]):
+                chosen = (within == number) & ~left_out
+                sums[number] += values_of_part[chosen].sum(0, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            means = sums / counts.reshape(-1, 1, 1, 1, 1)
+        return xarray.DataArray(
+            means.astype(np.float32).reshape(*sizes, *shape),
+            dims=(*names, "layer", "head", "query", "key"),
             coords={
-                "layer": list(self.layers),
-                "head": list(self.heads),
-                "query": np.arange(values.shape[3]),
-                "key": np.arange(values.shape[4]),
-                **coordinates,
+                **{name: there for name, (_, there) in zip(names, values, strict=True)},
+                **self._map_coordinates(query, key),
+                "rows": (tuple(names), counts.reshape(sizes)),
             },
             name="attention",
-            attrs={"run": self.run, "stream": self.stream, "kind": self._sites["kind"].iloc[0]},
+            attrs=self._map_attributes(),
         )
+
+    def _groups(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return which value of a column each row has (−1 for none), and the values, sorted."""
+        if name not in self._frame:
+            near = difflib.get_close_matches(name, self._frame.columns, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise UserError(
+                f"rows have no column {name!r}{hint} Columns are {named(list(self._frame), 40)}"
+            )
+        codes, there = pd.factorize(self._frame[name], sort=True)
+        return codes, there.to_numpy() if hasattr(there, "to_numpy") else np.asarray(there)
+
+    def nearest(self, attention: np.ndarray, k: int = 10) -> pd.DataFrame:
+        """Return the rows whose map is most like one, exactly: every map is compared.
+
+        Parameters
+        ----------
+        attention : (q, s)
+            The map; the selection is of one layer and one head.
+        k
+            How many.
+
+        Returns
+        -------
+        DataFrame
+            As `rows`, with the column ``similarity`` (cosine), the most alike first.
+
+        Raises
+        ------
+        UserError
+            The map has another size, is zero, or the selection has several layers or heads.
+        """
+        if len(self.layers) > 1 or len(self.heads) > 1:
+            raise UserError("maps are compared within one layer and head: name layer= and head=")
+        if k < 1:
+            raise UserError(f"k is {k}, at least 1")
+        query, key = (int(n) for n in self._sites[["query", "key"]].iloc[0])
+        wanted = np.asarray(attention, np.float32)
+        if wanted.shape != (query, key):
+            raise UserError(f"the map has shape {wanted.shape}, maps here have {(query, key)}")
+        length = np.linalg.norm(wanted)
+        if not (length > 0 and np.isfinite(length)):
+            raise UserError("the map is zero, or not finite: it is like nothing")
+        similarity = np.zeros(len(self))
+        start = 0
+        for part, maps in self.iter_maps(max(1, _MEAN_BYTES // (4 * query * key))):
+            flat = decode(maps).reshape(len(part), -1)
+            lengths = np.linalg.norm(flat, axis=1) * length
+            dots = flat @ wanted.reshape(-1)
+            out = similarity[start : start + len(part)]
+            np.divide(dots, lengths, out=out, where=lengths > 0)
+            start += len(part)
+        order = np.argsort(-similarity, kind="stable")[:k]
+        found = self._frame.iloc[order].reset_index(drop=True)
+        return found.assign(similarity=similarity[order])
 
     def iter_maps(self, rows: int = 2048) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """Go through the maps, at most `rows` rows at a time.
@@ -467,6 +672,52 @@ class Selection:
         for start in range(0, len(self), rows):
             part = self._frame.iloc[start : start + rows]
             yield part.reset_index(drop=True), self._read(part)
+
+    def poses(self) -> xarray.DataArray:
+        """Return the poses of the selection's videos, as views draw them.
+
+        Returns
+        -------
+        DataArray, float32 (sample, person, segment, frame, joint, coordinate)
+            NaN for videos, persons and segments without any. ``joint`` has the skeleton's names;
+            along ``sample`` lies ``class_name``.
+
+        Raises
+        ------
+        UserError
+            The selection is empty, or none of its videos was recorded with poses.
+        """
+        import xarray
+
+        self._refuse_empty()
+        samples = self._samples
+        names = samples["sample"].tolist()
+        found = {s.sample: s.poses for s in self.store.stored_samples(self.run, names)}
+        shapes = [poses.shape for poses in found.values() if poses is not None]
+        if not shapes:
+            raise UserError(f"run {self.run!r} was recorded without poses")
+        values = np.full((len(names), *map(max, zip(*shapes, strict=True))), np.nan, np.float32)
+        for i, name in enumerate(names):
+            poses = found.get(name)
+            if poses is not None:
+                place: tuple[Any, ...] = (i, *(slice(size) for size in poses.shape))
+                values[place] = poses
+        skeleton = self.catalogue.skeleton
+        joints = list(skeleton.joints) if skeleton else list(range(values.shape[4]))
+        return xarray.DataArray(
+            values,
+            dims=("sample", "person", "segment", "frame", "joint", "coordinate"),
+            coords={
+                "sample": names,
+                "class_name": ("sample", _coordinate(samples["class_name"])),
+                "person": np.arange(1, values.shape[1] + 1),
+                "segment": np.arange(1, values.shape[2] + 1),
+                "joint": joints,
+                "coordinate": list("xyz")[: values.shape[5]],
+            },
+            name="poses",
+            attrs={"units": skeleton.units} if skeleton else {},
+        )
 
     def sample(self, name: str | None = None) -> StoredSample:
         """Return what a view needs of a video of the selection, the first for None.
@@ -567,6 +818,14 @@ def _ranges(numbers: tuple[int, ...]) -> str:
         else:
             parts.append([number])
     return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in parts)
+
+
+def _within(said: Sequence[str]) -> str:
+    """Return conditions as one part of a sentence."""
+    if not said:
+        return "everything"
+    words = "; ".join(said)
+    return f"({words})" if len(said) > 1 or any(w in words for w in (" or ", " and ")) else words
 
 
 def _coordinate(column: pd.Series) -> np.ndarray:

@@ -7,9 +7,10 @@ import json
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,6 +46,8 @@ T = TypeVar("T")
 # times what is wanted, and fits in memory.
 _STRETCH = 5
 _STRETCH_BYTES = 256 << 20
+
+_SAMPLES_AT_A_TIME = 256
 
 # So many rows of each reading of maps are compared with their checksums.
 _COMPARED = 4
@@ -155,6 +158,10 @@ class AttentionStore:
         self._compared: dict[Path, bool] = {}
         self._readings = 0
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type[AttentionStore], tuple[Path]]:
+        # Another process (a Dask worker) opens it for itself.
+        return AttentionStore, (self.path,)
 
     def __repr__(self) -> str:
         return f"AttentionStore({self.url!r})"
@@ -588,6 +595,37 @@ class AttentionStore:
             camera=_or_none(first["camera"]),
             frames=np.tile(frames, (segments, 1)),
         )
+
+    def stored_samples(self, run: str, names: Sequence[str]) -> Iterator[StoredSample]:
+        """Go through videos that were recorded with frame numbers, some at a time.
+
+        Those that were not are left out.
+        """
+
+        def read(opened: _Opened, part: Sequence[str]) -> list[dict[str, Any]]:
+            index = opened.once("index", _sample_index)
+            positions = [index[(run, name)] for name in part if (run, name) in index]
+            return opened.dataset.take(positions).to_pylist() if positions else []
+
+        for start in range(0, len(names), _SAMPLES_AT_A_TIME):
+            part = names[start : start + _SAMPLES_AT_A_TIME]
+            for line in self._read("samples", partial(read, part=part)) or []:
+                yield _stored_sample(line)
+
+    def nearest(
+        self,
+        attention: np.ndarray,
+        *,
+        layer: int,
+        head: int,
+        k: int = 10,
+        **conditions: Any,
+    ) -> pd.DataFrame:
+        """Return the rows whose map is most like one; see `tssan_viz.selection.Selection.nearest`.
+
+        `conditions` are those of `select`.
+        """
+        return self.select(layer=layer, head=head, **conditions).nearest(attention, k)
 
     def duplicates(self, run: str | None = None) -> dict[str, str]:
         """Return the videos whose file is that of another one, each with the name of that one."""
