@@ -56,6 +56,11 @@ def ntu_files() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
+def kinetics_json() -> Path:
+    return _real("kinetics-skeleton/--33Lscn6sk.json")
+
+
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no browser: install Debian's `chromium`")
