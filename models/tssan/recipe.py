@@ -449,7 +449,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise DataError(f"{path}: the recipe cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the recipe is not UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
         raise DataError(f"{path}: the recipe is not YAML: {error}") from None
     return recipe_from_dict(values, source=str(path))
 
@@ -497,7 +497,7 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             raise DataError(f"--set {setting}: unknown key {key.strip()}{near}")
         try:
             target[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise DataError(f"--set {setting}: the value is not YAML: {error}") from None
         if isinstance(target[name], str):
             with suppress(ValueError):  # 1e-3, a word to YAML, is meant as a number at the prompt
