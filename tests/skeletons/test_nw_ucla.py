@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
 from collections import Counter
 
@@ -166,3 +167,20 @@ JSON = st.recursive(
 def test_any_other_json_raises_nothing_else(skeletons, label):
     with pytest.raises(DataError):
         read_file(json.dumps({"skeletons": skeletons, "label": label}).encode(), NAME)
+
+
+@pytest.mark.parametrize(
+    "filling", [b"[],", b"{},", b'{"":0},', b"[0,0,0],", b"0,", b'"a",', b"[[0,0,0]],", b"1e-9,"]
+)
+@pytest.mark.parametrize("size", [2, 20])
+def test_endless_lists_take_no_memory(filling, size):
+    whole = b'{"label":7,"skeletons":[' + filling * (size * 2**20 // len(filling) - 20)
+    data = whole[:-1] + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="expected"):
+            read_file(data, NAME)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20 + 9 * len(data)  # and the file itself

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import statistics
+import struct
+import tracemalloc
 import zipfile
+import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.io import loadmat
+from scipy.io import loadmat, savemat
 from tssan.errors import DataError
+from tssan.skeletons.matlab import read_variables
 from tssan.skeletons.topology import UTD_MHAD_20
 from tssan.skeletons.utd_mhad import find_files, read_file
 
@@ -103,7 +107,7 @@ def spoilt(value: float) -> np.ndarray:
         (written.utd_mhad(np.zeros((20, 3, 5))), "nobody is present in any frame"),
         (written.utd_mhad(np.zeros((25, 3, 5))), "d_skel is 25 × 3 × 5; expected a MATLAB file"),
         (written.utd_mhad(np.zeros((20, 3, 0))), "d_skel is 20 × 3 × 0; expected a MATLAB file"),
-        (written.utd_mhad(np.ones((20, 3, 2)) * 1j), "d_skel is of type complex128; expected"),
+        (written.utd_mhad(np.ones((20, 3, 2)) * 1j), "d_skel is of type complex; expected"),
         (written.utd_mhad(d_depth=np.ones(3), x="y"), "holds d_depth, x; expected a MATLAB file"),
         (VALID[:300], r"cannot be read as a MATLAB file \(.*\); expected"),
         (b"", "cannot be read as a MATLAB file"),
@@ -131,10 +135,104 @@ def test_says_what_is_wrong_with_a_name(name, said):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=300) | damaged(VALID) | damaged(VALID[:128]))
+@given(
+    st.binary(max_size=300)
+    | damaged(VALID)
+    | damaged(VALID[128:]).map(lambda matrix: packed(matrix))
+)
 def test_damaged_files_raise_nothing_else(data):
     try:
         sequence = read_file(data, NAME)
     except DataError:
         return
     assert np.isfinite(sequence.joints).all()
+
+
+# ------------------------------------------------------------------------- files that lie
+
+MATRIX = VALID[128:]  # one element: what d_skel is, then its numbers
+HEAD = VALID[:128]
+
+
+def packed(matrix: bytes) -> bytes:
+    """A file as MATLAB saves it, its elements compressed."""
+    element = zlib.compress(matrix)
+    return HEAD + struct.pack("<II", 15, len(element)) + element
+
+
+def stating(old: tuple[int, ...], new: tuple[int, ...], matrix: bytes = MATRIX) -> bytes:
+    """Replace a run of integers that the element states."""
+    before, after = (struct.pack(f"<{len(run)}i", *run) for run in (old, new))
+    assert before in matrix
+    return matrix.replace(before, after, 1)
+
+
+def test_compressed_and_plain_files_are_the_same():
+    np.testing.assert_array_equal(
+        read_file(packed(MATRIX), NAME).joints, read_file(VALID, NAME).joints
+    )
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i2", "u1"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_numbers_of_any_type_are_those_that_scipy_wrote(dtype, compressed):
+    d_skel = (np.moveaxis(POSES, 0, 2) * 10).astype(dtype)
+    d_skel = np.abs(d_skel) if dtype == "u1" else d_skel
+    file = io.BytesIO()
+    savemat(file, {"more": "text", "d_skel": d_skel}, do_compression=compressed)
+    found = read_variables(file.getvalue(), 2**20)
+    assert list(found) == ["more", "d_skel"]
+    assert found["d_skel"].array().dtype == dtype
+    np.testing.assert_array_equal(found["d_skel"].array(), d_skel)
+
+
+def test_big_endian_files_are_read():
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    matrix = (
+        element(6, struct.pack(">II", 6, 0))
+        + element(5, struct.pack(">iii", 20, 3, 9))
+        + element(1, b"d_skel")
+        + element(9, np.moveaxis(POSES, 0, 2).astype(">f8").tobytes(order="F"))
+    )
+    data = bytes(124) + b"\x01\x00MI" + element(14, matrix)
+    np.testing.assert_array_equal(read_file(data, NAME).joints, read_file(VALID, NAME).joints)
+
+
+NUMBERS = 8 * POSES.size
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (packed(stating((9, NUMBERS), (9, 2**31 - 8))), "cannot be read as a MATLAB file"),
+        (HEAD + stating((9, NUMBERS), (9, 2**31 - 8)), "cannot be read as a MATLAB file"),
+        (packed(stating((20, 3, 9), (20, 3, 20_000))), "20 × 3 × 20000 numbers are stated and 540"),
+        (packed(stating((20, 3, 9), (20, 3, 2**30))), "1073741824 frames; expected at most 20,000"),
+        (packed(stating((20, 3, 9), (2**30, 3, 9))), "d_skel is 1073741824 × 3 × 9; expected"),
+        (
+            packed(stating((6, 8, 6), (6, 8, 1), stating((20, 3, 9), (20, 3, 2**20)))),
+            "of type cell",
+        ),
+        (
+            packed(stating((6, 8, 6), (6, 8, 2), stating((20, 3, 9), (20, 3, 2**20)))),
+            "of type struct",
+        ),
+        (packed(MATRIX + bytes(200 * 2**20)), r"it holds too much\); expected a MATLAB"),
+        (
+            HEAD + struct.pack("<II", 15, 2**32 - 1) + zlib.compress(MATRIX),
+            "ends within an element",
+        ),
+        (HEAD + bytes(8) * 1_000_000, "an element of type 0 in place of a matrix"),
+    ],
+)
+def test_lies_about_sizes_take_no_memory(data, said):
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=said):
+            read_file(data, NAME)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20 + 9 * len(data)  # and the file itself

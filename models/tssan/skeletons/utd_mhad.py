@@ -9,19 +9,14 @@ utilizing a depth camera and a wearable inertial sensor. ICIP 2015.
 
 from __future__ import annotations
 
-import io
 import os
-import struct
-import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
 from tssan.errors import DataError
-from tssan.skeletons import arrays, files
+from tssan.skeletons import arrays, files, matlab
 from tssan.skeletons.classes import UTD_MHAD
 from tssan.skeletons.files import SkeletonFile
 from tssan.skeletons.sequence import SkeletonSequence
@@ -29,11 +24,7 @@ from tssan.skeletons.topology import UTD_MHAD_20
 
 FPS = 30.0
 MOST_FRAMES = 20_000  # eleven minutes; the longest real file has 125
-MOST_BYTES = 16 * 2**20  # of a file when it is decompressed
-NUMERIC = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)))
-
-_HEADER = 128  # bytes
-_COMPRESSED = 15  # the type of an element that holds another, packed by zlib
+MOST_BYTES = 8 * 2**20  # of a file when it is decompressed; the longest real one has 60 kB
 
 
 def find_files(source: str | os.PathLike[str]) -> list[SkeletonFile]:
@@ -95,49 +86,19 @@ def _d_skel(data: bytes, name: str) -> np.ndarray[Any, Any]:
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data[:10] == b"MATLAB 7.3":
         raise DataError(f"{name}: a MATLAB 7.3 (HDF5) file; expected version 5, as distributed")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            file = io.BytesIO(_decompressed(data))
-            found = {name: (shape, kind) for name, shape, kind in whosmat(file)}
-            if "d_skel" not in found:
-                names = ", ".join(found) or "no variable"
-                raise DataError(f"{name}: holds {names}; {expected}")
-            shape, kind = found["d_skel"]
-            if kind not in NUMERIC:
-                raise DataError(f"{name}: d_skel is of type {kind}; {expected}")
-            if tuple(shape[:2]) != (20, 3) or len(shape) > 3 or 0 in shape:
-                raise DataError(f"{name}: d_skel is {' × '.join(map(str, shape))}; {expected}")
-            if len(shape) == 3 and shape[2] > MOST_FRAMES:
-                raise DataError(f"{name}: {shape[2]} frames; expected at most {MOST_FRAMES:,}")
-            file.seek(0)
-            values = loadmat(file, variable_names=["d_skel"])["d_skel"]
-    except DataError:
-        raise
-    except Exception as error:  # on damaged files the parser raises whatever it stumbles over
-        said = str(error) or type(error).__name__
-        raise DataError(f"{name}: cannot be read as a MATLAB file ({said}); {expected}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        kind = getattr(values, "dtype", type(values).__name__)
-        raise DataError(f"{name}: d_skel is of type {kind}; {expected}")
-    # MATLAB drops a last axis of length one.
-    return values.reshape(20, 3, -1)
-
-
-def _decompressed(data: bytes) -> bytes:
-    """Unpack the compressed elements of a MATLAB file, up to a limit.
-
-    SciPy would reserve as much memory as a compressed element says that it holds.
-    """
-    order = ">" if data[126:128] == b"MI" else "<"
-    parts, at, room = [data[:_HEADER]], _HEADER, MOST_BYTES
-    while at + 8 <= len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, at)
-        element = data[at : at + 8 + size]
-        if kind == _COMPRESSED:
-            element = zlib.decompressobj().decompress(element[8:], room + 1)
-        room -= len(element)
-        if room < 0:
-            raise ValueError(f"it holds more than {MOST_BYTES >> 20} MB")
-        parts.append(element)
-        at += 8 + size
-    return b"".join(parts)
+        found = matlab.read_variables(data, MOST_BYTES)
+        if "d_skel" not in found:
+            raise DataError(f"{name}: holds {', '.join(found) or 'no variable'}; {expected}")
+        d_skel = found["d_skel"]
+        if d_skel.numbers is None:
+            raise DataError(f"{name}: d_skel is of type {d_skel.kind}; {expected}")
+        joints, coordinates, *frames = d_skel.shape
+        if (joints, coordinates) != (20, 3) or len(frames) > 1 or frames == [0]:
+            shape = " × ".join(map(str, d_skel.shape))
+            raise DataError(f"{name}: d_skel is {shape}; {expected}")
+        if frames and frames[0] > MOST_FRAMES:
+            raise DataError(f"{name}: {frames[0]} frames; expected at most {MOST_FRAMES:,}")
+        values = d_skel.array()
+    except matlab.Damaged as error:
+        raise DataError(f"{name}: cannot be read as a MATLAB file ({error}); {expected}") from None
+    return values.reshape(20, 3, -1)  # MATLAB drops a last axis of length one
