@@ -12,7 +12,7 @@ What can be logged to is found by what it can do, so that nothing is imported fo
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def log_measures(
 def log_figure(loggers: Iterable[Any], name: str, figure: Figure, *, step: int) -> None:
     """Log a picture to all that take one; a logger that knows numbers alone is passed over."""
     for logger in loggers:
-        experiment = getattr(logger, "experiment", None)
+        experiment: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_image"):
             logger.log_image(name, [_pixels(figure)], step=step)
         elif hasattr(experiment, "add_figure"):
@@ -107,7 +107,7 @@ def heads_figure(maps: Mapping[tuple[str, int], np.ndarray]) -> Figure:
     columns = min(4, len(maps))
     lines = -(-len(maps) // columns)
     figure = Figure(figsize=(2.4 * columns, 2.5 * lines), layout="constrained")
-    axes: Sequence[Any] = figure.subplots(lines, columns, squeeze=False).ravel()
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
     for axis, ((site, head), values) in zip(axes, maps.items(), strict=False):
