@@ -301,7 +301,7 @@ def train(
             "classes": [entry.name for entry in dataset.classes],
             "topology": dataset.topology.name,
             "joints": dataset.joints.shape[1],
-            "coordinates": dataset.joints.shape[2],
+            "coordinates": dataset.joints.shape[2] + recipe.clips.score_as_coordinate,
             "device": _device_name(fitting.device, devices),
             "devices": devices,
             "precision": precision,
