@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import tarfile
 import tracemalloc
@@ -26,7 +25,7 @@ REST = np.random.default_rng(3).uniform(-0.05, 0.05, (18, 2))
 
 def person(x: float, y: float = 0.5, score: float = 0.5) -> dict[str, list[float]]:
     """Somebody around a place of the image."""
-    pose = REST + (x, y)
+    pose = np.add(REST, (x, y))
     return {"pose": pose.round(4).ravel().tolist(), "score": [score] * 18}
 
 
@@ -48,7 +47,7 @@ def test_what_a_clip_becomes():
     sequence = kinetics.read_file(clip([[person(0.25)], [], [person(0.75, score=1.0)]]), NAME)
     assert sequence.joints.shape == (1, 3, 18, 2)
     assert sequence.present.tolist() == [[True, False, True]]
-    np.testing.assert_allclose(sequence.joints[0, 0], REST + (-0.25, 0), atol=1e-4)
+    np.testing.assert_allclose(sequence.joints[0, 0], np.add(REST, (-0.25, 0)), atol=1e-4)
     assert not sequence.joints[0, 1].any()
     np.testing.assert_array_equal(sequence.score[0, :, 0], np.float32([0.5, 0, 1]))
     assert (sequence.units, sequence.fps, sequence.topology.name) == ("image", 30, "openpose-18")
@@ -224,14 +223,15 @@ def test_what_is_wrong_is_said_with_its_place(data, said):
 @example(clip([[]], data=[{"frame_index": kinetics.MOST_FRAMES, "skeleton": [person(0.1)]}]))
 def test_damaged_files_are_read_or_refused_within_bounds(data):
     tracemalloc.start()
+    said = NAME
     try:
-        sequence = kinetics.read_file(data, NAME)
-        assert sequence.present.any()
+        kinetics.read_file(data, NAME)
     except DataError as error:
-        assert str(error).startswith(NAME)
+        said = str(error)
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+    assert said.startswith(NAME)
     assert peak < 64 * 2**20 + 10 * len(data)
 
 
@@ -269,6 +269,4 @@ def test_a_real_clip(kinetics_json):
                 return float(np.linalg.norm(step, axis=1)[found].mean()) if found.any() else 1.0
 
             assert moved(0, 0) + moved(1, 1) <= moved(0, 1) + moved(1, 0) + 1e-6
-    assert list(itertools.compress(people, sequence.present.any(axis=0))) == [
-        p for p in people if p
-    ]
+    assert np.array_equal(sequence.present.any(axis=0), np.array(people) > 0)
