@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -176,9 +181,45 @@ def test_another_implementation_is_refused_with_the_remedy():
         find_sites(model)
 
 
+def test_generation_with_a_mask_whose_queries_are_packed_by_key_heads():
+    model, _, _ = client("llama", "sdpa")
+    padded = {"input_ids": IDS, "attention_mask": MASK.flip(-1)}
+    with torch.no_grad(), Watch(model) as watcher:
+        model.generate(**padded, max_new_tokens=2, do_sample=False, pad_token_id=0)
+    assert [tuple(call.maps.shape) for call in watcher.calls[2:]] == [(2, 4, 1, 8)] * 2
+    eager, _, _ = client("llama", "eager")
+    with torch.no_grad(), Watch(eager) as expected:
+        eager.generate(**padded, max_new_tokens=2, do_sample=False, pad_token_id=0)
+    for found, other in zip(watcher.calls[2:], expected.calls[2:], strict=True):
+        assert (found.exact - other.exact).abs().max() <= 1e-5
+        assert (found.maps[1, ..., :3] == 0).all()
+
+
+class Nothing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Modules of torchvision that hold every name, and nothing behind it."""
+
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def exec_module(self, module):
+        module.__getattr__ = lambda name: mock.MagicMock()
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """timm, whose import asks for a torchvision that its vision transformers do not use."""
+    if importlib.util.find_spec("torchvision") is None:
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Nothing()])
+    yield importlib.import_module("timm")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        if isinstance(sys.modules[name].__spec__.loader, Nothing):
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize("fused", [True, False])
-def test_timm(fused):
-    timm = pytest.importorskip("timm")
+def test_timm(fused, timm):
     torch.manual_seed(5)
     model = timm.models.VisionTransformer(
         img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,19 @@ def from_products(call: Mapping[str, Any]) -> Products:
     return Products(
         _four(q), _four(k), call.get("scale"), mask, causal=bool(call.get("is_causal", False))
     )
+
+
+def with_all_heads(products: Products, heads: int) -> Products:
+    """Undo a packing of single queries: those that share a key head, as queries of that head."""
+    r, g, n_q, d = products.q.shape
+    if g == heads or g * n_q != heads:
+        return products
+    mask = products.mask
+    if mask is not None:
+        mask = _four(mask)
+        if mask.shape[2] > 1:
+            mask = mask.expand(-1, g, -1, -1).flatten(1, 2).unsqueeze(2)
+    return replace(products, q=products.q.reshape(r, heads, 1, d), mask=mask)
 
 
 def from_flex(call: Mapping[str, Any]) -> Products:

@@ -34,6 +34,7 @@ from tssan_viz.recording.sources import (
     from_products,
     from_softmax,
     from_values,
+    with_all_heads,
 )
 
 __all__ = ["Watcher", "find_sites"]
@@ -305,7 +306,7 @@ class _Forward:
         attention = self._watcher.attention_of(module)
         if attention is None or attention.how in ("attend", "values"):
             return
-        self._call(attention, lambda: from_products(call))
+        self._call(attention, lambda: _unpacked(attention, from_products(call)))
 
     def softmax(self, module: nn.Module | None, scores: Tensor, dim: int | None) -> None:
         attention = self._watcher.watched(module)
@@ -341,7 +342,16 @@ class _Forward:
             return
         if isinstance(source, Scores) and not (attention.by_softmax or attention.how == "attend"):
             return
-        self._call(attention, lambda: source)
+        self._call(attention, lambda: _unpacked(attention, source))
+
+
+def _unpacked(attention: Attention, source: Source) -> Source:
+    """Undo how transformers packs the single queries of generation by their key heads."""
+    config = getattr(attention.module, "config", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if attention.how != "transformers" or heads is None or not isinstance(source, Products):
+        return source
+    return with_all_heads(source, heads)
 
 
 def _heads(attention: Attention) -> int | None:
