@@ -17,7 +17,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -134,7 +134,6 @@ def prepare_annotations(
     out: str | os.PathLike[str],
     *,
     skip_bad: bool = False,
-    subject_names: Mapping[int, str] | None = None,
     advance: Callable[[int], object] = lambda sequences: None,
 ) -> SkeletonDataset:
     """Write the sequences of one file as a prepared data set.
@@ -148,8 +147,6 @@ def prepare_annotations(
         The open file.
     out, skip_bad
         As in `prepare_files`.
-    subject_names
-        Who the numbers of the subjects are.
     advance
         Told of each sequence.
 
@@ -179,7 +176,7 @@ def prepare_annotations(
         classes=annotations.classes,
         protocols=annotations.protocols,
         skipped=skipped,
-        subject_names=subject_names,
+        subject_names=annotations.subject_names,
     )
 
 

@@ -203,13 +203,7 @@ def _read(
 
         try:
             if isinstance(opened, Annotations):
-                prepared = prepare_annotations(
-                    opened,
-                    out,
-                    skip_bad=skip_bad,
-                    subject_names=getattr(opened, "subject_names", None),
-                    advance=advance,
-                )
+                prepared = prepare_annotations(opened, out, skip_bad=skip_bad, advance=advance)
             else:
                 prepared = prepare_files(
                     opened.files,

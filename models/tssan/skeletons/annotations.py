@@ -11,7 +11,8 @@ Going through them in order is the fast way.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import overload
 
 from tssan.skeletons.classes import ActionClass
@@ -37,6 +38,8 @@ class Annotations(Sequence[SkeletonSequence]):
         The names of the sequences.
     remarks : tuple of str
         Sentences for who prepares them: what the archive does not say or says wrongly.
+    subject_names : mapping of int to str
+        Who the numbers of the subjects are, where the archive has names.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Annotations(Sequence[SkeletonSequence]):
     protocols: tuple[Protocol, ...]
     samples: Sequence[str]
     remarks: tuple[str, ...] = ()
+    subject_names: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def read(self, position: int) -> SkeletonSequence:

@@ -77,13 +77,7 @@ def open_annotations(
 
 
 class PlainAnnotations(Annotations):
-    """The sequences of such a file, made by `open_annotations`.
-
-    Attributes
-    ----------
-    subject_names : dict of int to str
-        Who the numbers of the subjects are, where the file has names.
-    """
+    """The sequences of such a file, made by `open_annotations`."""
 
     def __init__(self, path: Path, topology: Topology | None) -> None:
         self._source = source = open_source(path)
