@@ -217,7 +217,10 @@ def test_protocols_are_named_the_first_is_the_default_and_empty_ones_are_left_ou
 def test_published_protocols_have_the_published_subjects():
     (utd,) = protocols.UTD_MHAD
     assert (utd.train, utd.test) == ((1, 3, 5, 7), (2, 4, 6, 8))
-    xsub, xset, xview = protocols.NTU_RGBD
+    xsub, xset = protocols.NTU120
+    xsub60, xview = protocols.NTU60
+    assert xsub60.train == xsub.train[:20]
+    assert sorted(xsub60.train + xsub60.test) == list(range(1, 41))
     assert (len(xsub.train), len(xsub.test)) == (53, 53)
     assert sum(subject <= 40 for subject in xsub.train) == 20
     assert sorted(xsub.train + xsub.test) == list(range(1, 107))
@@ -229,21 +232,22 @@ def test_published_protocols_have_the_published_subjects():
 
 
 @pytest.mark.parametrize(
-    ("listed", "sizes"),
+    ("listed", "divisions", "sizes"),
     [
-        ("ntu60_missing.txt", {"xsub": (229, 73), "xview": (274, 28)}),
-        ("ntu120_missing.txt", {"xsub": (334, 201), "xset": (252, 283)}),
+        ("ntu60_missing.txt", protocols.NTU60, {"xsub": (229, 73), "xview": (274, 28)}),
+        ("ntu120_missing.txt", protocols.NTU120, {"xsub": (334, 201), "xset": (252, 283)}),
     ],
 )
-def test_real_samples_that_lack_skeletons_fall_to_the_published_sides(ntu_files, listed, sizes):
+def test_real_samples_that_lack_skeletons_fall_to_the_published_sides(
+    ntu_files, listed, divisions, sizes
+):
     """Tells the lists of subjects from others of the same length."""
     text = (ntu_files[0].parent / listed).read_text()
     columns = {"setup": slice(1, 4), "camera": slice(5, 8), "subject": slice(9, 12)}
     names = [word for word in text.split() if word.startswith("S") and len(word) == 20]
-    for protocol in protocols.NTU_RGBD:
-        if protocol.name in sizes:
-            sides = [int(name[columns[protocol.by]]) in protocol.train for name in names]
-            assert (sum(sides), len(sides) - sum(sides)) == sizes[protocol.name]
+    for protocol in divisions:
+        sides = [int(name[columns[protocol.by]]) in protocol.train for name in names]
+        assert (sum(sides), len(sides) - sum(sides)) == sizes[protocol.name]
 
 
 # ------------------------------------------------------------------------------ whole or not at all

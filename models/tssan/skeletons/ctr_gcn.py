@@ -43,6 +43,7 @@ PARTS = ("train", "test")
 PERSONS, JOINTS, COORDINATES = 2, len(KINECT_V2_25.joints), 3
 NUMBERS = PERSONS * JOINTS * COORDINATES  # in a frame
 MOST_FRAMES = 10_000  # the files have 300
+MOST_SEQUENCES = 250_000  # the longest part has 63,026
 
 # What the files are called, and the protocol that they divide by.
 _NAMED = ((r"csub|cs|xsub", "xsub"), (r"cset|xset", "xset"), (r"cv|xview", "xview"))
@@ -86,6 +87,7 @@ class CtrGcnAnnotations(Annotations):
                 f"{path} cannot be read as an .npz archive: {error}; if it was downloaded, "
                 "it may be cut off: fetch it again"
             ) from None
+        self._class_count = 0
         try:
             labels = [self._labels(part) for part in PARTS]
             self._coordinates = [Rows(self._archive, f"x_{part}.npy", path) for part in PARTS]
@@ -111,7 +113,7 @@ class CtrGcnAnnotations(Annotations):
         self._first_of_test = len(labels[0])
         if len(self._label) == 0:
             raise DataError(f"{path} holds no sequence")
-        edition = NTU60 if self._classes == NTU60.actions else NTU120
+        edition = NTU60 if self._class_count == NTU60.actions else NTU120
         self.name, self.classes = edition.name, edition.classes
         self.samples = [
             f"{part}_{i:06d}"
@@ -174,12 +176,17 @@ class CtrGcnAnnotations(Annotations):
                 f"{self._path}: y_{part} is {rows.dtype} {(rows.count, *rows.shape)}; "
                 "expected a 1 among 60 or 120 numbers for each sequence"
             )
-        if rows.shape[0] != getattr(self, "_classes", rows.shape[0]):
+        if self._class_count not in (0, rows.shape[0]):
             raise DataError(
-                f"{self._path}: y_train and y_test have {self._classes} and {rows.shape[0]} "
+                f"{self._path}: y_train and y_test have {self._class_count} and {rows.shape[0]} "
                 "classes; expected the same"
             )
-        self._classes = rows.shape[0]
+        if rows.count > MOST_SEQUENCES:
+            raise DataError(
+                f"{self._path}: y_{part} has {rows.count:,} sequences; "
+                f"expected at most {MOST_SEQUENCES:,}"
+            )
+        self._class_count = rows.shape[0]
         labels = []
         for i in range(rows.count):
             row = rows.row(i)

@@ -139,12 +139,6 @@ def find_files(source: str | os.PathLike[str]) -> list[SkeletonFile]:
     return files.find(source, files.NTU_RGBD)
 
 
-def classes_of(names: Iterable[str]) -> tuple[ActionClass, ...]:
-    """Return the 60 classes of NTU RGB+D if the files have no other, else all 120."""
-    last = max((files.parse_name(name, files.NTU_RGBD)[1]["action"] for name in names), default=0)
-    return NTU_RGBD[:60] if last <= 60 else NTU_RGBD
-
-
 def read_file(data: bytes | Path, name: str, *, denoise: bool = True) -> SkeletonSequence:
     """Read one sequence and choose its actors.
 

@@ -17,7 +17,7 @@ import os
 import pickletools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class PickledArray:
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = (0,)
         self.dtype: np.dtype[Any] = np.dtype(np.int8)
-        self._data: bytes | _Stored = b""
+        self._data: bytes | bytearray | _Stored = b""
         self._fortran = False
 
     def fill(self, shape: Any, dtype: Any, fortran: bool, data: Any) -> PickledArray:
@@ -214,7 +214,7 @@ def _plain(kind: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
-_PYTHON = {
+_PYTHON: dict[str, Callable[..., Any]] = {
     "list": _plain(list),
     "tuple": _plain(tuple),
     "bytes": _plain(bytes),
@@ -235,8 +235,7 @@ for _module in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     _NAMES[f"{_module}.multiarray", "scalar"] = _Named(_scalar)
     _NAMES[f"{_module}.numeric", "_frombuffer"] = _Named(_from_buffer)
 for _module in ("builtins", "__builtin__"):
-    for _name, _build in _PYTHON.items():
-        _NAMES[_module, _name] = _Named(_build)
+    _NAMES |= {(_module, name): _Named(build) for name, build in _PYTHON.items()}
 
 
 def _key(value: Any) -> Any:
@@ -266,7 +265,8 @@ class _Machine:
         at = 0
         allowed = ALLOWED_COST + ALLOWED_COST_PER_BYTE * len(self._data)
         try:
-            for instruction, argument, position in pickletools.genops(self._data):
+            # A file in memory is read like any other file, which its type does not say.
+            for instruction, argument, position in pickletools.genops(cast(BinaryIO, self._data)):
                 at = position or 0
                 name = instruction.name
                 if name == "STOP":
@@ -274,7 +274,7 @@ class _Machine:
                 self._cost += COST_OF_STEP if name in _CHEAP else COST_OF_OBJECT
                 if self._cost > allowed:
                     raise _Unfit("more objects than a file with arrays of this size has")
-                if name in _KEPT and len(argument) > LONGEST_KEPT:
+                if name in _KEPT and argument is not None and len(argument) > LONGEST_KEPT:
                     self._stack.append(self._stored(name, argument, at))
                 elif name in _CONSTANTS:
                     self._stack.append(_CONSTANTS[name])
@@ -292,7 +292,7 @@ class _Machine:
             said = f"{error or type(error).__name__}, so the file is damaged, cut off, or no pickle"
         raise DataError(f"{self._name}, byte {at}: {said}") from None
 
-    def _stored(self, name: str, argument: str | bytes, at: int) -> _Stored:
+    def _stored(self, name: str, argument: Any, at: int) -> _Stored:
         start = at + 1 + _KEPT[name]
         if isinstance(argument, str):
             argument.encode("latin-1")  # raises an error if it does not stand for bytes

@@ -64,8 +64,6 @@ NTU120 = (
     Protocol("xset", "setup", tuple(range(2, 33, 2)), tuple(range(1, 33, 2))),
 )
 
-NTU_RGBD = (*NTU120, NTU60[1])
-
 KINETICS = (Protocol("train-val", "split", ("train",), ("val",)),)
 
 

@@ -167,7 +167,8 @@ class PysklAnnotations(Annotations):
             joints = np.stack([arrays.metres(person, self.topology, where) for person in joints])
             present = np.stack([arrays.any_joint(person) for person in joints])
         else:
-            found = np.any(joints != 0, axis=3) if score is None else score > 0  # (m, t, v)
+            seen = np.any(joints != 0, axis=3) if score is None else score > 0
+            found = np.asarray(seen, dtype=np.bool_)  # (m, t, v)
             present = found.any(axis=2)
             joints = _in_parts(joints, found, entry, where)
         action = self.classes[self._label(position)]
