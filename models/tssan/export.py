@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -168,7 +169,7 @@ def _open_program(path: Path) -> Callable[..., Tensor]:
 def _write_onnx(network: SkeletonNetwork, inputs: tuple[Tensor, ...], path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         try:
-            __import__(package)
+            import_module(package)
         except ImportError:
             raise DataError(
                 f"writing ONNX needs the package {package}: pip install 'tssan-viz[onnx]'; "
@@ -190,7 +191,7 @@ def _write_onnx(network: SkeletonNetwork, inputs: tuple[Tensor, ...], path: Path
 
 def _open_onnx(path: Path) -> Callable[..., Tensor] | None:
     try:
-        import onnxruntime
+        onnxruntime = import_module("onnxruntime")
     except ImportError:
         return None
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

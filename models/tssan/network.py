@@ -617,5 +617,11 @@ def build_network(
         from tssan.hcn import HCN  # which is made of this file's parts
 
         return HCN(recipe, joints=joints, coordinates=coordinates, classes=classes)
-    san = {"san-v1": SanV1, "san-v2": SanV2, "san-v3": SanV3}[variant]
-    return san(recipe, joints=joints, coordinates=coordinates, classes=classes, fused=fused)
+    sans: dict[str, type[SanV1] | type[SanV2] | type[SanV3]] = {
+        "san-v1": SanV1,
+        "san-v2": SanV2,
+        "san-v3": SanV3,
+    }
+    return sans[variant](
+        recipe, joints=joints, coordinates=coordinates, classes=classes, fused=fused
+    )
