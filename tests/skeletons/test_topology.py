@@ -15,6 +15,7 @@ from tssan.skeletons.topology import (
     TOPOLOGIES,
     UTD_MHAD_20,
     Topology,
+    find_topology,
 )
 
 CLASSES = {
@@ -145,3 +146,73 @@ def test_synthetic_classes_have_the_codes_of_the_same_actions():
     for action in classes.SYNTHETIC:
         same = official[action.code]
         assert {action.name, *action.aliases} & {same.name, *same.aliases}, action
+
+
+# ----------------------------------------------------------------------------------- one's own
+
+
+def described(folder, text, name="puppet.yaml"):
+    (folder / name).write_text(text)
+    return find_topology(name, folder=folder)
+
+
+SMALL = "joints: [hip, chest, LeftHand, hand_r]\n"
+
+
+def test_only_joints_and_parents_are_obligatory(tmp_path):
+    topology = described(tmp_path, SMALL + "parents: [null, hip, chest, chest]")
+    assert topology.name == "puppet"
+    assert topology.parents == (-1, 0, 1, 1)
+    assert topology.sides == ("centre", "centre", "left", "right")
+    assert topology.centre == 0
+    assert (topology.spine, topology.hips, topology.shoulders) == (None, None, None)
+    assert Topology.from_dict(json.loads(json.dumps(topology.to_dict()))) == topology
+
+
+def test_everything_may_be_said_by_name_or_number(tmp_path):
+    text = SMALL + (
+        "parents: {hip: chest, LeftHand: chest, 3: chest}\nname: doll\ncentre: hip\nspine: chest\n"
+        "hips: [LeftHand, hand_r]\nshoulders: [2, 3]\nsides: {LeftHand: centre}\n"
+    )
+    topology = described(tmp_path, text)
+    assert (topology.name, topology.parents) == ("doll", (1, -1, 1, 1))
+    assert (topology.centre, topology.spine, topology.hips) == (0, 1, (2, 3))
+    assert topology.sides == ("centre", "centre", "centre", "right")
+    as_json = json.dumps({"joints": ["a", "b"], "parents": {"b": "a"}})
+    assert described(tmp_path, as_json, "puppet.json").parents == (-1, 0)
+
+
+def test_known_ones_go_by_their_names():
+    assert find_topology("openpose-18") is OPENPOSE_18
+    with pytest.raises(DataError, match=r"'openpose' \(did you mean openpose-18\?\)"):
+        find_topology("openpose")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2]", "holds a list of 2; expected entries joints and parents"),
+        ("a: [", "neither YAML nor JSON"),
+        ("parents: []", "joints is None; expected a list of names"),
+        (SMALL, "parents is None; expected the parent of each joint but the root"),
+        (SMALL + "parents: [null, hip]", "parents is a list of 2"),
+        (SMALL + "parents: {chest: hipp}", r"parents: 'hipp' is none of the 4 joints \(did you m"),
+        (SMALL + "parents: {chest: hip}", "joints without parent are hip, LeftHand, hand_r; exp"),
+        (SMALL + "parents: [1, 0, 1, 1]", "joints without parent are none; expected one"),
+        (SMALL + "parents: [null, 2, 1, 1]", "never reach the root"),
+        (
+            SMALL + "parents: [null, 0, 1, 1]\nhip: [0, 1]",
+            r"unknown entry 'hip' \(did you m",
+        ),
+        (
+            SMALL + "parents: [null, 0, 1, 1]\nhips: hip",
+            "hips is 'hip'; expected .left joint",
+        ),
+        (SMALL + "parents: [null, 0, 1, 1]\nsides: {hip: up}", "expected left, right or centre"),
+        (SMALL + "parents: [null, 0, 1, 1]\nname: openpose-18", "a word that is no known topology"),
+        ("joints: [a, a]\nparents: {1: 0}", "joint names are not unique"),
+    ],
+)
+def test_what_is_wrong_in_a_description(tmp_path, text, said):
+    with pytest.raises(DataError, match=rf"puppet\.yaml: .*{said}"):
+        described(tmp_path, text)

@@ -70,7 +70,7 @@ def other_names(names: Sequence[str], known: Mapping[int, Sequence[str]]) -> lis
         kept = {squeeze(alias): alias for alias in known.get(position, ())}
         for way in ways:
             spelling = squeeze(way)
-            if spelling not in taken and users[spelling] == 1:
+            if spelling and spelling not in taken and users[spelling] == 1:
                 kept.setdefault(spelling, way)
         result.append(tuple(kept.values()))
     return result
@@ -101,9 +101,9 @@ def _synonyms(name: str) -> list[str]:
 
 
 def _infinitives(name: str) -> list[str]:
-    first, *rest = name.split()
+    first, space, rest = name.partition(" ")
     other = _infinitive(first.casefold())
-    return [name, " ".join([other, *rest])] if other else [name]
+    return [name, other + space + rest] if other else [name]
 
 
 def _infinitive(word: str) -> str | None:
