@@ -19,6 +19,7 @@ from tssan.skeletons.ntu_rgbd import (
     read_tracks,
     without_skeleton,
 )
+from tssan.skeletons.synthetic import generate
 from tssan.skeletons.topology import KINECT_V2_25
 
 from tests.skeletons import written
@@ -343,3 +344,33 @@ def test_lies_about_counts_take_no_memory(data, said):
     finally:
         tracemalloc.stop()
     assert peak < 64 * 2**20 + 9 * len(data)  # and the file itself
+
+
+# ------------------------------------------------------------------------------------ synthetic
+
+
+def test_synthetic_videos_in_this_format_are_read_back_equal(tmp_path):
+    """From the generator to files in an archive and back, bit for bit."""
+    videos = list(generate(range(1, 3), cameras=(1,), replications=(1,), seed=5))
+    contents = {}
+    for video in videos:
+        # The file lists persons in any order and says nothing of who is first.
+        persons = [(m, t) for m in range(video.persons) for t in np.flatnonzero(video.present[m])]
+        frames: list[list] = [[] for _ in range(video.frames)]
+        for m, t in persons:
+            frames[t].append((BOB - m, video.joints[m, t]))
+        code = f"C{video.camera:03d}P{video.subject:03d}R001{video.class_code}"
+        contents[f"nturgb+d_skeletons/S001{code}.skeleton"] = written.ntu_rgbd(frames)
+    found = find_files(written.archive(tmp_path / "made.zip", contents))
+    by_name = {file.name: read_file(file.read(), file.name) for file in NTU60.select(found)}
+    assert len(by_name) == len(videos) == 26
+    for video, name in zip(videos, contents, strict=True):
+        read = by_name[name]
+        assert (read.class_code, read.subject) == (video.class_code, video.subject)
+        assert (read.camera, read.frames) == (video.camera, video.frames)
+        order = range(video.persons)
+        if not np.array_equal(read.joints[0], video.joints[0]):
+            order = reversed(order)
+        for m, of_video in enumerate(order):
+            np.testing.assert_array_equal(read.joints[m], video.joints[of_video])
+            np.testing.assert_array_equal(read.present[m], video.present[of_video])
