@@ -280,6 +280,7 @@ class SelfAttentionBlock(nn.Module):
             outputs.append(x)
         x = torch.cat(outputs, dim=-1)  # (r, t, L d)
         x = self.norm(x.mean(dim=1))  # (r, L d)
+        # The ReLU that the paper has before the classifier would change nothing after this one.
         return F.relu(self.fully_connected(x))  # (r, d)
 
 
@@ -299,7 +300,8 @@ class SkeletonNetwork(nn.Module, ABC):
     Attributes
     ----------
     classifiers
-        Names of the classifiers g, in order; the first one is the variant's own.
+        Names of the classifiers g, in order; a test counts by the first unless the recipe says
+        otherwise.
     row_axes
         Which of the axes n, k, m the rows r of the attention layers are made of, in that order.
     """
