@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -98,7 +98,6 @@ def _save(figure: Figure, stem: Path) -> None:
     import matplotlib as mpl
 
     # Type 42: journals refuse Type 3. Without dates the same run gives the same files.
-    style: dict[str, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none"}
-    with mpl.rc_context(style):
+    with mpl.rc_context({"pdf.fonttype": 42}):
         figure.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})
         figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=150)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,18 +124,23 @@ def _print_lines(lines: pd.DataFrame) -> None:
     shown = Table("row", "measure", box=None, pad_edge=False, header_style="bold")
     for column in ("paper", "ours", "difference", "seeds", "minutes each"):
         shown.add_column(column, justify="right")
-    for line in lines.itertuples():
-        ours = f"{line.ours:.1f}" + ("" if line.seeds < 2 else f" ± {line.spread:.1f}")
+    for line in lines.to_dict("records"):
+        spread = f" ± {line['spread']:.1f}" if line["seeds"] > 1 else ""
+        lost = f" (lost: {line['failed']})" if line["failed"] else ""
         shown.add_row(
-            line.row,
-            line.measure,
-            "–" if line.paper != line.paper else f"{line.paper:.1f}",
-            "–" if not line.seeds else ours,
-            "–" if line.difference != line.difference else f"{line.difference:+.1f}",
-            f"{line.seeds}" + (f" (lost: {line.failed})" if line.failed else ""),
-            "–" if line.minutes != line.minutes else f"{line.minutes:.1f}",
+            line["row"],
+            line["measure"],
+            _number(line["paper"], ".1f"),
+            _number(line["ours"], ".1f") + spread,
+            _number(line["difference"], "+.1f"),
+            f"{line['seeds']}{lost}",
+            _number(line["minutes"], ".1f"),
         )
     console.print(shown)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
 
 
 def _say(text: str) -> None:
