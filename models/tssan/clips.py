@@ -1,6 +1,6 @@
 """From skeleton sequences to the clips that the network takes, a whole batch at once.
 
-    pad → normalise → (turn and rescale, in training) → crop → resize along time → motion → segments
+    pad → normalise → (mirror, turn, … in training) → crop → resize along time → motion → segments
 
 Pure functions on tensors of any device; nothing here loops over samples. What is random is drawn
 from a generator that the caller gives, on the CPU, so that every device sees the same clips.
@@ -134,7 +134,9 @@ def normalise(batch: Batch, *, centre: str, align: str, scale: str) -> Batch:
         Sequences in the data's own frame.
     centre
         ``first_frame``: the origin is the centre joint of the first person in the first frame that
-        shows them; ``per_frame``: in each frame, or the last one that shows them; ``none``.
+        shows them; ``per_frame``: in each frame, or the last one that shows them; ``path``: as
+        ``first_frame`` for the centre joints, while the other joints of each person are measured
+        from that person's centre joint in the same frame; ``none``.
     align
         ``yaw``: turn all persons about the vertical so that, in that first frame, the first
         person's shoulders lie along x; ``spine_shoulder``: turn the spine upright too, which takes
@@ -158,7 +160,7 @@ def normalise(batch: Batch, *, centre: str, align: str, scale: str) -> Batch:
     reference = _of_person(joints, person)  # (n, t, v, c)
     pose = _of_frame(reference, frame)  # (n, v, c)
 
-    if centre == "first_frame":
+    if centre in ("first_frame", "path"):
         joints = joints - pose[:, None, None, topology.centre, None]
     elif centre == "per_frame":
         seen = _last_seen(_of_person(present, person), frame)  # (n, t)
@@ -166,6 +168,10 @@ def normalise(batch: Batch, *, centre: str, align: str, scale: str) -> Batch:
             1, seen[..., None].expand(-1, -1, reference.shape[-1])
         )  # (n, t, c)
         joints = joints - origin[:, None, :, None]
+    if centre == "path":
+        from_centre = joints - joints[..., topology.centre, None, :]
+        is_centre = torch.arange(joints.shape[3], device=joints.device) == topology.centre  # (v,)
+        joints = torch.where(is_centre[:, None], joints, from_centre)
 
     if align != "none":
         _needs_space(joints, f"align: {align}", "align: none")
@@ -196,35 +202,114 @@ def with_score(batch: Batch) -> Batch:
     return batch._replace(joints=_only(joints, present))
 
 
-def turn_and_rescale(
-    batch: Batch, *, rotate: float, rescale: float, generator: torch.Generator
-) -> Batch:
-    """Turn every sequence a little about x and y, and make it a little larger or smaller.
+def mirror(batch: Batch, *, share: float, generator: torch.Generator) -> Batch:
+    """Change left and right about in some of the sequences, as a mirror across x does.
 
     Parameters
     ----------
     batch
-        Normalised sequences.
-    rotate
-        Greatest angle in radians, either way.
-    rescale
-        Greatest relative change of size, either way.
+        Normalised sequences: the origin lies in the mirror.
+    share
+        Probability of each sequence to be mirrored.
     generator
         On the CPU.
 
     Returns
     -------
     Batch
-        Of the same shape.
+        Of the same shape. Mirrored twice, a sequence is what it was.
+
+    Raises
+    ------
+    DataError
+        A joint on one side has none on the other that is named after it.
     """
     joints = batch.joints
-    n = joints.shape[0]
+    chosen = (torch.rand(joints.shape[0], generator=generator) < share).to(joints.device)  # (n,)
+    chosen = chosen[:, None, None, None]
+    counterparts = _other_side(batch.topology)
+    other = joints[..., counterparts, :]
+    other = torch.cat([-other[..., :1], other[..., 1:]], dim=-1)
+    score = batch.score
+    if score is not None:
+        score = torch.where(chosen, score[..., counterparts], score)
+    return batch._replace(joints=torch.where(chosen[..., None], other, joints), score=score)
+
+
+def turn_and_rescale(
+    batch: Batch,
+    *,
+    rotate: float,
+    rescale: float,
+    generator: torch.Generator,
+    turn: float = 0.0,
+    shear: float = 0.0,
+) -> Batch:
+    """Turn every sequence a little, and make it a little larger or smaller, or of another build.
+
+    Parameters
+    ----------
+    batch
+        Normalised sequences.
+    rotate
+        Greatest angle about x and about y in radians, either way.
+    rescale
+        Greatest relative change of size, either way.
+    generator
+        On the CPU.
+    turn
+        Greatest further angle about y in radians, either way.
+    shear
+        Greatest absolute entry of the matrix that is added to the identity.
+
+    Returns
+    -------
+    Batch
+        Of the same shape.
+
+    Raises
+    ------
+    DataError
+        Skeletons in the image plane cannot be turned in space.
+    """
+    joints = batch.joints
+    n, c = joints.shape[0], joints.shape[-1]
     draw = (2 * torch.rand(n, 3, generator=generator) - 1).to(joints.device)  # (n, 3) in [-1, 1)
-    if rotate:
-        _needs_space(joints, f"rotate: {rotate}", "rotate: 0")
-        rotation = _about_x(rotate * draw[:, 0]) @ _about_y(rotate * draw[:, 1])  # (n, c, c)
+    if rotate or turn:
+        _needs_space(joints, f"rotate: {rotate}, turn: {turn}", "rotate: 0 and turn: 0")
+        yaw = rotate * draw[:, 1]
+        if turn:
+            yaw = yaw + turn * (2 * torch.rand(n, generator=generator) - 1).to(joints.device)
+        rotation = _about_x(rotate * draw[:, 0]) @ _about_y(yaw)  # (n, c, c)
         joints = torch.einsum("nmtvc,ndc->nmtvd", joints, rotation)
+    if shear:
+        entries = (2 * torch.rand(n, c, c, generator=generator) - 1).to(joints.device)
+        change = torch.eye(c, device=joints.device) + shear * entries  # (n, c, c)
+        joints = torch.einsum("nmtvc,ndc->nmtvd", joints, change)
     return batch._replace(joints=joints * (1 + rescale * draw[:, 2])[:, None, None, None, None])
+
+
+def displace(batch: Batch, *, noise: float, generator: torch.Generator) -> Batch:
+    """Move every joint of every sequence by a normal draw of its own, the same in all frames.
+
+    Parameters
+    ----------
+    batch
+        Normalised sequences.
+    noise
+        Standard deviation of the draw in each coordinate.
+    generator
+        On the CPU.
+
+    Returns
+    -------
+    Batch
+        Of the same shape; what is absent stays zero. The motion is what it was.
+    """
+    joints = batch.joints
+    n, m, _, v, c = joints.shape
+    draw = torch.randn(n, m, 1, v, c, generator=generator).to(joints.device)
+    return batch._replace(joints=_only(joints + noise * draw, batch.present))
 
 
 def crop(
@@ -267,14 +352,48 @@ def crop(
     return begin + (draw[:, 1] * (length - size + 1)).long(), size
 
 
+def even_places(size: Tensor, frames: int) -> Tensor:
+    """Return where the frames of a resized part lie in the part, float32 (n, frames).
+
+    Frame i shows the place (i + ½) · size / frames − ½, held at the ends of the part:
+    `torch.nn.functional.interpolate` with ``align_corners=False``, for parts of unlike sizes (n,).
+    """
+    grid = torch.arange(frames, device=size.device) + 0.5  # (frames,)
+    place = grid * (size[:, None] / frames) - 0.5  # (n, frames)
+    return place.clamp(min=0).minimum((size - 1)[:, None].to(place.dtype))
+
+
+def warp(place: Tensor, size: Tensor, *, strength: float, generator: torch.Generator) -> Tensor:
+    """Make time uneven: draw places towards as many random ones, both in order.
+
+    Parameters
+    ----------
+    place
+        (n, frames), rising, as `even_places` returns them.
+    size
+        int64 (n,): how many source frames there are.
+    strength
+        How far at most, from 0 to 1; each sequence goes a random share of it.
+    generator
+        On the CPU.
+
+    Returns
+    -------
+    Tensor
+        (n, frames), rising, within the same part.
+    """
+    n, frames = place.shape
+    anywhere = torch.rand(n, frames, generator=generator).sort(dim=1).values.to(place.device)
+    share = strength * torch.rand(n, 1, generator=generator).to(place.device)
+    return torch.lerp(place, anywhere * (size - 1)[:, None], share)
+
+
 def resize_time(
-    batch: Batch, start: Tensor, size: Tensor, frames: int
+    batch: Batch, start: Tensor, size: Tensor, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Resize the chosen part of every sequence to one length, bilinearly along time.
 
-    Frame i of the result shows the source frame (i + ½) · size / frames − ½ of the part, held at
-    its ends: `torch.nn.functional.interpolate` with ``align_corners=False``, for parts of unlike
-    size at once. Next to a frame in which a person is absent, the present neighbour counts alone;
+    Next to a frame in which a person is absent, the present neighbour counts alone;
     nobody is drawn half way to the origin.
 
     Parameters
@@ -283,8 +402,8 @@ def resize_time(
         Sequences.
     start, size
         int64 (n,) each, as `crop` returns them.
-    frames
-        The length to resize to.
+    place
+        (n, frames): where in the part each frame of the result lies, as `even_places` returns it.
 
     Returns
     -------
@@ -297,9 +416,7 @@ def resize_time(
     """
     joints, present = batch.joints, batch.present
     n, m, _, v, c = joints.shape
-    grid = torch.arange(frames, device=joints.device) + 0.5  # (frames,)
-    place = grid * (size[:, None] / frames) - 0.5  # (n, frames)
-    place = place.clamp(min=0).minimum((size - 1)[:, None].to(place.dtype))
+    frames = place.shape[1]
     before = place.floor().long()  # (n, frames)
     after = (before + 1).minimum((size - 1)[:, None])
     late = place - before  # (n, frames): the weight of the later frame
@@ -364,7 +481,7 @@ def make_clips(
     recipe
         How to.
     train
-        True: random crop, turn and size. False: the middle of the sequence, always the same.
+        True: random crop, turn, size and so on. False: the middle of the sequence, always the same.
     generator
         On the CPU; needed for training.
 
@@ -379,25 +496,27 @@ def make_clips(
         The recipe turns skeletons in space, and these lie in the image plane.
     """
     batch = normalise(batch, centre=recipe.centre, align=recipe.align, scale=recipe.scale)
+    frames = recipe.segments * recipe.frames
     if train:
         if generator is None:
             raise TypeError("clips for training are random: give a generator")
-        if recipe.rotate or recipe.rescale:
-            batch = turn_and_rescale(
-                batch, rotate=recipe.rotate, rescale=recipe.rescale, generator=generator
-            )
+        batch = _augment(batch, recipe, generator)
         start, size = crop(
             batch.present,
             share=recipe.train_crop,
             min_frames=recipe.min_crop_frames,
             generator=generator,
         )
+        place = even_places(size, frames)
+        if recipe.warp:
+            place = warp(place, size, strength=recipe.warp, generator=generator)
     else:
         start, size = crop(batch.present, share=recipe.test_crop)
+        place = even_places(size, frames)
     if recipe.score_as_coordinate:
         batch = with_score(batch)
     k = recipe.segments
-    joints, present, source = resize_time(batch, start, size, k * recipe.frames)
+    joints, present, source = resize_time(batch, start, size, place)
     change = recipe.motion_scale * motion(joints, present)
     return Clips(
         position=segments(joints, k, dim=2),
@@ -405,6 +524,39 @@ def make_clips(
         present=segments(present, k, dim=2).any(dim=-1),
         frames=segments(source, k, dim=1),
     )
+
+
+def _augment(batch: Batch, recipe: ClipsRecipe, generator: torch.Generator) -> Batch:
+    """Return the sequences as other people, seen by another sensor, might have moved."""
+    if recipe.mirror:
+        batch = mirror(batch, share=recipe.mirror, generator=generator)
+    if recipe.noise:
+        batch = displace(batch, noise=recipe.noise, generator=generator)
+    if recipe.rotate or recipe.turn or recipe.rescale or recipe.shear:
+        batch = turn_and_rescale(
+            batch,
+            rotate=recipe.rotate,
+            turn=recipe.turn,
+            rescale=recipe.rescale,
+            shear=recipe.shear,
+            generator=generator,
+        )
+    return batch
+
+
+def _other_side(topology: Topology) -> list[int]:
+    """Return for each joint the index of its counterpart; of the trunk's joints, their own."""
+    counterparts = []
+    for joint, side in zip(topology.joints, topology.sides, strict=True):
+        other = {"left": "right", "right": "left"}.get(side)
+        name = joint if other is None else joint.replace(side, other)
+        if name not in topology.joints or (other is not None and name == joint):
+            raise DataError(
+                f"mirror: no joint of {topology.name} is the counterpart of {joint!r} on the "
+                f"{other}, expected {name!r}; name the two alike, or write mirror: 0 in the recipe"
+            )
+        counterparts.append(topology.joints.index(name))
+    return counterparts
 
 
 def _only(x: Tensor, present: Tensor) -> Tensor:

@@ -61,8 +61,23 @@ class ClipsRecipe:
         both public HCN data paths do].
     rotate
         Greatest turn about x and about y in training, in radians [C: the paper has none].
+    turn
+        Greatest further turn about the vertical y, in radians, for sensors that look from many
+        sides and for shoulders that tell the yaw badly [C: the paper has none].
     rescale
         Greatest relative change of size in training [C: the paper has none].
+    shear
+        Greatest entry of the random matrix that is added to the identity, which stands in for
+        bodies of other build [C: the paper has none].
+    mirror
+        Share of the training clips in which left and right are changed about. Not for classes that
+        differ in nothing else, such as swiping left and right [C: the paper has none].
+    noise
+        Standard deviation of what is added to the place of each joint, the same in all frames, in
+        the units that `scale` leaves [C: the paper has none].
+    warp
+        Greatest unevenness of time in training: 0 resizes evenly, at 1 the source frames are as
+        uneven as times drawn at random and put in order [C: the paper has none].
     score_as_coordinate
         Append the pose estimator's score to the coordinates; (x, y, score) on Kinetics [S].
     """
@@ -78,13 +93,18 @@ class ClipsRecipe:
     test_crop: float = 0.9
     min_crop_frames: int = 64
     rotate: float = 0.0
+    turn: float = 0.0
     rescale: float = 0.0
+    shear: float = 0.0
+    mirror: float = 0.0
+    noise: float = 0.0
+    warp: float = 0.0
     score_as_coordinate: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "frames", "segments", "persons")
-        _at_least(self, 0, "min_crop_frames", "rotate")
-        _one_of(self, "centre", ("first_frame", "per_frame", "none"))
+        _at_least(self, 0, "min_crop_frames", "rotate", "turn", "noise")
+        _one_of(self, "centre", ("first_frame", "per_frame", "path", "none"))
         _one_of(self, "align", ("yaw", "spine_shoulder", "none"))
         _one_of(self, "scale", ("torso", "none"))
         _above(self, 0, "motion_scale")
@@ -98,6 +118,12 @@ class ClipsRecipe:
             raise DataError(f"test_crop: {self.test_crop} is no share; give 0 < share ≤ 1")
         if not 0 <= self.rescale < 1:
             raise DataError(f"rescale: {self.rescale} is no change of size; give 0 ≤ change < 1")
+        # Three entries below a third cannot turn a body inside out.
+        if not 0 <= self.shear < 1 / 3:
+            raise DataError(f"shear: {self.shear} may flatten a body; give 0 ≤ shear < 1/3")
+        for name in ("mirror", "warp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DataError(f"{name}: {getattr(self, name)} is no share; give 0 ≤ share ≤ 1")
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,23 @@ from torch.nn import functional as F
 from tssan.clips import (
     Batch,
     crop,
+    displace,
+    even_places,
     first_present,
     make_clips,
+    mirror,
     motion,
     normalise,
     pad,
     resize_time,
     segments,
     turn_and_rescale,
+    warp,
 )
 from tssan.errors import DataError
 from tssan.recipe import ClipsRecipe
 from tssan.skeletons.sequence import SkeletonSequence
-from tssan.skeletons.topology import KINECT_V2_25, OPENPOSE_18
+from tssan.skeletons.topology import KINECT_V2_25, NW_UCLA_20, OPENPOSE_18, UTD_MHAD_20, Topology
 
 TOPOLOGY = KINECT_V2_25
 PLAIN = ClipsRecipe(frames=8, segments=3, persons=2, centre="none", align="none", min_crop_frames=0)
@@ -75,7 +79,8 @@ def test_resizing_ragged_sequences_equals_interpolate_one_by_one(
 ) -> None:
     items = [sequence(t, 2, seed=i) for i, t in enumerate(lengths)]
     batch = pad(items, persons=2)
-    joints, present, source = resize_time(batch, *whole(batch), frames)
+    start, size = whole(batch)
+    joints, present, source = resize_time(batch, start, size, even_places(size, frames))
     assert present.all()
     for n, item in enumerate(items):
         torch.testing.assert_close(
@@ -332,6 +337,151 @@ def test_turning_keeps_lengths_and_rescaling_keeps_its_bounds() -> None:
     ratio = (scaled.joints / batch.joints)[:, 0, 0, 0, 0]
     assert 0.9 <= ratio.min() < 0.92
     assert 1.08 < ratio.max() <= 1.1
+
+
+def test_path_centring_parts_the_way_from_the_posture() -> None:
+    """Walking shows in the centre joint alone; the way and the posture together are the whole."""
+    batch = pad([sequence(20, 2), sequence(12, 1, seed=1)], 2)
+    apart = normalise(batch, centre="path", align="yaw", scale="torso").joints
+    whole_body = normalise(batch, centre="first_frame", align="yaw", scale="torso").joints
+    way = whole_body[..., TOPOLOGY.centre, :]
+    torch.testing.assert_close(apart[..., TOPOLOGY.centre, :], way)
+    again = apart + way[..., None, :]
+    again[..., TOPOLOGY.centre, :] = way
+    torch.testing.assert_close(again, whole_body)
+    drift = torch.arange(20.0)[:, None, None] * torch.tensor([1.0, 0.0, 2.0])
+    walked = batch._replace(joints=batch.joints + F.pad(drift, (0, 0) * 3)[None, None])
+    walked = walked._replace(joints=walked.joints * walked.present[..., None, None])
+    moved = normalise(walked, centre="path", align="none", scale="none").joints
+    still = normalise(batch, centre="path", align="none", scale="none").joints
+    limbs = [v for v in range(25) if v != TOPOLOGY.centre]
+    torch.testing.assert_close(moved[..., limbs, :], still[..., limbs, :], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("topology", [KINECT_V2_25, UTD_MHAD_20, NW_UCLA_20])
+def test_a_mirror_changes_sides_and_is_its_own_inverse(topology: Topology) -> None:
+    v = len(topology.joints)
+    joints = torch.randn(3, 2, 5, v, 3)
+    batch = Batch(joints, torch.ones(3, 2, 5, dtype=torch.bool), topology)
+    once, twice = batch, batch
+    for _ in range(2):
+        once, twice = twice, mirror(twice, share=1.0, generator=torch.Generator())
+    torch.testing.assert_close(twice.joints, joints)
+    for (left, right), name in ((topology.hips, "hips"), (topology.shoulders, "shoulders")):
+        expected = joints[..., left, :] * torch.tensor([-1.0, 1.0, 1.0])
+        torch.testing.assert_close(once.joints[..., right, :], expected, msg=name)
+    other = {"left": "right", "right": "left", "centre": "centre"}
+    score = torch.rand(3, 2, 5, v)
+    told = mirror(batch._replace(score=score), share=1.0, generator=torch.Generator()).score
+    assert told is not None
+    assert torch.equal(told[..., topology.hips[1]], score[..., topology.hips[0]])
+    marked = torch.zeros(1, 1, 1, v, 3)
+    for joint, side in enumerate(topology.sides):
+        marked[..., 1] = torch.arange(v) == joint
+        one = mirror(
+            Batch(marked, batch.present[:1, :1, :1], topology),
+            share=1.0,
+            generator=torch.Generator(),
+        ).joints[0, 0, 0, :, 1]
+        assert topology.sides[int(one.argmax())] == other[side]
+
+
+def test_a_mirror_takes_its_share() -> None:
+    batch = Batch(
+        torch.randn(2000, 1, 2, 25, 3), torch.ones(2000, 1, 2, dtype=torch.bool), TOPOLOGY
+    )
+    out = mirror(batch, share=0.3, generator=torch.Generator().manual_seed(2))
+    changed = (out.joints != batch.joints).flatten(1).any(dim=1)
+    assert changed.float().mean().item() == pytest.approx(0.3, abs=0.04)
+
+
+def test_a_mirror_needs_counterparts() -> None:
+    one_armed = replace(
+        TOPOLOGY, joints=("hand_x", *TOPOLOGY.joints[1:]), sides=("left", *TOPOLOGY.sides[1:])
+    )
+    batch = Batch(torch.randn(1, 1, 2, 25, 3), torch.ones(1, 1, 2, dtype=torch.bool), one_armed)
+    with pytest.raises(DataError, match="counterpart of 'hand_x' on the right"):
+        mirror(batch, share=0.5, generator=torch.Generator())
+
+
+def test_turns_about_the_vertical_leave_heights_alone() -> None:
+    batch = pad([sequence(6, 2, seed=i) for i in range(300)], 2)
+    turned = turn_and_rescale(
+        batch, rotate=0.0, rescale=0.0, turn=1.5, generator=torch.Generator().manual_seed(0)
+    ).joints
+    torch.testing.assert_close(turned[..., 1], batch.joints[..., 1])
+    before, after = (x[:, 0, 0, 0][:, [0, 2]] for x in (batch.joints, turned))
+    angle = torch.arccos(F.cosine_similarity(before, after).clamp(-1, 1))
+    assert 1.4 < angle.max() <= 1.5001
+
+
+def test_shear_keeps_straight_lines_and_its_bounds() -> None:
+    batch = pad([sequence(6, 1, seed=i) for i in range(200)], 1)
+    joints = turn_and_rescale(
+        batch, rotate=0.0, rescale=0.0, shear=0.2, generator=torch.Generator().manual_seed(0)
+    ).joints
+    before, after = batch.joints[:, 0].flatten(1, 2), joints[:, 0].flatten(1, 2)  # (n, t v, c)
+    matrix = torch.linalg.lstsq(before, after).solution
+    torch.testing.assert_close(before @ matrix, after, atol=1e-4, rtol=1e-4)
+    change = matrix - torch.eye(3)
+    assert 0.19 < change.abs().max() <= 0.2001
+
+
+def test_displacing_moves_joints_and_leaves_motion_alone() -> None:
+    present = np.ones((2, 9), bool)
+    present[1, 4:] = False
+    batch = pad([sequence(9, 2, seed=i, present=present) for i in range(300)], 2)
+    out = displace(batch, noise=0.1, generator=torch.Generator().manual_seed(0))
+    assert not out.joints[:, 1, 4:].any()
+    shift = (out.joints - batch.joints)[:, 0, 0]
+    assert shift.std().item() == pytest.approx(0.1, rel=0.05)
+    torch.testing.assert_close(
+        motion(out.joints, out.present), motion(batch.joints, batch.present), atol=1e-5, rtol=1e-4
+    )
+
+
+@given(
+    lengths=st.lists(st.integers(1, 150), min_size=1, max_size=5),
+    frames=st.integers(1, 60),
+    strength=st.floats(0, 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_warped_time_rises_and_stays_inside(
+    lengths: list[int], frames: int, strength: float
+) -> None:
+    size = torch.tensor(lengths)
+    even = even_places(size, frames)
+    place = warp(even, size, strength=strength, generator=torch.Generator().manual_seed(0))
+    assert (place.diff(dim=1) >= -1e-4).all()
+    assert (place >= 0).all()
+    assert (place <= size[:, None] - 1 + 1e-4).all()
+    if strength == 0:
+        torch.testing.assert_close(place, even)
+
+
+def test_augmented_clips_follow_the_generator_and_tests_do_not_change() -> None:
+    recipe = replace(
+        PLAIN, centre="path", mirror=0.5, turn=1.0, shear=0.1, noise=0.1, warp=0.5, rescale=0.1
+    )
+    batch = pad([sequence(30, 2, seed=i) for i in range(6)], 2)
+    one, again, other = (
+        make_clips(batch, recipe, train=True, generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.position, again.position)
+    assert not torch.equal(one.position, other.position)
+    assert (one.frames.flatten(1).diff(dim=1) >= -1e-4).all()
+    plain = make_clips(batch, replace(PLAIN, centre="path"), train=False)
+    assert torch.equal(make_clips(batch, recipe, train=False).position, plain.position)
+
+
+@pytest.mark.parametrize("field", ["mirror", "warp", "shear", "noise", "turn"])
+def test_recipes_refuse_what_no_augmentation_is(field: str) -> None:
+    with pytest.raises(DataError, match=field):
+        replace(PLAIN, **{field: -0.1})
+    if field in {"mirror", "warp", "shear"}:
+        with pytest.raises(DataError, match=field):
+            replace(PLAIN, **{field: 1.1})
 
 
 def test_skeletons_in_the_image_are_not_turned_in_space() -> None:
