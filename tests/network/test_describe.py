@@ -16,6 +16,7 @@ from tssan.recipe import (
     recipe_names,
     recipe_path,
 )
+from tssan.tables import recipe_aliases
 from typer.testing import CliRunner
 
 import tssan_viz.cli.describe
@@ -104,6 +105,15 @@ def test_it_fits_a_hundred_columns(name: str, monkeypatch: pytest.MonkeyPatch) -
     command = header["Command"].split(" --")[0]
     for wanted in (name, "parameters", "GFLOP", "classifier" if name != "hcn" else "fc8", command):
         assert wanted in text
+
+
+def test_without_a_recipe_all_of_them_are_listed() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["describe", "--json"]).stdout)
+    assert [entry["recipe"] for entry in listed] == list(recipe_names())
+    aliases = {alias: entry["recipe"] for entry in listed for alias in entry["aliases"]}
+    assert aliases == recipe_aliases()
+    said = CliRunner().invoke(app, ["describe"], env={"COLUMNS": "80"}).stdout
+    assert all(name in said for name in recipe_names())
 
 
 def test_json_says_the_same() -> None:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def describe(
     recipe: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="The name of a recipe that comes with the package, or the path of a YAML file.",
+            help="The name of a recipe that comes with the package, or the path of a YAML file. "
+            "Default: list those that come with it.",
             show_default=False,
         ),
-    ],
+    ] = None,
     joints: Annotated[int, typer.Option(help="Joints of a skeleton.", min=1)] = 25,
     coordinates: Annotated[int, typer.Option(help="Coordinates of a joint.", min=1, max=3)] = 3,
     classes: Annotated[int, typer.Option(help="Classes to tell apart.", min=1)] = 60,
@@ -40,6 +41,9 @@ def describe(
     Everything is counted from the network that is built for skeletons of the given shape; the
     defaults are NTU RGB+D's.
     """
+    if recipe is None:
+        _list(as_json)
+        return
     from tssan.describe import describe as describe_recipe
     from tssan.recipe import load_recipe, override, recipe_path
 
@@ -54,6 +58,39 @@ def describe(
         typer.echo(json.dumps(described.to_dict(), indent=2))
         return
     _say(described)
+
+
+def _list(as_json: bool) -> None:
+    """Print the shipped recipes, what each is, and its other names."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+    from tssan.describe import read_header
+    from tssan.recipe import recipe_names, recipe_path
+    from tssan.tables import recipe_aliases
+
+    titles = {
+        name: read_header(recipe_path(name).read_text(encoding="utf-8")).get("title", "")
+        for name in recipe_names()
+    }
+    aliases = {
+        name: [alias for alias, meant in recipe_aliases().items() if meant == name]
+        for name in titles
+    }
+    if as_json:
+        listed = [
+            {"recipe": name, "title": title, "aliases": aliases[name]}
+            for name, title in titles.items()
+        ]
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, title in titles.items():
+        also = f"\nalso called {', '.join(aliases[name])}" if aliases[name] else ""
+        table.add_row(name, Text(title + also))
+    console.print(table)
 
 
 def _say(described: Description) -> None:

@@ -47,7 +47,7 @@ def train(
         str,
         typer.Argument(
             help="The name of a recipe that comes with the package (demo, utd-mhad, nw-ucla, "
-            "t1_ts-san-v2, …), or the path of a YAML file.",
+            "t1_ts-san-v2, …; `tssan-viz describe` lists them), or the path of a YAML file.",
             show_default=False,
         ),
     ],
