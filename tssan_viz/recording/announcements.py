@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ def announce(
     descriptions: Mapping[str, Any],
 ) -> Announcement:
     """Check what `Recorder.samples` was told and bring it into one form."""
-    names = [str(name) for name in sample]
+    names = [str(_plain(name)) for name in sample]
     return Announcement(
         samples=names,
         columns=_columns(descriptions, len(names)),
@@ -147,11 +147,6 @@ def some(names: Sequence[str]) -> str:
     """Return the first names of many, for a message."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def further(announcement: Announcement) -> Iterator[str]:
-    """Go through the things said that the store's rows have no column of their own for."""
-    return (name for name in announcement.columns if name not in DESCRIPTIONS)
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tssan_viz.recording.announcements import Announcement, announce, further, some, unlabelled
+from tssan_viz.recording.announcements import Announcement, announce, some, unlabelled
 from tssan_viz.recording.calls import AttentionCall, WatchedSite
 from tssan_viz.recording.errors import MissingMaps, RecordingError
 from tssan_viz.recording.loaders import Describe, WatchedLoader
@@ -95,7 +95,9 @@ def record(
     only
         Patterns of site names, ``"*.layers.3.*"``: only these are recorded.
     heads
-        Which heads, counted from 1: for all sites, or by patterns of site names.
+        Which heads, counted from 1: for all sites, or by patterns of site names. `Recorder.maps`
+        knows them by these numbers; a store counts those that it holds, and its sites' provenance
+        says which they are.
     softmax
         Names of the softmax modules of attention that is written out by hand, or a mapping from
         them to the kind of the site.
@@ -137,7 +139,7 @@ def record(
     """
     return Recorder(
         model,
-        sink_for(store, run, catalogue),
+        sink_for(store, run, catalogue, rank=_rank()),
         run=run,
         constants={"phase": phase, "step": step, "epoch": epoch, "split": split},
         info=dict(info or {}),
@@ -150,6 +152,14 @@ def record(
         queue_bytes=queue_bytes,
         when_full=when_full,
     )
+
+
+def _rank() -> int:
+    """Return which of several processes this is, where PyTorch knows of several."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return 0
 
 
 class Recorder:
@@ -244,7 +254,9 @@ class Recorder:
         self._detach()
         if error is not None:
             # The batch at hand is as unfinished as the block; those before it are whole, and kept.
-            self._batch = None
+            batch, self._batch = self._batch, None
+            if batch is not None and batch.finished:
+                self._writing.rows_lost += batch.rows
             try:
                 self._writing.close(error)
             except Exception as second:
@@ -353,7 +365,7 @@ class Recorder:
         ------
         RecordingError
             The arguments do not fit together, or what the model did since the last announcement was
-            not what was announced; or the sink takes no further metadata.
+            not what was announced.
         MissingMaps
             The call announced before did not yield its maps.
         """
@@ -737,6 +749,9 @@ class Recorder:
         shape = (count, call.query, call.key)
         site = self._sites.get(name)
         if site is None:
+            how = call.site.provenance
+            if heads is not None:
+                how += f"; heads {', '.join(map(str, heads))} of {call.heads}"
             return Site(
                 name=name,
                 layer=call.site.layer,
@@ -745,7 +760,7 @@ class Recorder:
                 key=call.key,
                 stream=call.site.stream,
                 kind=call.site.kind,
-                provenance=call.site.provenance,
+                provenance=how,
             )
         if shape != (site.heads, site.query, site.key):
             raise RecordingError(
@@ -775,12 +790,6 @@ class Recorder:
         if constants["step"] is None:
             constants["step"] = self._calls if constants["phase"] == "train" else 0
         said = announcement or Announcement([], {})
-        if names := list(further(said)):
-            takes = getattr(self._sink, "takes_further", True)
-            if not takes:
-                raise RecordingError(
-                    f"samples() was told {some(names)}, and the store has no column for it"
-                )
         steps = said.columns.get("step")
         number = steps[0] if steps else self._constants["step"] or self._calls
         phases = said.columns.get("phase") or [constants["phase"]]

@@ -74,13 +74,15 @@ class Sink(Protocol):
 
 
 class StoreSink:
-    """Writes a run of an attention store."""
+    """Writes a run of an attention store; each of several processes writes its own rows."""
 
     def __init__(
         self,
         store: AttentionStore | str | PathLike[str],
         run: str,
         catalogue: Catalogue | None,
+        *,
+        rank: int = 0,
     ) -> None:
         if isinstance(store, str | PathLike):
             from tssan_viz.store import open_store
@@ -89,6 +91,7 @@ class StoreSink:
         self._store = store
         self._run = run
         self._catalogue = catalogue
+        self._rank = rank
         self._writer: RunWriter | None = None
         self._acknowledged = 0
 
@@ -106,8 +109,9 @@ class StoreSink:
             from tssan_viz.store.catalogue import Catalogue
 
             catalogue = Catalogue(dataset=self._run, classes=())
+        rank = {"rank": self._rank} if self._rank else {}
         self._writer = self._store.writer(
-            self._run, sites=list(sites), catalogue=catalogue, info=dict(info)
+            self._run, sites=list(sites), catalogue=catalogue, info=dict(info), **rank
         )
 
     def write(self, block: Block) -> None:
@@ -254,12 +258,12 @@ class FunctionSink:
         """Nothing: the function was called block by block."""
 
 
-def sink_for(target: Any, run: str, catalogue: Catalogue | None) -> Sink:
+def sink_for(target: Any, run: str, catalogue: Catalogue | None, *, rank: int = 0) -> Sink:
     """Make of what `record` was given a sink: None is memory, a path or a store is a store."""
     if target is None:
         return MemorySink()
     if isinstance(target, str | PathLike) or hasattr(target, "writer"):
-        return StoreSink(target, run, catalogue)
+        return StoreSink(target, run, catalogue, rank=rank)
     if isinstance(target, Sink):
         return target
     if callable(target):

@@ -1,0 +1,182 @@
+"""Where maps go: memory without Lance, a store with any metadata, functions and sinks of others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.recording.support import CATALOGUE, Model, watch_calls
+from tssan_viz.recording import RecordingError, Sink, UnrecordableModel, record
+from tssan_viz.store import open_store
+
+
+def test_memory_needs_neither_lance_nor_duckdb_nor_arrow():
+    code = """
+import sys, torch
+from torch import nn
+import tssan_viz
+model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+with tssan_viz.record(model, unlabelled=True) as recorder:
+    model(torch.randn(3, 5, 8))
+heavy = [name for name in ("pyarrow", "pandas", "xarray") if name in sys.modules]
+maps = recorder.maps()  # xarray loads pandas, and pandas loads Arrow where it is there
+assert maps.shape == (3, 1, 2, 5, 5), maps.shape
+assert recorder.report().rows_acknowledged == 3
+print(heavy + [name for name in ("lance", "duckdb", "tssan", "lightning", "transformers")
+               if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_memory_returns_the_maps_with_all_that_was_said():
+    torch.manual_seed(0)
+    model = Model()
+    explicit = watch_calls(model)
+    with record(model, only="*.1.*", heads=[2]) as recorder:
+        for call in range(2):
+            recorder.samples(
+                sample=[f"{call}a", f"{call}b"],
+                label=[0, 1],
+                axes=("n", "k"),
+                sizes={"k": 2},
+                mood=["calm", "wild"],
+                height=torch.tensor([1.5, 2.5]),
+            )
+            model(torch.randn(2, 2, 6, 8))
+        halfway = recorder.maps()
+    maps = recorder.maps()
+    assert maps.identical(halfway)
+    assert maps.sizes == {"row": 8, "layer": 1, "head": 1, "query": 6, "key": 6}
+    assert maps.layer.item() == 2
+    assert maps["site"].item() == "layers.1.attend"
+    assert maps["head"].item() == 2
+    expected = torch.cat(explicit["layers.1.attend"])[:, 1].numpy()
+    assert np.abs(maps.sel(layer=2, head=2).to_numpy() - expected).max() <= 2.5e-4
+    wild = maps[maps["mood"].to_numpy() == "wild"]
+    assert wild["height"].to_numpy().tolist() == [2.5] * 4
+    assert wild["sample"].to_numpy().tolist() == ["0b", "0b", "1b", "1b"]
+
+
+def test_a_store_keeps_metadata_of_any_name_and_says_which_heads(tmp_path):
+    model = Model(heads=4)
+    with record(model, tmp_path / "s", run="r", heads={"*.0.*": [1, 3], "*.1.*": [4, 2]}) as r:
+        r.samples(sample=["a", "b"], mood=["calm", None], weight=[1.5, 2.0])
+        model(torch.randn(2, 6, 8))
+    store = open_store(tmp_path / "s")
+    rows = store.rows("r").set_index("sample")
+    assert rows.loc["a", "mood"] == "calm"
+    assert rows["weight"].tolist() == [1.5, 2.0]
+    assert store.select(run="r").maps().sizes["head"] == 2
+    provenance = store.sites("r")["provenance"].tolist()
+    assert [text.rpartition("; ")[2] for text in provenance] == [
+        "heads 1, 3 of 4",
+        "heads 4, 2 of 4",
+    ]
+
+
+def test_a_head_or_a_site_that_is_not_there_is_named():
+    with pytest.raises(RecordingError, match=r"layers\.0\.attend has heads 1 to 2.*\[3\]"):
+        record_all(Model(), heads=[3])
+    with pytest.raises(UnrecordableModel):
+        record_all(Model(), only="decoder.*")
+
+
+def record_all(model, store=None, **options):
+    with record(model, store, unlabelled=True, **options) as recorder:
+        model(torch.randn(2, 6, 8))
+    return recorder
+
+
+def test_a_function_gets_every_block():
+    seen = []
+    recorder = record_all(Model(), lambda sites, block: seen.append((sites, block)))
+    ((sites, block),) = seen
+    assert [site.name for site in sites] == ["layers.0.attend", "layers.1.attend"]
+    assert block.count == 2
+    assert block.maps["layers.0.attend"].dtype == np.float16
+    assert block.measures["entropy"]["layers.1.attend"].shape == (2, 2)
+    assert block.rows["sample"] == ["call 1 row 1", "call 1 row 2"]
+    with pytest.raises(RecordingError, match="ask the store"):
+        recorder.maps()
+
+
+def test_a_sink_of_three_calls():
+    class Mine:
+        def __init__(self):
+            self.calls = []
+
+        def begin(self, sites, info):
+            self.calls.append(("begin", len(sites), info))
+
+        def write(self, block):
+            self.calls.append(("write", block.count))
+
+        def end(self, error):
+            self.calls.append(("end", error))
+
+    sink = Mine()
+    assert isinstance(sink, Sink)
+    record_all(Model(), sink, info={"seed": 1})
+    assert sink.calls == [("begin", 2, {"seed": 1}), ("write", 2), ("end", None)]
+    with pytest.raises(RecordingError, match="recorded into a int"):
+        record(Model(), 3)
+
+
+class Translator(nn.Module):
+    """Encoder and decoder: sites whose maps differ in size."""
+
+    def __init__(self):
+        super().__init__()
+        self.transformer = nn.Transformer(
+            8, 2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16, batch_first=True
+        )
+
+    def forward(self, source, target):
+        return self.transformer(source, target)
+
+
+def test_sites_of_different_sizes_are_kept_side_by_side(tmp_path):
+    torch.manual_seed(0)
+    model = Translator().eval()
+    source, target = torch.randn(3, 7, 8), torch.randn(3, 4, 8)
+    with record(model) as memory:
+        memory.samples(sample=["a", "b", "c"])
+        model(source, target)
+    sizes = {site.stream: (site.query, site.key) for site in memory.sites}
+    assert sizes == {"encoder": (7, 7), "decoder": (4, 4), "cross": (4, 7)}
+    assert memory.maps(stream="cross").shape == (3, 1, 2, 4, 7)
+    with pytest.raises(RecordingError, match="several streams"):
+        memory.maps()
+    with pytest.raises(RecordingError, match="no site is called"):
+        memory.maps(site="nothing")
+
+    with record(model, tmp_path / "s", run="r") as recorder:
+        recorder.samples(sample=["a", "b", "c"])
+        model(source, target)
+    for stream in sizes:
+        stored = open_store(tmp_path / "s").select(run="r", stream=stream).maps().to_numpy()
+        assert np.array_equal(stored, memory.maps(stream=stream).to_numpy())
+
+
+def test_asking_too_early_is_refused():
+    with record(Model()) as recorder, pytest.raises(RecordingError, match="nothing was recorded"):
+        recorder.maps()
+
+
+def test_the_report_is_for_people():
+    model = Model()
+    with record(model, run="mine", catalogue=CATALOGUE) as recorder:
+        recorder.samples(sample=["a"], axes=("n", "m"), present=torch.tensor([[True, False]]))
+        model(torch.randn(1, 2, 6, 8))
+    text = str(recorder.report())
+    assert "recording of mine" in text
+    assert "2 of 2 due, 288 B" in text
+    assert "1, and 1 of nobody" in text
+    assert "compute" in text
+    assert recorder.report().seconds_spent > 0
