@@ -76,6 +76,14 @@ def prepare(
             show_default=False,
         ),
     ] = None,
+    keep_noise: Annotated[
+        bool,
+        typer.Option(
+            "--keep-noise",
+            help="ntu60 and ntu120 only: let bodies that are seen too shortly, or are too wide to "
+            "be a person, act too.",
+        ),
+    ] = False,
     subjects: Annotated[
         int | None,
         typer.Option(
@@ -137,8 +145,10 @@ def prepare(
         raise UserError(f"--subjects and --seed are for synthetic skeletons, not for {name}")
     if name != "plain":
         _refuse_topology(name, topology)
+    if keep_noise and not name.startswith("ntu"):
+        raise UserError(f"--keep-noise is for raw NTU RGB+D; {name} has no noise to leave out")
     try:
-        _read(name, source, out, skip_bad, processes, topology)
+        _read(name, source, out, skip_bad, processes, topology, denoise=not keep_noise)
     except KeyboardInterrupt:
         from tssan.preparing import kept_folder
 
@@ -187,12 +197,13 @@ def _read(
     skip_bad: bool,
     processes: int | None,
     topology: str | None,
+    denoise: bool,
 ) -> None:
     from tssan.preparing import BadFile, prepare_annotations, prepare_files
     from tssan.skeletons.annotations import Annotations
     from tssan.skeletons.formats import open_source
 
-    opened = open_source(name, source, topology=_topology(topology))
+    opened = open_source(name, source, topology=_topology(topology), denoise=denoise)
     remarks = opened.remarks if isinstance(opened, Annotations) else ()
     total = len(opened) if isinstance(opened, Annotations) else len(opened.files)
     with _progress() as progress:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from tssan.errors import DataError
@@ -120,7 +121,11 @@ def squeezed(name: str) -> str:
 
 
 def open_source(
-    name: str, source: str | os.PathLike[str], *, topology: Topology | None = None
+    name: str,
+    source: str | os.PathLike[str],
+    *,
+    topology: Topology | None = None,
+    denoise: bool = True,
 ) -> ManyFiles | Annotations:
     """Open a source of a known format.
 
@@ -132,6 +137,9 @@ def open_source(
         A folder, an archive or a file, as the format has it.
     topology
         For plain: instead of what the file says.
+    denoise
+        For raw NTU RGB+D: whether bodies that can be no person are left out, as
+        `tssan.skeletons.actors` says.
 
     Raises
     ------
@@ -171,7 +179,7 @@ def open_source(
     return ManyFiles(
         edition.name,
         edition.select(found),
-        ntu_rgbd.read_file,
+        ntu_rgbd.read_file if denoise else partial(ntu_rgbd.read_file, denoise=False),
         edition.classes,
         edition.protocols,
     )
