@@ -22,6 +22,7 @@ from tssan_viz.cli import (
     serve,
     sites,
     train,
+    upkeep,
     verify,
     view,
 )
@@ -48,6 +49,9 @@ app.command()(sites.sites)
 app.command()(info.info)
 app.command()(verify.verify)
 app.command()(query.query)
+app.command()(upkeep.merge)
+app.command()(upkeep.compact)
+app.command()(upkeep.rm)
 app.command()(compare.compare)
 app.command()(view.view)
 app.command()(figure.figure)

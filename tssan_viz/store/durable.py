@@ -127,3 +127,24 @@ class RunLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def nobody_writes(store: Path, *, besides: Path | None = None) -> bool:
+    """Return whether no run of a store is being recorded at this moment.
+
+    Parameters
+    ----------
+    store
+        The store's folder.
+    besides
+        The folder of a run that does not count: the caller's own.
+    """
+    for lock in (store / "maps").glob("*/.lock*"):
+        if lock.parent == besides:
+            continue
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return True

@@ -473,7 +473,12 @@ class AttentionStore:
     # ---- maps
 
     def read_maps(
-        self, run: str, row_ids: np.ndarray, sites: Mapping[int, Sequence[int]]
+        self,
+        run: str,
+        row_ids: np.ndarray,
+        sites: Mapping[int, Sequence[int]],
+        *,
+        compare_all: bool = False,
     ) -> np.ndarray:
         """Return the maps of rows, in the order asked for; only the columns needed are read.
 
@@ -485,6 +490,8 @@ class AttentionStore:
             Rows of the run.
         sites
             For each site's number the heads wanted, each site as many, all counted from 1.
+        compare_all
+            Whether every map is compared with its checksum, not a few of each reading.
 
         Returns
         -------
@@ -512,27 +519,33 @@ class AttentionStore:
         out = np.empty((len(row_ids), len(columns), *shape), np.float16 if plain else np.float32)
         ranks = self._ranks(run)
         if ranks is None:
-            self._read_rank(run, 0, row_ids, columns, out)
+            self._read_rank(run, 0, row_ids, columns, out, compare_all)
         else:
             of = ranks.of(row_ids)
             for rank in np.unique(of).tolist():
                 mine = np.flatnonzero(of == rank)
                 part = np.empty((len(mine), *out.shape[1:]), out.dtype)
-                self._read_rank(run, rank, row_ids[mine], columns, part)
+                self._read_rank(run, rank, row_ids[mine], columns, part, compare_all)
                 out[mine] = part
         return out.reshape(len(row_ids), len(sites), heads, *shape)
 
     def _read_rank(
-        self, run: str, rank: int, row_ids: np.ndarray, columns: dict[str, Code], out: np.ndarray
+        self,
+        run: str,
+        rank: int,
+        row_ids: np.ndarray,
+        columns: dict[str, Code],
+        out: np.ndarray,
+        compare_all: bool,
     ) -> None:
         """Fill `out` (r, columns, q, s) with maps that one process recorded."""
         if not len(row_ids):
             return
         name = f"maps/{run_folder(run)}/{maps_folder(out.shape[2], out.shape[3], rank)}"
         self._readings += 1
+        step = 1 if compare_all else max(1, len(row_ids) // _COMPARED)
         # Other rows are compared each time.
-        first = self._readings % max(1, len(row_ids) // _COMPARED)
-        compared = np.arange(first, len(row_ids), max(1, len(row_ids) // _COMPARED))[:_COMPARED]
+        compared = np.arange(self._readings % step, len(row_ids), step)
 
         def read(opened: _Opened) -> tuple[int, str] | None:
             positions = _positions(opened.once("index", _row_index), row_ids)

@@ -115,6 +115,17 @@ REPORTS = pa.schema(
     ]
 )
 
+# The datasets that all runs share, besides the maps.
+SCHEMAS = {
+    "runs": RUNS,
+    "sites": SITES,
+    "catalogue": CATALOGUE,
+    "rows": ROWS,
+    "measures": MEASURES,
+    "samples": SAMPLES,
+    "reports": REPORTS,
+}
+
 
 @dataclass(frozen=True, eq=False)
 class StoredSample:

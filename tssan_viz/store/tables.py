@@ -344,6 +344,9 @@ class DurableTable:
 
         def merge() -> None:
             lance.dataset(self.path).optimize.compact_files(target_rows_per_fragment=lines_per_file)
+            # The version that merged names every file it replaced; one behind it names none, and
+            # lets the longer one be dropped.
+            lance.dataset(self.path).delete("false")
 
         try:
             # Lines appended meanwhile would come before the merged ones.
@@ -357,9 +360,15 @@ class DurableTable:
             return
         self.clean()
 
-    def clean(self) -> None:
-        """Drop versions that nobody needs, so that manifests do not grow with the recording."""
-        age = _KEEP if self._shared else timedelta(0)
+    def clean(self, *, alone: bool = False) -> None:
+        """Drop versions that nobody needs, so that manifests do not grow with the recording.
+
+        Parameters
+        ----------
+        alone
+            Whether nobody else writes: then no version is kept for a while.
+        """
+        age = _KEEP if self._shared and not alone else timedelta(0)
         # What cannot be dropped now is dropped the next time.
         with contextlib.suppress(ValueError, OSError, RuntimeError):
             lance.dataset(self.path).cleanup_old_versions(older_than=age)

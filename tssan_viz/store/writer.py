@@ -20,7 +20,7 @@ import tssan_viz
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.codes import checked_code, code_of, column_type, encode
-from tssan_viz.store.durable import RunLock, sync_file, turn, write_atomically
+from tssan_viz.store.durable import RunLock, nobody_writes, sync_file, turn, write_atomically
 from tssan_viz.store.schema import (
     CATALOGUE,
     FORMAT,
@@ -46,12 +46,12 @@ COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 5.0
 ROW_SUM_TOLERANCE = 1e-3
 
-_OWN_COLUMNS = ("row_id", "run", "checksum", "rank")
+OWN_COLUMNS = ("row_id", "run", "checksum", "rank")
 # What a column of further metadata may not be called: the table `maps` has these besides the rows'.
 _TAKEN = ("site", "stream", "layer", "head", "heads", "query", "key", "kind")
 _DEFAULTS: dict[str, Any] = {"step": 0, "phase": "inference", "segment": 1}
 # Files of maps under this size are merged at the end; those of full commits are left alone.
-_MERGED_BYTES = COMMIT_BYTES // 2
+MERGED_BYTES = COMMIT_BYTES // 2
 
 
 def prepare_folder(path: Path) -> None:
@@ -164,7 +164,7 @@ class RunWriter:
         self._check_sites()
         if rank < 0:
             raise UserError(f"run {run!r}: rank is {rank}, it counts from 0")
-        folder = path / "maps" / run_folder(run)
+        folder = self._folder = path / "maps" / run_folder(run)
         self._check_format()
         try:
             self._lock = RunLock(folder, run, rank)
@@ -289,6 +289,11 @@ class RunWriter:
         if self.run in store.run_names():
             self._compare_with_stored(store, info)
             return
+        for shared in (self._rows, self._measures, self._samples, self._reports):
+            # Left by a removal of a run of this name that did not come to its end.
+            dataset = shared.open()
+            if dataset is not None and dataset.count_rows(pc.field("run") == self.run):
+                shared.delete(pc.field("run") == self.run)
         lines = {
             "run": [self.run] * len(self.sites),
             "site": list(range(1, len(self.sites) + 1)),
@@ -452,7 +457,7 @@ class RunWriter:
             self._commit()
 
     def _row_table(self, rows: Mapping[str, Any]) -> pa.Table:
-        allowed = [name for name in ROW_COLUMNS if name not in _OWN_COLUMNS]
+        allowed = [name for name in ROW_COLUMNS if name not in OWN_COLUMNS]
         further = {name: value for name, value in rows.items() if name not in allowed}
         for name in further:
             self._check_new_name(name, allowed)
@@ -825,9 +830,12 @@ class RunWriter:
             self._add_report()
             bytes_per_row = sum(2 * s.heads * s.query * s.key for s in self.sites)
             for table in self._maps.values():
-                table.compact(max(1, _MERGED_BYTES // bytes_per_row))
+                table.compact(max(1, MERGED_BYTES // bytes_per_row))
             for table in (self._rows, self._measures, self._samples, self._reports):
                 table.compact(1 << 20)
+            if nobody_writes(self._path, besides=self._folder):
+                for table in (self._rows, self._measures, self._samples, self._reports):
+                    table.clean(alone=True)
         finally:
             self._abandon()
 
