@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,10 @@ import pytest
 from tssan.dataset import SkeletonDataset
 from tssan.recipe import recipe_names
 from tssan.skeletons import classes
+from tssan.skeletons.plain_sources import KEYS
 
 from tests.skeletons import written
+from tests.skeletons.test_kinetics import release
 from tssan_viz import cli
 from tssan_viz.cli.prepare import RECIPES
 
@@ -222,10 +227,128 @@ def test_a_folder_with_something_else_in_it_is_refused(run, tmp_path):
     assert os.listdir(tmp_path / "thesis") == ["chapter1.tex"]
 
 
+def test_auto_says_what_it_recognised_and_why(run, tmp_path):
+    status, out, _ = run("auto", utd(tmp_path / "whatever.zip"), "--out", "utd")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].endswith(
+        "whatever.zip is utd-mhad: 8 of its files are called as those of UTD-MHAD, such as "
+        "Skeleton/a1_s1_t1_skeleton.mat"
+    )
+    assert lines[1] == "utd: 8 sequences of utd-mhad, 2 classes, 2 subjects, 72 frames"
+
+
+def test_auto_shows_what_would_fit_when_nothing_does(run, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("x")
+    status, out, said = run("auto", "thesis", "--out", "x")
+    assert (status, out) == (2, "")
+    assert "thesis is no skeleton data set that is known; seen: 1 files (1 × .tex" in said
+    assert "plain: your own skeletons in one file, such as mine.npz" in said
+
+
+def test_skeletons_of_ones_own(run, tmp_path):
+    joints = np.stack([written.poses(9, 4, seed) for seed in range(8)]).astype(np.float32)
+    names = {"label": ["sit", "walk"] * 4, "subject": ["Mia", "Mia", "Ben", "Ben"] * 2}
+    np.savez(tmp_path / "mine.npz", joints=joints, **names)
+    (tmp_path / "doll.yaml").write_text("joints: [a, b, c, d]\nparents: {b: a, c: a, d: a}\n")
+    status, out, _ = run(
+        "plain", "mine.npz", "--topology", "doll.yaml", "--out", "mine", "--processes", 2
+    )
+    assert status == 0
+    lines = out.splitlines()
+    assert lines[0] == "mine: 8 sequences of mine, 2 classes, 2 subjects, 72 frames"
+    assert lines[-1] == (
+        "next: tssan-viz train utd-mhad --data mine --out run --protocol cross-subject "
+        "--set clips.align=none --set clips.scale=none"
+    )
+    data = SkeletonDataset.open(tmp_path / "mine")
+    assert data.topology.joints == ("a", "b", "c", "d")
+    assert data.subject_names == {1: "Ben", 2: "Mia"}
+    np.testing.assert_array_equal(data[3].joints[0], joints[3])
+
+
+@pytest.mark.slow
+def test_the_command_that_follows_can_be_run(run, tmp_path):
+    """A flat skeleton with scores, of two people, trains with the settings that are suggested."""
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(0.2, 0.8, (80, 2, 12, 18, 2)).astype(np.float32)
+    np.savez(
+        tmp_path / "flat.npz",
+        joints=joints,
+        score=rng.uniform(0.5, 1, (80, 2, 12, 18)),
+        label=[0, 1] * 40,
+        subject=np.arange(80) // 10,
+        topology="openpose-18",
+    )
+    status, out, _ = run("auto", "flat.npz", "--out", "flat")
+    assert status == 0
+    command = out.splitlines()[-1].removeprefix("next: ").split()
+    program = Path(sys.executable).with_name(command[0])
+    extra = ["--epochs", "1", "--set", "clips.score_as_coordinate=true"]
+    done = subprocess.run(
+        [program, *command[1:], *extra], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+
+
+def test_kinetics_leaves_out_what_has_no_skeleton(run, tmp_path):
+    release(tmp_path / "kinetics")
+    status, out, _ = run("auto", "kinetics", "--out", "k")
+    assert status == 0
+    assert "k: 3 sequences of kinetics-openpose18, 1 classes, subjects not known" in out
+    assert "1 file was left out (listed in dataset.json):" in out
+    assert ["train-val", "2", "1", "the", "default"] in [line.split() for line in out.splitlines()]
+    assert out.splitlines()[-1] == "next: tssan-viz train t2_ts-san-v2-kinetics --data k --out run"
+
+
+def test_ctrl_c_tells_how_to_go_on(tmp_path):
+    contents = {
+        f"Skeleton/a{a}_s{s}_t{t}_skeleton.mat": written.utd_mhad(
+            np.moveaxis(written.poses(60, 20, a), 0, 2)
+        )
+        for a in range(1, 28)
+        for s in range(1, 9)
+        for t in range(1, 5)
+    }
+    written.archive(tmp_path / "Skeleton.zip", contents)
+    command = [Path(sys.executable).with_name("tssan-viz"), "prepare", "utd-mhad", "Skeleton.zip"]
+    process = subprocess.Popen(
+        [*command, "--out", "utd", "--processes", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kept = tmp_path / ".utd.preparing"
+    while len(list(kept.glob("part-*.npz"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted: the same command goes on where it stopped" in said
+    assert "Traceback" not in said
+    assert sorted(os.listdir(tmp_path)) == [".utd.preparing", "Skeleton.zip"]
+    done = subprocess.run(
+        [*command, "--out", "utd"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("utd: 864 sequences of utd-mhad, 27 classes, 8 subjects")
+    assert sorted(os.listdir(tmp_path)) == ["Skeleton.zip", "utd"]
+
+
 def test_help_teaches_by_example(run):
     status, out, _ = run("--help")
     assert status == 0
-    assert "tssan-viz prepare utd-mhad Skeleton.zip --out utd" in " ".join(out.split())
+    said = " ".join(out.split())
+    assert "tssan-viz prepare utd-mhad Skeleton.zip --out utd" in said
+    assert "np.savez" in said
+
+
+def test_help_names_every_entry_of_a_plain_file(run):
+    status, out, _ = run("plain", "--help")
+    assert status == 0
+    assert set(KEYS) <= set(re.findall(r"\w+", out))
 
 
 def test_the_installed_command_on_the_real_archive(utd_mhad_zip, tmp_path):
