@@ -169,7 +169,7 @@ class PysklAnnotations(Annotations):
         else:
             seen = np.any(joints != 0, axis=3) if score is None else score > 0
             found = np.asarray(seen, dtype=np.bool_)  # (m, t, v)
-            present = found.any(axis=2)
+            present = np.asarray(found.any(axis=2), dtype=np.bool_)
             joints = _in_parts(joints, found, entry, where)
         action = self.classes[self._label(position)]
         numbers = self._numbers[position] or {}
