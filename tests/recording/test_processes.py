@@ -1,0 +1,75 @@
+"""Several processes that train together: each writes its own rows of the same run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from tssan_viz.store import open_store
+
+SCRIPT = """
+import sys, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tests.recording.support import CATALOGUE, Model
+from tssan_viz.recording import record
+
+store, rank, port, watched = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "watched"
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+torch.manual_seed(0)
+model = DistributedDataParallel(Model(dropout=0.2))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+torch.manual_seed(10 + rank)
+
+def step(number, recorder=None):
+    if recorder:
+        recorder.samples(sample=[f"{rank}-{number}"], label=[rank], step=number, phase="train")
+    model(torch.randn(1, 6, 8)).logsumexp(-1).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+if watched:
+    with record(model, store, run="r", catalogue=CATALOGUE) as recorder:
+        for number in range(5):
+            step(number, recorder)
+    assert recorder.report().rows_acknowledged == 5
+else:
+    for number in range(5):
+        step(number)
+print(",".join(float(p.double().sum()).hex() for p in model.parameters()))
+dist.destroy_process_group()
+"""
+
+
+def train_together(store: Path, how: str) -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SCRIPT), str(store), f"{rank}", f"{port}", how],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], [err for _, err in outputs]
+    return [out.splitlines()[-1] for out, _ in outputs]
+
+
+def test_two_processes_write_one_run_and_train_as_if_unwatched(tmp_path):
+    weights = train_together(tmp_path / "s", "watched")
+    assert weights == train_together(tmp_path / "none", "plain")
+    store = open_store(tmp_path / "s")
+    rows = store.rows("r")
+    assert sorted(rows["sample"]) == sorted(f"{rank}-{i}" for rank in range(2) for i in range(5))
+    assert [site.name for site in store.stored_sites("r")] == ["layers.0.attend", "layers.1.attend"]
+    assert rows.groupby("rank")["label"].unique().map(list).to_dict() == {0: [0], 1: [1]}
+    assert store.select(run="r").maps().sizes["row"] == 10
