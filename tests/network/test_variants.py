@@ -459,3 +459,56 @@ def test_every_combination_trains_and_agrees_with_written_out_attention(
             atol=1e-4,
             rtol=1e-4,
         )
+
+
+def test_checkpoints_of_the_first_version_still_fit() -> None:
+    """SAN-V2's weights keep their names and their order, so that a seed gives the same network."""
+    streams = [
+        f"{stream}_encoder.conv{i}.{part}"
+        for stream in ("position", "motion")
+        for i in (1, 2, 3, 4)
+        for part in ("weight", "bias")
+    ]
+    layer = [
+        f"block.layers.0.{module}.{part}"
+        for module in (
+            *("attention.qkv", "attention.out", "attention_norm"),
+            *("feed_forward.0", "feed_forward.3", "feed_forward_norm"),
+        )
+        for part in ("weight", "bias")
+    ]
+    made = Recipe(name="x", network=NetworkRecipe(layers=1))
+    with torch.device("meta"):
+        network = build_network(made, joints=25, coordinates=3, classes=60)
+    assert list(network.state_dict()) == [
+        *streams,
+        "block.position",
+        *layer,
+        "block.fully_connected.weight",
+        "block.fully_connected.bias",
+        "classifier.weight",
+        "classifier.bias",
+    ]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"variant": "san-v1", "encoder": "ff"},
+        {"variant": "san-v3", "v3_score": "mean", "mask_absent_person": True},
+        {"variant": "san-v2", "consensus_of": "probabilities"},
+    ],
+)
+def test_half_precision_stays_near(network: dict) -> None:
+    """Under autocast to bfloat16, whose 8 bits leave about a hundredth of relative precision."""
+    made = recipe(**still(**network))
+    built = build(made)
+    position, motion = clips(made)
+    present = torch.tensor([[[True, False]] * 3, [[True, True]] * 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        every = built(position, motion, present, every_classifier=True)
+        loss = built.loss(every, torch.tensor([0, 3]))
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in built.parameters())
+    wanted = built(position, motion, present, every_classifier=True)
+    torch.testing.assert_close(every.float(), wanted, atol=0.05, rtol=0.05)
