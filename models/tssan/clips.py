@@ -312,6 +312,28 @@ def displace(batch: Batch, *, noise: float, generator: torch.Generator) -> Batch
     return batch._replace(joints=_only(joints + noise * draw, batch.present))
 
 
+def lose_joints(batch: Batch, *, share: float, generator: torch.Generator) -> Batch:
+    """Put some joints of every sequence to the origin, in all frames, as if they were never seen.
+
+    Parameters
+    ----------
+    batch
+        Normalised sequences.
+    share
+        Probability of each joint of each person to be lost.
+    generator
+        On the CPU.
+
+    Returns
+    -------
+    Batch
+        Of the same shape.
+    """
+    n, m, _, v, _ = batch.joints.shape
+    lost = (torch.rand(n, m, 1, v, 1, generator=generator) < share).to(batch.joints.device)
+    return batch._replace(joints=batch.joints.masked_fill(lost, 0))
+
+
 def crop(
     present: Tensor,
     *,
@@ -541,6 +563,8 @@ def _augment(batch: Batch, recipe: ClipsRecipe, generator: torch.Generator) -> B
             shear=recipe.shear,
             generator=generator,
         )
+    if recipe.lose_joints:
+        batch = lose_joints(batch, share=recipe.lose_joints, generator=generator)
     return batch
 
 

@@ -75,6 +75,9 @@ class ClipsRecipe:
     noise
         Standard deviation of what is added to the place of each joint, the same in all frames, in
         the units that `scale` leaves [C: the paper has none].
+    lose_joints
+        Share of the joints that lie in the origin during a whole training clip, for sensors that
+        lose or misplace what is hidden [C: the paper has none].
     warp
         Greatest unevenness of time in training: 0 resizes evenly, at 1 the source frames are as
         uneven as times drawn at random and put in order [C: the paper has none].
@@ -98,6 +101,7 @@ class ClipsRecipe:
     shear: float = 0.0
     mirror: float = 0.0
     noise: float = 0.0
+    lose_joints: float = 0.0
     warp: float = 0.0
     score_as_coordinate: bool = False
 
@@ -121,7 +125,7 @@ class ClipsRecipe:
         # Three entries below a third cannot turn a body inside out.
         if not 0 <= self.shear < 1 / 3:
             raise DataError(f"shear: {self.shear} may flatten a body; give 0 ≤ shear < 1/3")
-        for name in ("mirror", "warp"):
+        for name in ("mirror", "lose_joints", "warp"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"{name}: {getattr(self, name)} is no share; give 0 ≤ share ≤ 1")
 

@@ -16,6 +16,7 @@ from tssan.clips import (
     displace,
     even_places,
     first_present,
+    lose_joints,
     make_clips,
     mirror,
     motion,
@@ -440,6 +441,15 @@ def test_displacing_moves_joints_and_leaves_motion_alone() -> None:
     )
 
 
+def test_lost_joints_are_lost_in_all_frames_and_in_their_share() -> None:
+    batch = pad([sequence(6, 2, seed=i) for i in range(300)], 2)
+    out = lose_joints(batch, share=0.2, generator=torch.Generator().manual_seed(0)).joints
+    gone = (out == 0).all(dim=-1)  # (n, m, t, v)
+    assert torch.equal(gone.any(dim=2), gone.all(dim=2))
+    assert gone.float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert torch.equal(out[~gone], batch.joints[~gone])
+
+
 @given(
     lengths=st.lists(st.integers(1, 150), min_size=1, max_size=5),
     frames=st.integers(1, 60),
@@ -461,7 +471,7 @@ def test_warped_time_rises_and_stays_inside(
 
 def test_augmented_clips_follow_the_generator_and_tests_do_not_change() -> None:
     recipe = replace(
-        PLAIN, centre="path", mirror=0.5, turn=1.0, shear=0.1, noise=0.1, warp=0.5, rescale=0.1
+        PLAIN, centre="path", mirror=0.5, turn=1.0, shear=0.1, noise=0.1, lose_joints=0.1, warp=0.5
     )
     batch = pad([sequence(30, 2, seed=i) for i in range(6)], 2)
     one, again, other = (
@@ -475,11 +485,11 @@ def test_augmented_clips_follow_the_generator_and_tests_do_not_change() -> None:
     assert torch.equal(make_clips(batch, recipe, train=False).position, plain.position)
 
 
-@pytest.mark.parametrize("field", ["mirror", "warp", "shear", "noise", "turn"])
+@pytest.mark.parametrize("field", ["mirror", "lose_joints", "warp", "shear", "noise", "turn"])
 def test_recipes_refuse_what_no_augmentation_is(field: str) -> None:
     with pytest.raises(DataError, match=field):
         replace(PLAIN, **{field: -0.1})
-    if field in {"mirror", "warp", "shear"}:
+    if field in {"mirror", "lose_joints", "warp", "shear"}:
         with pytest.raises(DataError, match=field):
             replace(PLAIN, **{field: 1.1})
 
