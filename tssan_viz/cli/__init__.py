@@ -12,6 +12,7 @@ from tssan_viz.cli import (
     demo,
     describe,
     evaluate,
+    exchange,
     export_network,
     figure,
     info,
@@ -52,6 +53,8 @@ app.command()(query.query)
 app.command()(upkeep.merge)
 app.command()(upkeep.compact)
 app.command()(upkeep.rm)
+app.command()(exchange.export)
+app.command("import")(exchange.import_)
 app.command()(compare.compare)
 app.command()(view.view)
 app.command()(figure.figure)
