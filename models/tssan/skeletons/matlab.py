@@ -75,7 +75,11 @@ class Variable:
                 f"{' × '.join(map(str, self.shape))} numbers are stated "
                 f"and {len(self.numbers)} are there"
             )
-        return self.numbers.reshape(self.shape, order="F").astype(_DTYPES.get(self.kind, self.kind))
+        dtype = np.dtype(_DTYPES.get(self.kind, self.kind))
+        if dtype.kind != "f" and self.numbers.dtype.kind == "f":
+            raise Damaged(f"{self.kind} numbers that are stored as {self.numbers.dtype}")
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite
+            return self.numbers.reshape(self.shape, order="F").astype(dtype)
 
 
 def read_variables(data: bytes, most_bytes: int) -> dict[str, Variable]:

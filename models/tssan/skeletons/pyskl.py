@@ -44,7 +44,7 @@ from tssan.skeletons.topology import COCO_17, KINECT_V2_25, OPENPOSE_18, Topolog
 
 FPS = 30.0
 ENDINGS = (".pkl", ".pickle")
-TEST_NAMES = ("val", "test")  # what the part that is not called train is called
+TEST_NAMES = ("test", "val")  # what the part that is not called train is called
 LAYOUTS: dict[tuple[int, int], Topology] = {
     (25, 3): KINECT_V2_25,
     (17, 2): COCO_17,
