@@ -1,9 +1,9 @@
-"""The sequences that a training holds in memory, and which of them it does not fit."""
+"""The sequences that a training takes its batches from, and which of them it does not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
@@ -21,8 +21,27 @@ if TYPE_CHECKING:
     from tssan.skeletons.sequence import SkeletonSequence
 
 
+class _OnDisk(Sequence["SkeletonSequence"]):
+    """Some sequences of a data set, which need not fit into memory."""
+
+    def __init__(self, dataset: SkeletonDataset, indices: NDArray[np.int64]) -> None:
+        self._dataset, self._indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> SkeletonSequence: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[SkeletonSequence]: ...
+    def __getitem__(self, place: int | slice) -> SkeletonSequence | list[SkeletonSequence]:
+        if isinstance(place, slice):
+            return [self._dataset[int(i)] for i in self._indices[place]]
+        return self._dataset[int(self._indices[place])]
+
+
 class Sequences:
-    """Sequences of a prepared data set in memory, from which batches are laid together.
+    """Sequences of a prepared data set, from which batches are laid together.
 
     Parameters
     ----------
@@ -41,9 +60,9 @@ class Sequences:
 
     @classmethod
     def load(cls, dataset: SkeletonDataset, indices: NDArray[np.int64], persons: int) -> Sequences:
-        """Read some sequences of a data set."""
+        """Take some sequences of a data set; each is read when a batch asks for it."""
         labels = dataset.index["label"].to_numpy()[indices].astype(np.int64)
-        return cls([dataset[int(i)] for i in indices], torch.as_tensor(labels), persons)
+        return cls(_OnDisk(dataset, indices), torch.as_tensor(labels), persons)
 
     def __len__(self) -> int:
         return len(self.items)
