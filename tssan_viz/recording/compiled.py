@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ from tssan_viz.recording.sources import (
     from_softmax,
 )
 
+COUNTER = "_tssan_viz_counter"
+NATIVE = torch._native_multi_head_attention
+ENCODER_LAYER = torch._transformer_encoder_layer_fwd
 SOFTMAX = (F.softmax, torch.softmax, torch.special.softmax)
 
 
@@ -110,12 +113,21 @@ class Tapped:
     def __call__(self, graph: GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Any:
         """Compile a graph with its taps."""
         self.graphs += 1
-        for node in list(graph.graph.nodes):
-            replacement = self._replacement(node)
+        # The compiler asks where every tensor that a graph holds was found.
+        sources = getattr(graph, "_param_name_to_source", {})
+        for path, part in graph.named_modules():  # activation checkpoints are graphs in the graph
+            if isinstance(part, GraphModule) and self._tap(part):
+                name = f"{path}.{COUNTER}" if path else COUNTER
+                sources[name] = torch._dynamo.source.LocalSource(name)
+        return self._inner(graph, inputs, **kwargs)
+
+    def _tap(self, graph: GraphModule) -> bool:
+        attention = [(n, self._replacement(n)) for n in graph.graph.nodes]
+        for node, replacement in attention:
             if replacement is not None:
                 _replace(graph, node, replacement)
         graph.recompile()
-        return self._inner(graph, inputs, **kwargs)
+        return hasattr(graph, COUNTER)
 
     def _replacement(self, node: Node) -> Callable[..., Any] | None:
         if node.op == "call_function":
@@ -123,30 +135,26 @@ class Tapped:
                 return tapped_products
             if node.target is F.multi_head_attention_forward:
                 return tapped_multi_head_attention_forward
-            if node.target is torch._native_multi_head_attention:
+            if node.target is NATIVE:
                 return tapped_native_multi_head_attention
-            if node.target is torch._transformer_encoder_layer_fwd:
+            if node.target is ENCODER_LAYER:
                 return tapped_encoder_layer
-        is_softmax = (
-            node.target == "softmax" if node.op == "call_method" else node.target in SOFTMAX
-        )
-        if is_softmax and _class_of(node) in self._by_softmax:
-            return tapped_method_softmax if node.op == "call_method" else tapped_softmax
+        # A frame of its own may be a function that a module calls; whose, shows when it runs.
+        if not _stack(node) or _stack(node)[-1][1] in self._by_softmax:
+            if node.op == "call_method" and node.target == "softmax":
+                return tapped_method_softmax
+            if node.op == "call_function" and node.target in SOFTMAX:
+                return tapped_softmax
         return None
 
 
 def _replace(graph: GraphModule, node: Node, replacement: Callable[..., Any]) -> None:
-    counter = "_tssan_viz_counter"
-    if not hasattr(graph, counter):
-        device = _device_of(node)
-        zero = torch.zeros((), dtype=torch.int64, device=device)
-        graph.register_buffer(counter, zero, persistent=False)
-        # The compiler asks where every tensor that a graph holds was found.
-        sources = getattr(graph, "_param_name_to_source", {})
-        sources[counter] = torch._dynamo.source.LocalSource(counter)
+    if not hasattr(graph, COUNTER):
+        zero = torch.zeros((), dtype=torch.int64, device=_device_of(node))
+        graph.register_buffer(COUNTER, zero, persistent=False)
     with graph.graph.inserting_before(node):
-        held = graph.graph.get_attr(counter)
-        held.meta["example_value"] = getattr(graph, counter)
+        held = graph.graph.get_attr(COUNTER)
+        held.meta["example_value"] = getattr(graph, COUNTER)
         args = (held, _place_of(node), *node.args)
         new = graph.graph.call_function(replacement, args, node.kwargs)
     new.meta = dict(node.meta)
@@ -161,11 +169,6 @@ def _device_of(node: Node) -> torch.device | None:
 
 def _stack(node: Node) -> list[tuple[str, type]]:
     return list(node.meta.get("nn_module_stack", {}).values())
-
-
-def _class_of(node: Node) -> type | None:
-    stack = _stack(node)
-    return stack[-1][1] if stack else None
 
 
 def _place_of(node: Node) -> str:
@@ -193,7 +196,7 @@ def tapped_softmax(counter: Tensor, place: str, input: Tensor, *args: Any, **kwa
     """Take a softmax, and tell of it."""
     _emit_softmax(counter, place, input, args, kwargs)
     kwargs.pop("_stacklevel", None)
-    return torch.softmax(input, *args[:1], **kwargs)
+    return SOFTMAX[1](input, *args[:1], **kwargs)
 
 
 def tapped_method_softmax(
@@ -225,7 +228,7 @@ def tapped_native_multi_head_attention(counter: Tensor, place: str, *args: Any) 
     """Run the fused operator, and tell of it."""
     with torch.no_grad():
         _emit(counter, place, from_multihead(args))
-    return torch._native_multi_head_attention(*args)
+    return NATIVE(*args)
 
 
 def tapped_encoder_layer(counter: Tensor, place: str, *args: Any) -> Any:
@@ -233,7 +236,7 @@ def tapped_encoder_layer(counter: Tensor, place: str, *args: Any) -> Any:
     with torch.no_grad():
         path = f"{place}.self_attn" if not place.endswith(":") else f"{place}self_attn"
         _emit(counter, path, from_encoder_layer(args, None))
-    return torch._transformer_encoder_layer_fwd(*args)
+    return ENCODER_LAYER(*args)
 
 
 class _Tracing:
@@ -333,3 +336,53 @@ def compiled_modules(model: nn.Module) -> list[nn.Module]:
 
     visit(model)
     return found
+
+
+# Whether taps show in the outputs -----------------------------------------------------------------
+
+NOT_COMPARED = (
+    "its outputs were not compared with those of the graph without taps, since a second call "
+    "could change the model or its arguments (it trains, or is given more than tensors and numbers)"
+)
+
+
+def repeatable(region: Region, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a second call with the same arguments would leave everything as it is."""
+    modules, buffers = region.inside.modules(), region.inside.buffers()
+    still = not any(m.training for m in modules) and not any(b.is_inference() for b in buffers)
+    return still and _plain(args) and _plain(kwargs)
+
+
+def _plain(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return all(_plain(v) for v in value)
+    if type(value) is dict:
+        return all(_plain(v) for v in value.values())
+    return value is None or isinstance(value, Tensor | bool | int | float | str)
+
+
+def deviation(region: Region, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> str:
+    """Call the user's own graph as well, and say by how much the outputs of the twin deviate."""
+    with torch.random.fork_rng():
+        expected = region.plain(*args, **kwargs)
+    pairs = [
+        (a.detach(), b.detach())
+        for a, b in zip(_tensors(output), _tensors(expected), strict=True)
+        if a.is_floating_point()
+    ]
+    if all(torch.equal(a, b) for a, b in pairs):
+        return "its outputs are bit for bit those of the graph without taps"
+    furthest = max(float((a - b).abs().max()) for a, b in pairs if a.numel())
+    largest = max(float(b.abs().max()) for _, b in pairs if b.numel())
+    return (
+        f"its outputs deviate from those of the graph without taps by up to {furthest:.2g}, where "
+        f"the largest is {largest:.3g}: the compiler fuses the two in different ways"
+    )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for v in value for t in _tensors(v)] if isinstance(value, list | tuple) else []
