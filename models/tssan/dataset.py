@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,7 +148,7 @@ class SkeletonDataset:
         """Return a sequence by its position in the index; coordinates are a copy of one's own."""
         if not -len(self) <= position < len(self):
             raise IndexError(f"sequence {position}; {self.path} holds {len(self)}")
-        line = self._lines[position]
+        line = self._line(position)
         m, t = int(line["persons"]), int(line["frames"])
         rows = slice(int(line["offset"]), int(line["offset"]) + m * t)
         v = self.joints.shape[1]
@@ -178,10 +178,13 @@ class SkeletonDataset:
     def __repr__(self) -> str:
         return f"<SkeletonDataset {self.name}: {len(self)} sequences, {len(self.classes)} classes>"
 
+    def _line(self, position: int) -> dict[str, Any]:
+        return {column: values[position] for column, values in self._columns.items()}
+
     @cached_property
-    def _lines(self) -> list[dict[str, Any]]:
+    def _columns(self) -> dict[str, NDArray[Any]]:
         # A line of a DataFrame takes longer to fetch than the joints that it leads to.
-        return cast(list[dict[str, Any]], self.index.to_dict("records"))
+        return {column: self.index[column].to_numpy(object) for column in self.index.columns}
 
     @property
     def fingerprint(self) -> str:
@@ -193,7 +196,7 @@ class SkeletonDataset:
             self._fingerprint = fingerprint(
                 self.index["sample"],
                 self.index["label"],
-                (digest(self._joints_of(line)) for line in self._lines),
+                (digest(self._joints_of(self._line(i))) for i in range(len(self))),
                 self._protocols.values(),
             )
         return self._fingerprint
