@@ -71,6 +71,8 @@ class Evaluation:
         why.
     test_evaluations
         How often the test part was looked at with this run, this time included.
+    same_data
+        Whether the data are, bit for bit, those that the run was trained on.
     """
 
     run: str
@@ -85,6 +87,7 @@ class Evaluation:
     interval: Interval | None
     no_interval: str | None
     test_evaluations: int
+    same_data: bool
 
     @property
     def top1(self) -> float:
@@ -120,6 +123,7 @@ class Evaluation:
             "interval": None if self.interval is None else asdict(self.interval),
             "no_interval": self.no_interval,
             "test_evaluations": self.test_evaluations,
+            "same_data": self.same_data,
         }
 
     def write(self, out: Path) -> list[Path]:
@@ -180,7 +184,8 @@ def evaluate(
     Raises
     ------
     DataError
-        The data set is another one, or the run held nothing out.
+        The data set is another one, or the run held nothing out; or the training or the validation
+        part is asked for, and the data were changed since, so that nobody knows which they were.
     """
     import torch
 
@@ -215,6 +220,7 @@ def evaluate(
         interval=None if isinstance(interval, str) else interval,
         no_interval=interval if isinstance(interval, str) else None,
         test_evaluations=run.evaluations,
+        same_data=run.results.get("fingerprint") == dataset.fingerprint,
     )
 
 
@@ -225,6 +231,11 @@ def _positions(run: TrainedRun, dataset: SkeletonDataset, part: Part) -> NDArray
     if part == "test":
         return split.test
     training = run.recipe.training
+    if run.results.get("fingerprint") != dataset.fingerprint:
+        raise DataError(
+            f"{run.path} was trained on other data than {dataset.path} holds now, so that its "
+            f"{part} part is not known; prepare the data as they were, or evaluate the test part"
+        )
     fitted, held_out = divide(training, dataset.index, split.train, split.test, run.seed)
     if part == "train":
         return fitted

@@ -72,7 +72,7 @@ def draw_confusion(
     """
     total = counts.sum(axis=1, keepdims=True)
     share = 100 * counts / np.maximum(total, 1)
-    side = max(3.2, 1.6 + 0.17 * len(names))
+    side = max(3.6, 1.6 + 0.17 * len(names))
     figure = _figure(side + 0.9, side)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
@@ -80,10 +80,12 @@ def draw_confusion(
     labels = [name if len(name) <= 28 else f"{name[:27]}…" for name in names]
     axes.set_xticks(places, labels, rotation=90, fontsize=6)
     axes.set_yticks(places, labels, fontsize=6)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    axes.set_title(title, fontsize=8)
-    figure.colorbar(image, ax=axes, label="share of the true class (%)", fraction=0.04, pad=0.02)
+    axes.set_xlabel("predicted class", fontsize=8)
+    axes.set_ylabel("true class", fontsize=8)
+    figure.suptitle(title, fontsize=8)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label("share of the true class (%)", fontsize=8)
+    bar.ax.tick_params(labelsize=6)
     _save(figure, stem)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,40 @@ def test_a_run_killed_outright_goes_on_to_the_same_curve(
     assert curve(broken) == curve(whole)
     found = [json.loads((out / "results.json").read_text()) for out in (broken, whole)]
     assert found[0]["checkpoint_sha256"] == found[1]["checkpoint_sha256"]
+
+
+def helpers(pid: int) -> list[int]:
+    """The training processes that one started, as Linux lists them."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in found}
+    return [child for child, words in commands.items() if b"spawn_main" in words]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < 200
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_however_they_end(
+    data: Path, recipe: Path, tmp_path: Path
+) -> None:
+    words = (recipe, "--data", data, "--epochs", 2000, "--devices", 2, "--no-test", "--out")
+    for stop in (signal.SIGKILL, signal.SIGINT):
+        out = tmp_path / f"run-{stop}"
+        process = subprocess.Popen(
+            command(*words, out), stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        wait_until((out / "resume.ckpt").exists)
+        (helper,) = helpers(process.pid)
+        if stop == signal.SIGINT:
+            os.killpg(process.pid, stop)  # a terminal sends Ctrl-C to all of them
+        else:
+            process.kill()
+        _, stderr = process.communicate(timeout=100)
+        wait_until(lambda helper=helper: not Path(f"/proc/{helper}/cmdline").exists())
+        assert process.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL)
+        assert "Traceback" not in stderr
+    assert "can be gone on from with --resume" in " ".join(stderr.split())

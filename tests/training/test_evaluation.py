@@ -205,6 +205,14 @@ def test_another_data_set_is_refused(run: TrainedRun, toys) -> None:
     assert run.evaluations == 1
 
 
+def test_data_that_were_changed_are_told(run: TrainedRun, toys) -> None:
+    assert evaluate(run, toys, progress=False).same_data
+    before = TrainedRun(run.path, run.recipe, run.network, run.results | {"fingerprint": "0"})
+    assert not evaluate(before, toys, progress=False).same_data
+    with pytest.raises(DataError, match="trained on other data than"):
+        evaluate(before, toys, "train", progress=False)
+
+
 def test_a_part_that_is_not_there_is_refused(toys, tmp_path: Path) -> None:
     chosen = replace(
         RECIPE, training=replace(RECIPE.training, epochs=1, validation=0.0, keep="last")

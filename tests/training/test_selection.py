@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pypdf import PdfReader
 from tssan.errors import DataError
 from tssan.evaluation import evaluate
 from tssan.run_folder import read_evaluations
@@ -81,6 +82,11 @@ def test_the_papers_protocol_is_labelled_wherever_its_number_appears(toys, tmp_p
     looks = [(entry["by"], entry["times"]) for entry in read_evaluations(run.path)]
     assert looks == [("selection", 3), ("train", 1)]
     assert run.evaluations == 4
+    (page,) = PdfReader(run.path / "curves.pdf").pages
+    assert PAPER in page.extract_text()
+    fonts = [font.get_object() for font in page["/Resources"]["/Font"].values()]
+    assert fonts
+    assert all(font["/Subtype"] != "/Type3" for font in fonts), "journals refuse Type 3"
     evaluation = evaluate(run, toys, progress=False)
     assert evaluation.summary()["selection"] == PAPER
     assert evaluation.test_evaluations == 5

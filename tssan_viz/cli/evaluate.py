@@ -92,6 +92,8 @@ def sentences(evaluation: Evaluation) -> list[str]:
         f"        {line.class_name} · {line.correct} of {line.sequences} · {line.taken_for}"
         for line in lowest.itertuples()
     ]
+    if not evaluation.same_data:
+        lines.append("the data are not bit for bit those that the run was trained on")
     times = evaluation.test_evaluations
     lines.append(
         f"the test part was looked at {times} time{'' if times == 1 else 's'} with this run"
