@@ -18,9 +18,16 @@ from tssan_viz.comparison.cells import (
     lay_out,
     single_pair_means,
 )
+from tssan_viz.comparison.choosing import (
+    check_subjects,
+    choose_layers,
+    choose_rows,
+    narrow,
+    resolve,
+    say_who_is_missing,
+)
 from tssan_viz.comparison.similarity import check_metric
 from tssan_viz.comparison.statistics import (
-    MIN_SUBJECTS_FOR_INTERVAL,
     Design,
     class_similarities,
     estimate,
@@ -280,14 +287,14 @@ def compare_class(
         raise UserError(f"seed is {seed}: it is a whole number from 0")
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
-    selection, entry, other = _resolve(source, class_name, with_class)
+    selection, entry, other = resolve(source, class_name, with_class)
     notes = [note for note in selection.notes if "steps of the run" not in note]
-    selection = _choose_layers(selection, layer, head)
-    selection, chosen_split = _choose_rows(selection, split, person, notes)
+    selection = choose_layers(selection, layer, head)
+    selection, chosen_split = choose_rows(selection, split, person, notes)
     if other is not None:
-        selection = _narrow(selection, label=[entry.label, other.label])
+        selection = narrow(selection, label=[entry.label, other.label])
     layout = lay_out(selection.rows())
-    _check_subjects(selection, layout, entry, other)
+    check_subjects(selection, layout, entry, other)
     design = make_design(
         layout.subject,
         layout.label == entry.label,
@@ -304,7 +311,7 @@ def compare_class(
     taking_part = layout.subject if other is not None else layout.subject[design.of_class]
     subjects = [layout.subjects[s] for s in np.unique(taking_part)]
     with_both = np.intersect1d(layout.subject[design.of_class], layout.subject[~design.of_class])
-    _say_who_is_missing(layout, design, len(subjects), len(with_both), entry, other, notes)
+    say_who_is_missing(layout, design, len(subjects), len(with_both), entry, other, notes)
     return ClassComparison(
         entry=entry,
         other=other,
@@ -418,167 +425,6 @@ def _compare_layers(
     )
     neighbours = neighbours.sort_values("similarity", ascending=False, kind="stable")
     return table, neighbours.reset_index(drop=True)
-
-
-# ---- which rows, which layers
-
-
-def _resolve(
-    source: AttentionStore | Selection, class_name: str | int, with_class: str | int | None
-) -> tuple[Selection, ClassEntry, ClassEntry | None]:
-    if isinstance(source, Selection):
-        selection = source
-    else:
-        # The newest run in which the class occurs, with all that it is compared with.
-        fitting = source.select(class_name=class_name)
-        selection = source.select(run=fitting.run)
-        selection.notes[:0] = [note for note in fitting.notes if "run" in note]
-    entry = selection.catalogue.resolve(class_name)
-    other = None if with_class is None else selection.catalogue.resolve(with_class)
-    if other == entry:
-        raise UserError(f"{entry} cannot be compared with itself: name another class")
-    if not len(selection):
-        raise UserError(f"there is nothing to compare: {selection.empty_because}")
-    return selection, entry, other
-
-
-def _choose_layers(selection: Selection, layer: int | str, head: int | None) -> Selection:
-    if layer == "last":
-        layer = max(selection.layers)
-    if not isinstance(layer, int):
-        if layer != "all":
-            raise UserError(f"layer is {layer!r}: give a number from 1, 'last' or 'all'")
-        return selection if head is None else selection.select(head=head)
-    return selection.select(layer=layer, head=head)
-
-
-def _choose_rows(
-    selection: Selection, split: str | None, person: int, notes: list[str]
-) -> tuple[Selection, str | None]:
-    """Return the rows that may be compared with each other: one split, phase, step and person."""
-    rows = selection.rows()
-    splits = sorted(rows["split"].dropna().unique())
-    chosen: str | None = None
-    wanted = split or "test"
-    if wanted in splits:
-        chosen = wanted
-    elif split is not None and len(splits) < 2:
-        there = f"all are of {splits[0]!r}" if splits else "they name none"
-        raise UserError(f"no row is of split {split!r}; {there}")
-    elif len(splits) == 1:
-        chosen = str(splits[0])
-        notes.append(f"no row is of split {wanted!r}; the comparison is of split {chosen!r}")
-    elif splits:
-        raise UserError(
-            f"no row is of split {wanted!r}; there are {', '.join(splits)}, which are never "
-            "pooled: choose one with split= or --split"
-        )
-    else:
-        notes.append("the rows name no split: all of them were taken")
-    if chosen is not None:
-        selection = _narrow(selection, split=chosen)
-    phases = list(dict.fromkeys(selection.rows()["phase"].dropna()))
-    if len(phases) > 1:
-        phase = "inference" if "inference" in phases else phases[-1]
-        selection = _narrow(selection, phase=phase)
-        notes.append(f"rows of phase {phase!r} were taken, of {', '.join(phases)}")
-    steps = selection.rows()["step"].dropna().unique()
-    if len(steps) > 1:
-        selection = _narrow(selection, step=int(max(steps)))
-        notes.append(f"rows of step {max(steps)} were taken, the newest of {len(steps)}")
-    selection = _narrow(selection, person=person)
-    rows = selection.rows()
-    known = rows["subject"].notna() & rows["label"].notna()
-    if not known.any():
-        raise UserError(
-            "the rows name no subject, and a comparison counts subjects: record them with "
-            "recorder.samples(subject=…)"
-        )
-    if not known.all():
-        unknown = rows.loc[~known, "sample"].nunique()
-        notes.append(f"left out: {_counted(unknown, 'video')} without a subject or a class")
-    samples = list(dict.fromkeys(rows.loc[known, "sample"]))
-    copies = _copies(selection, samples)
-    if copies:
-        notes.append(
-            f"left out: {_counted(len(copies), 'video')} whose file is that of another one here: "
-            + ", ".join(copies[:3])
-            + (f" and {len(copies) - 3} more" if len(copies) > 3 else "")
-        )
-    if copies or not known.all():
-        gone = set(copies)
-        selection = _narrow(selection, sample=[name for name in samples if name not in gone])
-    return selection, chosen
-
-
-def _narrow(selection: Selection, **conditions: Any) -> Selection:
-    narrowed = selection.select(**conditions)
-    if not len(narrowed):
-        raise UserError(f"there is nothing to compare: {narrowed.empty_because}")
-    return narrowed
-
-
-def _copies(selection: Selection, samples: list[str]) -> list[str]:
-    """Return the samples whose file is that of another one among them."""
-    there = set(samples)
-    originals = selection.store.duplicates(selection.run)
-    return [name for name in samples if originals.get(name) in there]
-
-
-def _check_subjects(
-    selection: Selection, layout: Layout, entry: ClassEntry, other: ClassEntry | None
-) -> None:
-    for wanted in (entry, other):
-        if wanted is None:
-            continue
-        n = int((layout.label == wanted.label).sum())
-        if n == 0:
-            names = [str(selection.catalogue.name_of(label)) for label in layout.labels]
-            raise UserError(
-                f"no video of {wanted} is among those to compare; there are "
-                + ", ".join(names[:8])
-                + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            )
-        if n == 1:
-            raise UserError(
-                f"only one subject has {wanted}: a comparison is across subjects and needs at "
-                "least two; record more subjects"
-            )
-    if len(layout.labels) == 1:
-        raise UserError(
-            f"there are only videos of {entry}: a comparison needs at least one other class"
-        )
-
-
-def _say_who_is_missing(
-    layout: Layout,
-    design: Design,
-    n_subjects: int,
-    n_exchanged: int,
-    entry: ClassEntry,
-    other: ClassEntry | None,
-    notes: list[str],
-) -> None:
-    if other is None:
-        without = len(layout.subjects) - n_subjects
-        if without:
-            notes.append(f"{_counted(without, 'subject')} without {entry}: part of the others only")
-    elif n_exchanged < n_subjects:
-        notes.append(
-            f"{n_subjects - n_exchanged} of {n_subjects} subjects have only one of the two "
-            "classes; their labels are not exchanged"
-        )
-    if design.n_subjects < MIN_SUBJECTS_FOR_INTERVAL:
-        notes.append(
-            f"no interval: {_counted(design.n_subjects, 'subject')} with {entry}; under "
-            f"{MIN_SUBJECTS_FOR_INTERVAL} it would be too short, whatever the method"
-        )
-    if design.n_assignments == 1:
-        notes.append("no test: no subject has two classes, so that nothing can be exchanged")
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 # ---- maps
