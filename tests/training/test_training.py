@@ -226,6 +226,7 @@ def stopped_run(epochs: int, *arguments, **others) -> None:
         {},
         {"schedule": "plateau", "optimizer": "adam", "plateau_epochs": 1},
         {"keep": "last", "validation": 0.0, "clip_gradient": 0.5},
+        {"schedule": "cosine", "warmup_epochs": 3, "validation_subjects": (2,)},
     ],
 )
 def test_resuming_ends_like_an_uninterrupted_run(
