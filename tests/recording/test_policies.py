@@ -206,6 +206,22 @@ def test_calls_describe_themselves():
     assert None not in store.column("predicted")
 
 
+@pytest.mark.parametrize("options", [{"unlabelled": True}, {"describe": None}])
+def test_a_call_that_failed_is_forgotten_when_another_comes(options):
+    model, store = Model(), MemoryStore()
+    if "describe" in options:
+        options = {"describe": lambda args, kwargs: {"sample": ["v"] * len(args[0]), "step": 1}}
+    last = model.layers[1].forward
+    with record(model, store, run="r", catalogue=CATALOGUE, **options) as recorder:
+        model.layers[1].forward = lambda x: (_ for _ in ()).throw(MemoryError)
+        with pytest.raises(MemoryError):
+            model(x(4))
+        model.layers[1].forward = last
+        model(x(2))
+    assert len(store.column("sample")) == 2
+    assert recorder.report().maps_due == recorder.report().maps_recorded == 2
+
+
 def loader(shuffle=True):
     torch.manual_seed(5)
     data = TensorDataset(torch.randn(10, 6, 8), torch.arange(10))

@@ -24,7 +24,7 @@ from tssan_viz.recording.loaders import Describe, WatchedLoader
 from tssan_viz.recording.policies import Choice, Policy, Probe, call, undisturbed
 from tssan_viz.recording.probabilities import MEASURES, exact_float32
 from tssan_viz.recording.report import Report
-from tssan_viz.recording.sinks import Block, MemorySink, Sink, sink_for
+from tssan_viz.recording.sinks import Block, MemorySink, Sink, StoreSink, sink_for
 from tssan_viz.recording.transfer import DeviceClock, HostCopy
 from tssan_viz.recording.watching import Watcher, find_sites
 from tssan_viz.recording.writing import Batch, SiteMaps, Writing
@@ -203,7 +203,6 @@ class Recorder:
             sink, info, self._sites, queue_bytes=queue_bytes, when_full=when_full
         )
         self._watcher: Watcher | None = None
-        self._hook: torch.utils.hooks.RemovableHandle | None = None
         self._batch: Batch | None = None
         self._fault: Exception | None = None
         self._resting = False
@@ -238,10 +237,6 @@ class Recorder:
         watcher.__enter__()
         self._watcher = watcher
         watcher.awake = not self._resting
-        if self._describe is not None:
-            self._hook = self._model.register_forward_pre_hook(
-                self._describe_call, with_kwargs=True, prepend=True
-            )
         self._catch_termination()
         return self
 
@@ -257,6 +252,7 @@ class Recorder:
             batch, self._batch = self._batch, None
             if batch is not None and batch.finished:
                 self._writing.rows_lost += batch.rows
+            self._remember()
             try:
                 self._writing.close(error)
             except Exception as second:
@@ -269,6 +265,7 @@ class Recorder:
                 self._close_batch()
         except BaseException as found:
             fault = found
+        self._remember()
         with self._timed("queue"):
             try:
                 self._writing.close(fault)
@@ -285,14 +282,24 @@ class Recorder:
                 "an error was passed over while recording; let it through to see which call it was"
             )
 
+    def _remember(self) -> None:
+        """Leave in a store what its rows do not show: what was left out, and why."""
+        if isinstance(self._sink, StoreSink):
+            report = self.report()
+            self._sink.report = {
+                "calls": report.calls,
+                "left_out": report.calls_left_out,
+                "absent": report.absent,
+                "dropped": report.rows_dropped,
+                "lost": report.rows_lost,
+                "notes": list(report.notes),
+            }
+
     def _detach(self) -> None:
         if self._watcher is not None:
             self._watcher.__exit__(None, None, None)
             self._notes = list(self._watcher.graph_notes)
             self._watcher = None
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
         if self._signal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self._signal = False
@@ -635,15 +642,16 @@ class Recorder:
 
     # What the model does -----------------------------------------------------------------------
 
-    def _describe_call(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        if self._resting or self._left_out or (self._batch and not self._batch.finished):
-            return
+    def _describe_call(self) -> None:
+        """Announce the call that begins, from its arguments."""
         assert self._describe is not None
+        assert self._watcher is not None
+        assert self._watcher.arguments is not None
         try:
-            said = self._describe(args, kwargs)
+            said = self._describe(*self._watcher.arguments)
             if said is None:
+                with self._timed("bookkeeping"):
+                    self._close_batch()
                 self._leave_out()
             else:
                 self.samples(**said)
@@ -653,10 +661,21 @@ class Recorder:
     def _forward_began(self) -> None:
         if self._resting:
             return
+        if self._batch is not None and self._batch.by_itself and not self._batch.finished:
+            # The call that announced itself failed; this is another one.
+            self._batch = None
+            self._recorded_calls -= 1
+            self._due -= len(self._watched)
+        batch = self._batch
+        announced = self._left_out or (batch is not None and not batch.finished)
+        if self._describe is not None and not announced:
+            self._describe_call()
+            batch = self._batch
+            if batch is not None:
+                batch.by_itself = True
         if self._left_out:
             self._left_out = False
             return
-        batch = self._batch
         if batch is None or batch.finished:
             if not self._unlabelled:
                 self._find_fault(
@@ -677,6 +696,7 @@ class Recorder:
             batch = self._batch
             if batch is None:
                 return
+            batch.by_itself = True
         batch.running = True
         batch.maps.clear()
 

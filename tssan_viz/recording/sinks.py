@@ -74,7 +74,13 @@ class Sink(Protocol):
 
 
 class StoreSink:
-    """Writes a run of an attention store; each of several processes writes its own rows."""
+    """Writes a run of an attention store; each of several processes writes its own rows.
+
+    Attributes
+    ----------
+    report
+        What is to be remembered of this recording beside its rows; JSON.
+    """
 
     def __init__(
         self,
@@ -94,6 +100,7 @@ class StoreSink:
         self._rank = rank
         self._writer: RunWriter | None = None
         self._acknowledged = 0
+        self.report: dict[str, Any] = {}
 
     @property
     def acknowledged(self) -> int:
@@ -109,7 +116,7 @@ class StoreSink:
             from tssan_viz.store.catalogue import Catalogue
 
             catalogue = Catalogue(dataset=self._run, classes=())
-        rank = {"rank": self._rank} if self._rank else {}
+        rank: dict[str, Any] = {"rank": self._rank} if self._rank else {}
         self._writer = self._store.writer(
             self._run, sites=list(sites), catalogue=catalogue, info=dict(info), **rank
         )
@@ -129,6 +136,7 @@ class StoreSink:
     def end(self, error: BaseException | None) -> None:
         """Bring everything to the disk and let others write the run."""
         assert self._writer is not None
+        self._writer.report = self.report
         try:
             if error is None:
                 self._writer.close()

@@ -76,6 +76,8 @@ class Watcher:
     ----------
     awake
         Whether attention is delivered. Asleep, nothing inside the model is touched.
+    arguments
+        What the model is called with, args and kwargs, while `forward_began` is called.
     fault
         The first thing that went wrong in the watcher itself while the model ran; a model's forward
         call is never broken by it. Whoever reads it sets it back to None.
@@ -98,6 +100,7 @@ class Watcher:
         self._model = model
         self._deliver = deliver
         self._began, self._ended = forward_began, forward_ended
+        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._modules = named_modules(model)
         self._names = {id(module): name for name, module in self._modules.items()}
         self._watched = {id(a.module): a for a in every if a.site.name in chosen}
@@ -166,7 +169,11 @@ class Watcher:
         """Run one forward call of the model, watched while awake."""
         if _recomputing() or self._forward() is not None:
             return forward(*args, **kwargs)
-        self._began()
+        self.arguments = args, kwargs
+        try:
+            self._began()
+        finally:
+            self.arguments = None
         if self.awake:
             self._thread.forward = _Forward(self)
             try:

@@ -36,6 +36,7 @@ class Batch:
 
     announcement: Announcement | None
     constants: Mapping[str, Any]
+    by_itself: bool = False  # announced by the call itself, not by the user before it
     running: bool = False
     finished: bool = False
     maps: dict[str, SiteMaps] = field(default_factory=dict)
