@@ -154,7 +154,8 @@ class PysklAnnotations(Annotations):
                 f"{where}: {v} joints with {c} coordinates; expected {len(self.topology.joints)} "
                 f"joints as in {self.samples[0]}"
             )
-        joints = entry["keypoint"].array().astype(np.float32)  # (m, t, v, c)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused below
+            joints = entry["keypoint"].array().astype(np.float32)  # (m, t, v, c)
         frames = entry.get("total_frames", joints.shape[1])
         if type(frames) is not int or not 1 <= frames <= joints.shape[1]:
             raise DataError(
@@ -353,7 +354,8 @@ def _score(
             f"{where}: keypoint_score is {describe(found)}; expected an array {shape} "
             "(persons, frames, joints)"
         )
-    score = found.array()[:, :frames].astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        score = found.array()[:, :frames].astype(np.float32)
     if score.shape != shape:
         raise DataError(f"{where}: keypoint_score has shape {score.shape}; expected {shape}")
     if not np.isfinite(score).all():
@@ -375,8 +377,8 @@ def _in_parts(
             f"{where}: img_shape is {describe(shape)}; expected the image's height and width"
         )
     height, width = shape
-    parts = joints / np.array([width, height], np.float32)
     with np.errstate(invalid="ignore"):
+        parts = joints / np.array([width, height], np.float32)
         wrong = ~(np.abs(parts) <= arrays.FARTHEST) & found[..., None]
     if wrong.any():
         m, t, v, c = np.argwhere(wrong)[0]
