@@ -439,7 +439,9 @@ class Selection:
 
     # ---- maps
 
+    @cached_property
     def _wanted(self) -> dict[int, tuple[int, ...]]:
+        """Which heads to read of which sites."""
         shapes = self._sites[["query", "key"]].drop_duplicates()
         if len(shapes) > 1:
             sizes = [
@@ -456,7 +458,7 @@ class Selection:
 
     def _read(self, frame: pd.DataFrame) -> np.ndarray:
         ids = frame["row_id"].to_numpy(np.int64)
-        return self.store.read_maps(self.run, ids, self._wanted())
+        return self.store.read_maps(self.run, ids, self._wanted)
 
     def _refuse_empty(self) -> None:
         if not len(self):
@@ -506,7 +508,7 @@ class Selection:
         from tssan_viz.store.lazy import StoredMaps
 
         self._refuse_empty()
-        sites = self._wanted()
+        sites = self._wanted
         query, key = self._sites[["query", "key"]].iloc[0]
         shape = (len(self), len(self.layers), len(self.heads), int(query), int(key))
         ids = self._frame["row_id"].to_numpy(np.int64)
@@ -568,7 +570,7 @@ class Selection:
         for codes, there in values:
             group = group * len(there) + np.maximum(codes, 0)
             missing |= codes < 0
-        wanted = self._wanted()
+        wanted = self._wanted
         query, key = (int(n) for n in self._sites[["query", "key"]].iloc[0])
         shape = (len(wanted), len(self.heads), query, key)
         sums = np.zeros((int(np.prod(sizes)), *shape))

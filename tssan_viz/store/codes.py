@@ -11,7 +11,17 @@
 
 After decoding ``compact`` and ``precise``, rows are scaled to sum to 1; a row of zeros (a query
 whose keys are all masked) stays one. Sites that are no softmax are kept in float16 in any case.
-`benchmarks/store.py` measures the error of each.
+
+What each costs, as `benchmarks/store.py` measures it (4,096 generated maps of 32 × 32, from
+spread-out to sharp; the divergence is Jensen and Shannon's between pairs of maps, row by row):
+
+========  =====  ================  =======================================
+code      bytes  largest error, p  divergence, relative error, 99 % under
+========  =====  ================  =======================================
+float16       2           1.8e-4   0.03 %
+compact       1           2.5e-3   0.5 %
+precise       2           1.5e-5   0.007 %
+========  =====  ================  =======================================
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from tssan_viz.store.schema import (
     named,
     run_folder,
 )
-from tssan_viz.store.tables import StoreDamaged, data_files, open_whole, written_at
+from tssan_viz.store.tables import StoreDamaged, data_files, newest_version, open_whole, written_at
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -94,6 +94,11 @@ class _Opened:
         if key not in self.derived:
             self.derived[key] = work(self.dataset)
         return self.derived[key]
+
+    def is_newest(self, path: Path) -> bool:
+        """Return whether nobody has committed since; a store made anew counts from 1 again."""
+        version = self.dataset.version
+        return newest_version(path) == version and written_at(path, version) == self.written
 
     def lines_of(self, run: str) -> pa.Table:
         """Return a run's lines, unless some of them lie in a damaged file."""
@@ -177,6 +182,9 @@ class AttentionStore:
                 if not (self.path / "store.json").exists():
                     raise StoreNotFound(f"the attention store {self.url} is gone")
                 return None
+            if before is not None and not before.note and before.is_newest(path):
+                # Opening costs milliseconds, looking at a list of names does not.
+                return before
             whole = None if before is None or before.note else before.dataset.version
             dataset, note = open_whole(path, whole)
             # A store that was removed and made anew counts its versions from 1 again.
@@ -275,11 +283,16 @@ class AttentionStore:
 
     def stored_code(self, run: str) -> Code:
         """Return how a run's maps are written down; see `tssan_viz.store.codes`."""
-        runs = self._runs()
-        if "code" not in runs:
-            # The first format knew one code.
-            return "float16"
-        return checked_code(runs.loc[runs["run"] == self.checked_run(run), "code"].iloc[0])
+
+        def read(dataset: lance.LanceDataset) -> dict[str, str]:
+            if "code" not in dataset.schema.names:
+                # The first format knew one code.
+                return {}
+            lines = dataset.to_table(columns=["run", "code"])
+            return dict(zip(lines["run"].to_pylist(), lines["code"].to_pylist(), strict=True))
+
+        codes = self._read("runs", lambda opened: opened.once("codes", read)) or {}
+        return checked_code(codes.get(run, "float16"))
 
     def runs(self) -> pd.DataFrame:
         """Return one line per run, newest last.

@@ -63,6 +63,11 @@ def newest_manifest(path: Path, dataset: lance.LanceDataset) -> Path:
     return _manifest(path, dataset.version)
 
 
+def newest_version(path: Path) -> int | None:
+    """Return the number of the newest version that is listed, None where there is none."""
+    return max(_manifests(path), default=None)
+
+
 def written_at(path: Path, version: int) -> int:
     """Return when a version of a dataset was committed, in nanoseconds; 0 where it is gone."""
     try:

@@ -45,6 +45,7 @@ from tssan_viz.store.tables import DurableTable, StoreWriteError
 COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 5.0
 ROW_SUM_TOLERANCE = 1e-3
+_ROWS_AT_A_TIME = 16
 
 OWN_COLUMNS = ("row_id", "run", "checksum", "rank")
 # What a column of further metadata may not be called: the table `maps` has these besides the rows'.
@@ -606,7 +607,15 @@ class RunWriter:
         return checked
 
     def _check_sums(self, site: Site, value: np.ndarray, table: pa.Table) -> None:
-        sums = decode(value) @ np.ones(site.key, np.float32)
+        ones = np.ones(site.key, np.float32)
+        # In parts that stay in the processor's cache.
+        sums = np.concatenate(
+            [
+                decode(value[i : i + _ROWS_AT_A_TIME]) @ ones
+                for i in range(0, len(value), _ROWS_AT_A_TIME)
+            ]
+            or [np.empty(value.shape[:-1], np.float32)]
+        )
         # Written so that NaN fails too.
         wrong = ~(np.abs(sums - 1) < ROW_SUM_TOLERANCE)
         if wrong.any():
