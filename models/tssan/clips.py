@@ -622,7 +622,7 @@ def _unnamed(topology: Topology, which: str, setting: str) -> str:
 
 def _upright_frame(pose: Tensor, topology: Topology, *, spine: bool) -> Tensor:
     """Return the rotations (n, c, c) that bring poses (n, v, c) upright, left shoulder to +x."""
-    left, right = _pair(topology, "shoulders", "align: yaw and align: spine_shoulder")
+    left, right = _pair(topology, "shoulders", f"align: {'spine_shoulder' if spine else 'yaw'}")
     up = pose.new_zeros(pose.shape[0], 3)  # (n, c)
     up[:, UPRIGHT] = 1
     if spine:
