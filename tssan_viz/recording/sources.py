@@ -24,10 +24,9 @@ def from_products(call: Mapping[str, Any]) -> Products:
     mask = call.get("attn_mask")
     mask = None if mask is None else mask.detach()
     batch = q.shape[:-2]
-    if not (call.get("enable_gqa") and q.ndim == 4):
+    if batch != k.shape[:-2] and not (call.get("enable_gqa") and q.ndim == 4):
         batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])
-        k = k.expand(*batch, *k.shape[-2:])
-    q = q.expand(*batch, *q.shape[-2:])
+        q, k = (x.expand(*batch, *x.shape[-2:]) for x in (q, k))
     if mask is not None and q.ndim != 4 and mask.ndim > 2:
         mask = _four(mask.expand(*batch, *mask.shape[-2:]))
     return Products(

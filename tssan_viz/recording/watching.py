@@ -403,13 +403,18 @@ class _InPlace:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = memo.get(id(self._module))
         if self._own is None and copied is not None:
-            return types.MethodType(getattr(type(copied), self._name), copied)
+            return _method(copied, self._name)
         return copy.deepcopy(self._before, memo)
 
     def __reduce__(self) -> Any:
         if self._own is None:
-            return types.MethodType, (getattr(type(self._module), self._name), self._module)
+            return _method, (self._module, self._name)
         return self._before.__reduce__()
+
+
+def _method(module: nn.Module, name: str) -> types.MethodType:
+    """Bind a method of a module's class, whatever stands in its place on the module."""
+    return types.MethodType(getattr(type(module), name), module)
 
 
 class _Around(_InPlace):
