@@ -109,8 +109,8 @@ def train(
 ) -> None:
     """Train a network on a prepared data set and measure it once on the test part.
 
-    The test part is never looked at before: what the recipe selects by is held out of the training
-    part. Ctrl-C leaves a run that `--resume` goes on with.
+    The test part is not looked at before, unless `--paper-protocol` wants it: what the recipe
+    selects by is held out of the training part. Ctrl-C leaves a run that `--resume` goes on with.
     """
     import dataclasses
 
