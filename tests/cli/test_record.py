@@ -51,12 +51,14 @@ def dataset(tmp_path_factory) -> SkeletonDataset:
     )
 
 
-def make_run(path: Path, dataset: SkeletonDataset, seed: int = 0) -> TrainedRun:
+def make_run(
+    path: Path, dataset: SkeletonDataset, seed: int = 0, variant: str = "san-v2"
+) -> TrainedRun:
     """Write a run's folder with weights that nothing was learnt into."""
     recipe = Recipe(
         name="small",
         clips=ClipsRecipe(frames=8, segments=2),
-        network=NetworkRecipe(layers=2, heads=2, width=16),
+        network=NetworkRecipe(variant=variant, layers=2, heads=2, width=16),
     )
     torch.manual_seed(seed)
     network = build_network(recipe, joints=25, coordinates=3, classes=len(dataset.classes))
@@ -162,6 +164,29 @@ def test_what_is_stored_is_what_the_network_does(tmp_path, dataset, trained):
     assert sample.poses.shape == (2, 2, 8, 25, 3)
     assert store.info(recorded.run)["checkpoint_sha256"] == trained.checkpoint_sha256
     assert store.catalogue(recorded.run) == make_catalogue(dataset)
+
+
+@pytest.mark.parametrize("variant", ["san-v1", "san-v3"])
+def test_every_variant_of_the_network_is_recorded(tmp_path, dataset, variant):
+    run = make_run(tmp_path / "run", dataset, variant=variant)
+    store = open_store(tmp_path / "s", create=True)
+    recorded = record_run(run, dataset, store, progress=False)
+    rows = store.rows("run")
+    streams = {"san-v1": {"main"}, "san-v3": {"position", "motion"}}[variant]
+    assert set(store.sites("run")["stream"]) == streams
+    for stream in streams:
+        assert store.select(run="run", stream=stream).maps().sizes == {
+            "row": recorded.rows,
+            "layer": 2,
+            "head": 2,
+            "query": 8,
+            "key": 8,
+        }
+    indices = dataset.split("halves").test
+    present = run.clips(dataset, indices).present
+    fused = "m" not in run.network.row_axes
+    assert recorded.rows == int((present.any(dim=2) if fused else present).sum())
+    assert rows["person"].isna().all() == fused
 
 
 def test_an_interrupted_recording_goes_on_without_computing_twice(
