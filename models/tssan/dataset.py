@@ -393,7 +393,7 @@ def _typed(index: pd.DataFrame) -> pd.DataFrame:
     kinds: dict[str, str] = dict.fromkeys(COUNTED, "Int64")
     kinds |= dict.fromkeys(("label", "frames", "persons", "offset"), "int64")
     if "split" not in index:  # folders from before there was one
-        index.insert(index.columns.get_loc("frames"), "split", None)
+        index.insert(index.columns.tolist().index("frames"), "split", None)
     words = {column: index[column].astype("object") for column in ("split", "duplicate_of")}
     return index.astype(kinds).assign(
         **{column: kept.where(kept.notna(), None) for column, kept in words.items()}

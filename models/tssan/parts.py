@@ -89,7 +89,7 @@ class Part:
             arrays["score"] = self.score
         unfinished = path.with_suffix(f".{os.getpid()}")
         with open(unfinished, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
         unfinished.replace(path)
 
     @classmethod

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from tssan.errors import DataError
 
@@ -291,7 +291,7 @@ def _tar(path: Path, prefix: str) -> Iterator[SkeletonFile]:
                 read = partial(_read_tarred, path, member.offset_data, member.size, name)
                 stamp = f"{member.size} {member.mtime} {member.offset}"
                 yield SkeletonFile(name, read, stamp, in_turn=compressed)
-            archive.members = []  # else it would keep every header it has seen
+            cast(Any, archive).members = []  # else it would keep every header it has seen
 
 
 def _unpacked(path: Path) -> BinaryIO:

@@ -81,10 +81,10 @@ class PlainAnnotations(Annotations):
 
     def __init__(self, path: Path, topology: Topology | None) -> None:
         self._source = source = open_source(path)
-        self.name = self._constant("name", str, path.stem)
+        self.name = self._word("name", path.stem)
         self.topology = topology or self._topology()
         self.fps = self._fps()
-        self._units: str | None = self._constant("units", str, None)
+        self._units: str | None = self._word("units", None)
         if self._units not in (None, "m", "image"):
             raise source.wrong("units", repr(self._units), "m or image")
         self._label, names = self._labels()
@@ -140,8 +140,13 @@ class PlainAnnotations(Annotations):
             split=None if self._split is None else self._split[position],
             score=score,
             source=f"{self._source.path.name}, row {position}",
-            **{key: int(values[position]) for key, values in self._counted.items()},
+            camera=self._count("camera", position),
+            setup=self._count("setup", position),
+            replication=self._count("replication", position),
         )
+
+    def _count(self, key: str, row: int) -> int | None:
+        return int(self._counted[key][row]) if key in self._counted else None
 
     def _units_of(self, c: int) -> Units:
         return cast(Units, self._units or ("m" if c == 3 else "image"))
@@ -186,25 +191,25 @@ class PlainAnnotations(Annotations):
             raise self._source.wrong("score", found, "0 to 1", row)
         return score
 
-    def _constant(self, key: str, kind: type, default: Any) -> Any:
+    def _word(self, key: str, default: Any) -> Any:
         if key not in self._source.keys:
             return default
         value = self._source.constant(key)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        if not isinstance(value, kind) or value == "":
-            raise self._source.wrong(key, repr(value), {str: "a word"}.get(kind, "a number"))
+        if not isinstance(value, str) or value == "":
+            raise self._source.wrong(key, repr(value), "a word")
         return value
 
     def _fps(self) -> float:
-        fps = float(self._constant("fps", (int, float), 30.0))  # type: ignore[arg-type]
-        if not (math.isfinite(fps) and 0 < fps <= 10_000):
-            raise self._source.wrong("fps", f"{fps:g}", "frames per second, such as 30")
-        return fps
+        fps = self._source.constant("fps") if "fps" in self._source.keys else 30.0
+        if not isinstance(fps, int | float) or not (math.isfinite(fps) and 0 < fps <= 10_000):
+            raise self._source.wrong("fps", str(fps), "frames per second, such as 30")
+        return float(fps)
 
     def _topology(self) -> Topology:
         path = self._source.path
-        said = self._constant("topology", str, None)
+        said = self._word("topology", None)
         if said is None:
             raise DataError(
                 f"{path}: the key 'topology' is missing, which says what the joints are; there are "
