@@ -315,6 +315,7 @@ def test_half_precision_is_computed_in_float32_from_the_calls_own_numbers(dtype)
 # Flex attention -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention():
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 

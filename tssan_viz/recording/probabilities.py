@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,8 +283,12 @@ def map_measures(p: Tensor, valid: Tensor | None = None) -> Tensor:
         the same frames.
     """
     with exact_float32(p.device):
-        sums, queries = _measure_sums(p, valid, first=0, square=p.shape[-1] == p.shape[-2])
-        return sums / queries
+        square = p.shape[-1] == p.shape[-2]
+        return _means(*_measure_sums(p, valid, first=0, square=square))
+
+
+def _means(sums: Tensor, queries: Tensor | int) -> Tensor:
+    return sums / (queries.clamp(min=1) if isinstance(queries, Tensor) else max(queries, 1))
 
 
 def _measure_sums(
@@ -331,8 +337,7 @@ def maps_and_measures(
     count = sum(part.stop - part.start for part in chosen)
     device = source.tensor.device
     maps = torch.empty((r, count, n_q, n_s), dtype=torch.float16, device=device)
-    fill = 0.0 if measured else math.nan
-    measures = torch.full((r, count, len(MEASURES)), fill, dtype=torch.float32, device=device)
+    measures = torch.full((r, count, len(MEASURES)), math.nan, device=device, dtype=torch.float32)
     with exact_float32(device):
         at = 0
         for part in chosen:
@@ -356,15 +361,15 @@ def _compute_part(
         for first_h in range(0, h, step_h):
             heads = slice(first_h, min(first_h + step_h, h))
             own = slice(part.start + heads.start, part.start + heads.stop)
-            counts: Tensor | int = 0
+            totals: list[tuple[Tensor, Tensor | int]] = []
             for first_q in range(0, n_q, step_q):
                 queries = slice(first_q, first_q + step_q)
                 p, valid = source.probabilities(rows, own, queries)
                 maps[rows, heads, queries] = p
                 if measured:
-                    sums, seen = _measure_sums(p, valid, first=first_q, square=n_q == n_s)
-                    measures[rows, heads] += sums
-                    counts = counts + seen
+                    totals.append(_measure_sums(p, valid, first=first_q, square=n_q == n_s))
             if measured:
-                seen_any = counts.clamp(min=1) if isinstance(counts, Tensor) else max(counts, 1)
-                measures[rows, heads] /= seen_any
+                sums, counts = (
+                    functools.reduce(operator.add, x) for x in zip(*totals, strict=True)
+                )
+                measures[rows, heads] = _means(sums, counts)

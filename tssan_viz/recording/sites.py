@@ -394,23 +394,3 @@ def _stream(name: str) -> str:
         if any(part.startswith(stream) for part in parts):
             return stream
     return "main"
-
-
-def find_attention(model: nn.Module) -> dict[str, nn.Module]:
-    """Find the submodules `attend` of a model that is not compiled: module path → module.
-
-    Raises
-    ------
-    UnrecordableModel
-        There is none, one named `attend` is no such module, or the model is compiled.
-    """
-    if any(type(m).__name__ == "OptimizedModule" or _compiled_in_place(m) for m in model.modules()):
-        raise UnrecordableModel(
-            "this model is compiled, and a compiled model does not call the hooks that record it: "
-            "record the model as it was before torch.compile (`compiled._orig_mod`)"
-        )
-    return {a.site.module: a.module for a in find_attentions(model) if a.how == "attend"}
-
-
-def _compiled_in_place(module: nn.Module) -> bool:
-    return getattr(module, "_compiled_call_impl", None) is not None

@@ -391,6 +391,14 @@ class _InPlace:
         functools.update_wrapper(self, self._before, updated=())
         vars(module)[name] = self
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._before(*args, **kwargs)
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
     def remove(self) -> None:
         """Put back what was there, unless somebody has put something else there since."""
         if vars(self._module).get(self._name) is not self:
@@ -424,9 +432,7 @@ class _Around(_InPlace):
         super().__init__(module, name)
         self._watcher = watcher
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self._before(*args, **kwargs)
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._watcher.run(self._before, args, kwargs)
 
 
@@ -438,9 +444,7 @@ class _Compiled(_InPlace):
         self._watcher = watcher
         self._region = region
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self._before(*args, **kwargs)
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._watcher.run_compiled(self._region, args, kwargs)
 
 
