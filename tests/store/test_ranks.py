@@ -19,6 +19,7 @@ from tests.stores import make_catalogue
 from tssan_viz.errors import UserError
 from tssan_viz.store import open_store, tables
 from tssan_viz.store.schema import decode
+from tssan_viz.store.verification import verify
 
 SCRIPT = Path(__file__).with_name("record_until_killed.py")
 CATALOGUE = make_catalogue(("put on jacket", "reading"))
@@ -78,34 +79,46 @@ def test_three_ranks_record_one_run_at_once(tmp_path):
     assert open_store(path).run_names() == ["a"]
 
 
-def test_killed_ranks_lose_nothing_that_was_acknowledged(tmp_path):
-    path = tmp_path / "store"
-    rng = np.random.default_rng(3)
-    acknowledged = {0: 0, 1: 0}
-    for _ in range(3):
-        processes = [start(path, rank, 800, 2, 3) for rank in (0, 1)]
+def kill_and_check(path, ranks, kills):
+    """Kill all ranks at random moments, again and again; then let them finish."""
+    rng = np.random.default_rng(ranks)
+    acknowledged = dict.fromkeys(range(ranks), 0)
+    for _ in range(kills):
+        processes = [start(path, rank, 4000, ranks, 3) for rank in range(ranks)]
         for process in processes:
             assert process.stdout.readline() == "open\n"
-        time.sleep(rng.uniform(0.1, 0.5))
+        time.sleep(rng.uniform(0.0, 0.5))
         for rank, process in enumerate(processes):
             process.send_signal(signal.SIGKILL)
             said = process.stdout.read().split()
             process.wait()
             if said:
+                assert said[-1] != "done", "the process was to die at work: record more rows"
                 acknowledged[rank] = max(acknowledged[rank], int(said[-1]))
-        rows = open_store(path).rows("a")
-        numbers = {int(name[1:]) for name in rows["sample"]}
+        numbers = {int(name[1:]) for name in open_store(path).rows("a")["sample"]}
         for rank, last in acknowledged.items():
-            assert {n for n in range(last) if n % 2 == rank} <= numbers
+            assert {n for n in range(last) if n % ranks == rank} <= numbers
     assert any(acknowledged.values())
-    count = max(acknowledged.values()) + 20
-    processes = [start(path, rank, count, 2, 7) for rank in (0, 1)]
-    assert [finish(process)[-1] for process in processes] == ["done"] * 2
-    stored = len(open_store(path).rows("a"))
-    assert_whole(path, stored)
-    lines = sum(lance.dataset(f"{path}/maps/a/{f}").count_rows() for f in ("8x8", "8x8-rank1"))
-    assert lines == stored, "orphans were not dropped"
-    assert lance.dataset(f"{path}/measures").count_rows() == stored * 4
+    stored = open_store(path).rows("a")
+    count = max([max(acknowledged.values()), *(int(name[1:]) + 1 for name in stored["sample"])])
+    processes = [start(path, rank, count, ranks, 50) for rank in range(ranks)]
+    assert [finish(process)[-1] for process in processes] == ["done"] * ranks
+    assert_whole(path, count)
+    folders = ["8x8", *(f"8x8-rank{rank}" for rank in range(1, ranks))]
+    lines = sum(lance.dataset(f"{path}/maps/a/{f}").count_rows() for f in folders)
+    assert lines == count, "orphans were not dropped"
+    assert lance.dataset(f"{path}/measures").count_rows() == count * 4
+    assert verify(open_store(path)).damaged == []
+
+
+def test_killed_ranks_lose_nothing_that_was_acknowledged(tmp_path):
+    kill_and_check(tmp_path / "store", ranks=2, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_kill_9_at_25_random_moments(tmp_path, ranks):
+    kill_and_check(tmp_path / "store", ranks, kills=25)
 
 
 def test_a_rank_that_opens_leaves_another_s_unfinished_commit_alone(tmp_path, monkeypatch):

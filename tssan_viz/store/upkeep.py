@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.durable import RunLock, nobody_writes
+from tssan_viz.store.incoming import OWN_COLUMNS
 from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import MEASURES, SCHEMAS, Site, run_folder
 from tssan_viz.store.tables import DurableTable, StoreDamaged
-from tssan_viz.store.writer import MERGED_BYTES, OWN_COLUMNS, RunWriter
+from tssan_viz.store.writer import MERGED_BYTES, RunWriter
 
 _LINES = 1 << 20
 _PART_BYTES = 32 << 20

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 
 from tssan_viz.store import digests
 from tssan_viz.store.codes import code_of, decode_lines
+from tssan_viz.store.incoming import ROW_SUM_TOLERANCE
 from tssan_viz.store.reader import AttentionStore, fixed_size_values
 from tssan_viz.store.schema import Site, decode, map_columns, maps_folder, named, run_folder
 from tssan_viz.store.tables import StoreDamaged, data_files, newest_manifest, open_whole
-from tssan_viz.store.writer import ROW_SUM_TOLERANCE
 
 _TABLES = ("runs", "sites", "catalogue", "rows", "measures", "samples", "reports")
 _BATCH_BYTES = 64 << 20

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.codes import checked_code, code_of, column_type, encode
 from tssan_viz.store.durable import RunLock, nobody_writes, sync_file, turn, write_atomically
+from tssan_viz.store.incoming import Incoming
 from tssan_viz.store.schema import (
     CATALOGUE,
     FORMAT,
@@ -33,24 +33,15 @@ from tssan_viz.store.schema import (
     SITES,
     Site,
     StoredSample,
-    decode,
     map_columns,
     maps_folder,
     named,
-    row_id,
     run_folder,
 )
 from tssan_viz.store.tables import DurableTable, StoreWriteError
 
 COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 5.0
-ROW_SUM_TOLERANCE = 1e-3
-_ROWS_AT_A_TIME = 16
-
-OWN_COLUMNS = ("row_id", "run", "checksum", "rank")
-# What a column of further metadata may not be called: the table `maps` has these besides the rows'.
-_TAKEN = ("site", "stream", "layer", "head", "heads", "query", "key", "kind")
-_DEFAULTS: dict[str, Any] = {"step": 0, "phase": "inference", "segment": 1}
 # Files of maps under this size are merged at the end; those of full commits are left alone.
 MERGED_BYTES = COMMIT_BYTES // 2
 
@@ -162,6 +153,7 @@ class RunWriter:
         self.rows_skipped = 0
         self._path = path
         self._catalogue = catalogue
+        self._incoming = Incoming(run, self.sites, catalogue, rank, self.code)
         self._check_sites()
         if rank < 0:
             raise UserError(f"run {run!r}: rank is {rank}, it counts from 0")
@@ -240,7 +232,8 @@ class RunWriter:
         self._stored_rows = set(self._ids(self._rows, pc.field("run") == self.run).tolist())
         self._stored_samples = self._names_of_samples()
         dataset = self._rows.open()
-        self._row_types = {} if dataset is None else {f.name: f.type for f in dataset.schema}
+        if dataset is not None:
+            self._incoming.row_types = {f.name: f.type for f in dataset.schema}
 
     def _check_sites(self) -> None:
         if not self.sites:
@@ -426,10 +419,10 @@ class RunWriter:
         """
         if self._closed:
             raise UserError(f"run {self.run!r}: the writer is closed")
-        table = self._row_table(rows)
+        table = self._incoming.rows(rows)
         ids = table["row_id"].to_numpy()
-        values = self._checked_maps(maps, table)
-        numbers = self._checked_measures(measures or {}, len(ids))
+        values = self._incoming.maps(maps, table)
+        numbers = self._incoming.measures(measures or {}, len(ids))
         keep = self._new_rows(ids, table)
         if not len(keep):
             return
@@ -456,200 +449,6 @@ class RunWriter:
         overdue = time.monotonic() - self._pending_since >= COMMIT_SECONDS
         if self._pending_bytes >= COMMIT_BYTES or overdue:
             self._commit()
-
-    def _row_table(self, rows: Mapping[str, Any]) -> pa.Table:
-        allowed = [name for name in ROW_COLUMNS if name not in OWN_COLUMNS]
-        further = {name: value for name, value in rows.items() if name not in allowed}
-        for name in further:
-            self._check_new_name(name, allowed)
-        if "sample" not in rows:
-            raise UserError("rows need the column 'sample': which video each row comes from")
-        given = {**_DEFAULTS, **{k: v for k, v in rows.items() if v is not None}}
-        lengths = {name: len(v) for name, v in given.items() if _is_column(v)}
-        if len(set(lengths.values())) > 1:
-            raise UserError(f"columns differ in length: {lengths}")
-        count = next(iter(lengths.values()), 1)
-        columns = {}
-        for name in allowed:
-            value = given.get(name)
-            columns[name] = _arrow(name, value if _is_column(value) else [value] * count)
-        for name in ("sample", "step", "phase", "segment"):
-            if columns[name].null_count:
-                raise UserError(f"column {name!r} has no value in {columns[name].null_count} rows")
-        self._complete_classes(columns, count)
-        right = pc.equal(columns["predicted"], columns["label"])
-        columns["correct"] = pc.coalesce(columns["correct"], right)
-        ids = [
-            row_id(self.run, *key)
-            for key in zip(
-                *(
-                    columns[name].to_pylist()
-                    for name in ("step", "phase", "sample", "segment", "person")
-                ),
-                strict=True,
-            )
-        ]
-        columns = {
-            "row_id": pa.array(ids, pa.int64()),
-            "run": pa.array([self.run] * count),
-            **columns,
-            "rank": pa.array(np.full(count, self.rank, np.int16)),
-        }
-        for name in further:
-            value = given.get(name)
-            column = self._further(name, value if _is_column(value) else [value] * count)
-            if column is not None:
-                columns[name] = column
-        return pa.table(columns)
-
-    def _check_new_name(self, name: str, allowed: list[str]) -> None:
-        """Refuse what is more likely a slip of the pen, or means something else, than metadata."""
-        near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.8)
-        taken = {*ROW_COLUMNS, *_TAKEN}
-        if near or name.lower() in taken or not name.isidentifier():
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise UserError(
-                f"rows have no column {name!r}{hint} Columns are {', '.join(allowed)}; further "
-                "ones may have any other name of letters, digits and underscores"
-            )
-
-    def _further(self, name: str, values: Any) -> pa.Array | None:
-        """Return a column of metadata in the type that the store has for it; None if all null."""
-        try:
-            column = pa.array(
-                values if isinstance(values, np.ndarray) else list(values), from_pandas=True
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise UserError(f"column {name!r} cannot be stored: {error}") from error
-        kind = column.type
-        if pa.types.is_null(kind):
-            return None
-        if pa.types.is_integer(kind):
-            wanted = pa.int64()
-        elif pa.types.is_floating(kind):
-            wanted = pa.float64()
-        elif pa.types.is_boolean(kind) or pa.types.is_string(kind):
-            wanted = kind
-        else:
-            raise UserError(
-                f"column {name!r} holds {kind}; metadata are whole numbers, numbers, words or "
-                "truth values"
-            )
-        stored = self._row_types.setdefault(name, wanted)
-        if stored != wanted and not (stored == pa.float64() and wanted == pa.int64()):
-            raise UserError(
-                f"column {name!r} holds {wanted} here and {stored} in the store; "
-                "give it another name"
-            )
-        return column.cast(stored)
-
-    def _complete_classes(self, columns: dict[str, pa.Array], count: int) -> None:
-        """Take names and codes from the catalogue, or the label from the name."""
-        if not self._catalogue.classes:
-            return
-        labels = columns["label"].to_pylist()
-        names = columns["class_name"].to_pylist()
-        codes = columns["class_code"].to_pylist()
-        for i in range(count):
-            given = labels[i] if labels[i] is not None else names[i]
-            if given is None:
-                continue
-            entry = self._catalogue.resolve(given)
-            if names[i] is not None and self._catalogue.resolve(names[i]).label != entry.label:
-                raise UserError(
-                    f"sample {columns['sample'][i].as_py()!r}: label {entry.label} is "
-                    f"{entry.name!r} in the catalogue, the class name given is {names[i]!r}"
-                )
-            labels[i], names[i], codes[i] = entry.label, entry.name, entry.code
-        for name, values in (("label", labels), ("class_name", names), ("class_code", codes)):
-            columns[name] = _arrow(name, values)
-
-    def _site(self, name: str) -> Site:
-        return next(site for site in self.sites if site.name == name)
-
-    def _checked_names(self, given: Iterable[str], what: str) -> None:
-        due = {site.name for site in self.sites}
-        missing = sorted(due - set(given))
-        strange = sorted(set(given) - due)
-        if missing or strange:
-            parts = []
-            if missing:
-                parts.append(f"nothing came from {named(missing)}")
-            if strange:
-                parts.append(f"{named(strange)} is no site of this run")
-            raise UserError(
-                f"{what}: {'; '.join(parts)}. Its sites are {named([s.name for s in self.sites])}"
-            )
-
-    def _checked_maps(
-        self, maps: Mapping[str, np.ndarray], table: pa.Table
-    ) -> dict[str, np.ndarray]:
-        self._checked_names(maps, "maps")
-        checked = {}
-        for site in self.sites:
-            value = np.asarray(maps[site.name])
-            expected = (table.num_rows, site.heads, site.query, site.key)
-            if value.shape != expected:
-                raise UserError(
-                    f"maps of {site.name!r} have shape {value.shape}, "
-                    f"(r, h, q, s) = {expected} is expected"
-                )
-            kinds = ("float16",) if self.code == "float16" else ("float16", "float32")
-            if value.dtype.name not in kinds:
-                raise UserError(
-                    f"maps of {site.name!r} are {value.dtype}, {' or '.join(kinds)} is expected"
-                )
-            if site.kind == "softmax":
-                self._check_sums(site, value, table)
-            elif not np.isfinite(value).all():
-                raise UserError(f"maps of {site.name!r} hold values that are not finite")
-            checked[site.name] = value
-        return checked
-
-    def _check_sums(self, site: Site, value: np.ndarray, table: pa.Table) -> None:
-        ones = np.ones(site.key, np.float32)
-        # In parts that stay in the processor's cache.
-        sums = np.concatenate(
-            [
-                decode(value[i : i + _ROWS_AT_A_TIME]) @ ones
-                for i in range(0, len(value), _ROWS_AT_A_TIME)
-            ]
-            or [np.empty(value.shape[:-1], np.float32)]
-        )
-        # Written so that NaN fails too.
-        wrong = ~(np.abs(sums - 1) < ROW_SUM_TOLERANCE)
-        if wrong.any():
-            # A query whose keys are all masked attends to nothing; a whole map of them is a fault.
-            nothing = ~value.any(-1)
-            wrong &= ~nothing | nothing.all(-1, keepdims=True)
-        if wrong.any():
-            r, h, q = np.argwhere(wrong)[0]
-            raise UserError(
-                f"sample {table['sample'][int(r)].as_py()!r}, site {site.name!r}, head {h + 1}, "
-                f"query frame {q}: the attention sums to {sums[r, h, q]:.4f}, not to 1 "
-                f"(tolerance {ROW_SUM_TOLERANCE}); {int(wrong.sum())} of {wrong.size} map rows are "
-                "so. Probabilities are recorded before dropout; a map that is no softmax needs a "
-                "site of kind 'signed' or 'adjacency'"
-            )
-
-    def _checked_measures(
-        self, measures: Mapping[str, Mapping[str, np.ndarray]], count: int
-    ) -> dict[str, dict[str, np.ndarray]]:
-        checked: dict[str, dict[str, np.ndarray]] = {}
-        for measure, per_site in measures.items():
-            if measure in MEASURES.names or not measure.isidentifier():
-                raise UserError(f"{measure!r} cannot be the name of a measure")
-            self._checked_names(per_site, f"measure {measure!r}")
-            checked[measure] = {}
-            for site in self.sites:
-                value = np.asarray(per_site[site.name], np.float32)
-                if value.shape != (count, site.heads):
-                    raise UserError(
-                        f"measure {measure!r} of {site.name!r} has shape {value.shape}, "
-                        f"(r, h) = {(count, site.heads)} is expected"
-                    )
-                checked[measure][site.name] = value
-        return checked
 
     def _new_rows(self, ids: np.ndarray, table: pa.Table) -> np.ndarray:
         """Return which rows the store lacks; a row given twice in this session is an error."""
@@ -808,7 +607,9 @@ class RunWriter:
             table = pa.concat_tables(self._pending_rows, promote_options="default")
             further = [name for name in table.column_names if name not in ROW_COLUMNS]
             self._prepare(self._rows, ROWS, [table.schema.field(name) for name in further])
-            wanted = pa.schema([*ROWS, *(pa.field(n, self._row_types[n]) for n in further)])
+            wanted = pa.schema(
+                [*ROWS, *(pa.field(n, self._incoming.row_types[n]) for n in further)]
+            )
             self._rows.append(table.select(wanted.names).cast(wanted))
 
     def _prepare_measures(self, schema: pa.Schema) -> None:
@@ -863,16 +664,3 @@ class RunWriter:
     def _abandon(self) -> None:
         self._closed = True
         self._lock.release()
-
-
-def _is_column(value: object) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
-
-
-def _arrow(name: str, column: Any) -> pa.Array:
-    wanted = ROW_COLUMNS[name]
-    values = column if isinstance(column, np.ndarray) else list(column)
-    try:
-        return pa.array(values, from_pandas=True).cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"column {name!r} cannot be stored as {wanted}: {error}") from error
