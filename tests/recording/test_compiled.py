@@ -27,7 +27,10 @@ def models():
     return model, copy.deepcopy(model), torch.randn(3, 6, 8)
 
 
-@pytest.mark.parametrize("attached", ["before the first call", "after the first call"])
+@pytest.mark.parametrize(
+    "attached",
+    [pytest.param("before the first call", marks=pytest.mark.slow), "after the first call"],
+)
 @pytest.mark.parametrize("compiled_by", ["torch.compile", "module.compile"])
 def test_a_compiled_model(attached, compiled_by):
     eager, model, x = models()
