@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tssan_viz.comparison.cells import class_subject_units, lay_out, single_pair_means
+from tssan_viz.comparison.cells import lay_out, sides_of, single_pair_means, sum_units
 from tssan_viz.comparison.similarity import unit_vectors
 from tssan_viz.comparison.statistics import (
     estimate,
@@ -83,13 +83,13 @@ def main() -> None:
 
         started = time.perf_counter()
         layout = lay_out(rows)
-        cells = class_subject_units(
-            layout, read, "cosine", 0, heads=options.heads, size=(frames, frames)
+        cells = sum_units(
+            layout, sides_of(layout, 0), read, "cosine", heads=options.heads, size=(frames, frames)
         )
         gram = gram_matrix(cells.units, cells.present)
         design = make_design(layout.subject, layout.label == 0)
         estimate(gram, design)
-        found = single_pair_means(cells, two_classes=False)
+        found = single_pair_means(cells.sides, two_classes=False)
         cells_seconds = time.perf_counter() - started
 
         started = time.perf_counter()

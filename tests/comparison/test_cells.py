@@ -16,9 +16,10 @@ from tssan_viz.comparison import cells as cells_module
 from tssan_viz.comparison.cells import (
     ReadMaps,
     cell_mean_maps,
-    class_subject_units,
     lay_out,
+    sides_of,
     single_pair_means,
+    sum_units,
 )
 from tssan_viz.comparison.similarity import unit_vectors
 from tssan_viz.comparison.statistics import estimate, gram_matrix, make_design
@@ -73,7 +74,7 @@ def test_a_cell_is_the_mean_over_cameras_then_replications(n: int, seed: int, me
     if metric == "pearson":
         maps[np.random.default_rng(seed).random(n) < 0.3, 1] = 0.2
     layout = lay_out(rows)
-    found = class_subject_units(layout, reader(maps), metric, 0, heads=2, size=(5, 5))
+    found = sum_units(layout, sides_of(layout, 0), reader(maps), metric, heads=2, size=(5, 5))
     units, usable = unit_vectors(maps, metric)
     for cell in range(len(layout.subject)):
         for k, segment in enumerate(layout.segments):
@@ -92,9 +93,13 @@ def test_a_cell_is_the_mean_over_cameras_then_replications(n: int, seed: int, me
 def test_reading_in_small_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make_rows(40, 1)
     maps = softmax_maps(40, 3, 6, 6)
-    whole = class_subject_units(lay_out(rows), reader(maps), "cosine", 0, heads=3, size=(6, 6))
+    whole = sum_units(
+        lay_out(rows), sides_of(lay_out(rows), 0), reader(maps), "cosine", heads=3, size=(6, 6)
+    )
     monkeypatch.setattr(cells_module, "_CHUNK_VALUES", 3 * 36 * 7)
-    parts = class_subject_units(lay_out(rows), reader(maps), "cosine", 0, heads=3, size=(6, 6))
+    parts = sum_units(
+        lay_out(rows), sides_of(lay_out(rows), 0), reader(maps), "cosine", heads=3, size=(6, 6)
+    )
     np.testing.assert_allclose(parts.units, whole.units, atol=1e-6)
     np.testing.assert_allclose(parts.sums, whole.sums, atol=1e-5)
 
@@ -104,7 +109,7 @@ def test_the_mean_over_single_pairs_is_pdists(metric: str) -> None:
     rows = make_rows(50, 5)
     maps = softmax_maps(50, 1, 6, 6)
     layout = lay_out(rows)
-    found = class_subject_units(layout, reader(maps), metric, 1, heads=1, size=(6, 6))
+    found = sum_units(layout, sides_of(layout, 1), reader(maps), metric, heads=1, size=(6, 6))
     name = "cosine" if metric == "cosine" else "correlation"
     similarity = 1 - squareform(pdist(maps.reshape(50, -1), name))
     subject, label, segment = (rows[c].to_numpy() for c in ("subject", "label", "segment"))
@@ -114,7 +119,7 @@ def test_the_mean_over_single_pairs_is_pdists(metric: str) -> None:
         pairs = comparable & first[:, None] & second
         return np.mean([similarity[pairs & (segment == s)].mean() for s in (1, 2)])
 
-    within, between = single_pair_means(found, two_classes=False)
+    within, between = single_pair_means(found.sides, two_classes=False)
     assert within[0] == pytest.approx(mean(label == 1, label == 1), abs=1e-5)
     assert between[0] == pytest.approx(mean(label == 1, label != 1), abs=1e-5)
 
@@ -126,11 +131,11 @@ def test_with_one_video_per_cell_all_ways_to_average_agree() -> None:
     )
     maps = softmax_maps(15, 2, 8, 8)
     layout = lay_out(rows)
-    cells = class_subject_units(layout, reader(maps), "cosine", 0, heads=2, size=(8, 8))
+    cells = sum_units(layout, sides_of(layout, 0), reader(maps), "cosine", heads=2, size=(8, 8))
     found = estimate(
         gram_matrix(cells.units, cells.present), make_design(layout.subject, layout.label == 0)
     )
-    within, between = single_pair_means(cells, two_classes=False)
+    within, between = single_pair_means(cells.sides, two_classes=False)
     np.testing.assert_allclose(found.within, within, atol=1e-6)
     np.testing.assert_allclose(found.between, between, atol=1e-6)
     other_subject = squareform(pdist(subject[label == 0, None])) > 0

@@ -18,6 +18,9 @@ from tssan_viz.comparison.similarity import unit_vectors
 # Values that are turned into unit vectors at once: about 32 MB of float32.
 _CHUNK_VALUES = 1 << 23
 
+PLAIN = "plain"
+"""What stands for a metric where the maps are summed as they are."""
+
 ReadMaps = Callable[[int], Iterator[NDArray[np.floating]]]
 """Goes through the maps (n, h, q, s) of the layout's rows in order, so many at a time."""
 
@@ -112,8 +115,24 @@ def lay_out(rows: pd.DataFrame) -> Layout:
 
 
 @dataclass(frozen=True, eq=False)
+class Sides:
+    """Plain sums of unit vectors of one layer, by subject and side.
+
+    Attributes
+    ----------
+    sums : (w, s, h, k, d) float32
+        Of the class (w = 0) and of the others (w = 1).
+    counts : (w, s, h, k) float64
+        How many unit vectors are in each sum.
+    """
+
+    sums: NDArray[np.float32]
+    counts: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Cells:
-    """Mean unit vectors of one layer.
+    """Mean unit vectors of one layer, and plain sums of them over groups of rows.
 
     Attributes
     ----------
@@ -121,9 +140,9 @@ class Cells:
         Mean over views, then trials, of the unit vectors; zero where there is none.
     present : (r, h, k) bool
         Where there is one.
-    sums : (w, s, h, k, d) float32
-        Plain sums of unit vectors by subject: of the class (w = 0) and of the others (w = 1).
-    counts : (w, s, h, k) float64
+    sums : (g, h, k, d) float32
+        Plain sums of unit vectors of each group.
+    counts : (g, h, k) float64
         How many unit vectors are in each sum.
     left_out : (h,) int
         Maps without a norm, which have no direction and are left out.
@@ -135,9 +154,31 @@ class Cells:
     counts: NDArray[np.float64]
     left_out: NDArray[np.intp]
 
+    @property
+    def sides(self) -> Sides:
+        """The sums, where the groups are those of `sides_of`."""
+        two = (2, len(self.sums) // 2)
+        return Sides(
+            self.sums.reshape(*two, *self.sums.shape[1:]),
+            self.counts.reshape(*two, *self.counts.shape[1:]),
+        )
 
-def class_subject_units(
-    layout: Layout, read: ReadMaps, metric: str, label: int, *, heads: int, size: tuple[int, int]
+
+def sides_of(layout: Layout, label: int) -> tuple[NDArray[np.intp], int]:
+    """Return the group (n,) of each row, by subject and class or not, and how many there are."""
+    subjects = len(layout.subjects)
+    side = (layout.label != label).astype(np.intp)
+    return (side * subjects + layout.subject)[layout.cell], 2 * subjects
+
+
+def sum_units(
+    layout: Layout,
+    groups: tuple[NDArray[np.intp], int],
+    read: ReadMaps,
+    metric: str,
+    *,
+    heads: int,
+    size: tuple[int, int],
 ) -> Cells:
     """Make the cells of one layer: for each class and subject the mean of its unit vectors.
 
@@ -149,12 +190,12 @@ def class_subject_units(
     ----------
     layout
         Which rows make which cell.
+    groups
+        The group (n,) of each row, for the plain sums, and how many groups there are.
     read
         Goes through the maps of the rows; called again when it has to.
     metric
-        One of `tssan_viz.comparison.similarity.METRICS`.
-    label
-        The class whose plain sums are kept apart from those of the others.
+        One of `tssan_viz.comparison.similarity.METRICS`, or `PLAIN` for the maps as they are.
     heads, size
         Of the maps: h and (q, s).
 
@@ -163,35 +204,49 @@ def class_subject_units(
     Cells
     """
     n = len(layout.cell)
-    length = size[0] ** 2 if metric == "cka" else size[0] * size[1]
-    r, k, s = len(layout.subject), len(layout.segments), len(layout.subjects)
+    group, g = groups
+    length = vector_length(metric, size)
+    r, k = len(layout.subject), len(layout.segments)
     pile = layout.cell * k + layout.segment
-    side = (layout.label != label).astype(np.intp)
-    plain_pile = ((side * s + layout.subject)[layout.cell]) * k + layout.segment
+    plain_pile = group * k + layout.segment
     units = np.zeros((r * k, heads, length), dtype=np.float32)
-    sums = np.zeros((2 * s * k, heads, length), dtype=np.float32)
+    sums = np.zeros((g * k, heads, length), dtype=np.float32)
     usable = np.ones((n, heads), dtype=bool)
     weights = layout.weights()
     for part, maps in _pieces(read, heads * length):
-        vectors, usable[part] = unit_vectors(maps, metric)
+        vectors, usable[part] = _vectors(maps, metric)
         _add(units, pile[part], vectors, weights[part])
         _add(sums, plain_pile[part], vectors, np.ones(len(maps)))
     if not usable.all():
         units[:] = 0
         weights = layout.weights(usable)
         for part, maps in _pieces(read, heads * length):
-            _add(units, pile[part], unit_vectors(maps, metric)[0], weights[part])
+            _add(units, pile[part], _vectors(maps, metric)[0], weights[part])
     present = np.zeros((r * k, heads), dtype=bool)
     np.logical_or.at(present, pile, usable)
-    counts = np.zeros((2 * s * k, heads))
+    counts = np.zeros((g * k, heads))
     np.add.at(counts, plain_pile, usable)
     return Cells(
         units=units.reshape(r, k, heads, length).swapaxes(1, 2),
         present=present.reshape(r, k, heads).swapaxes(1, 2),
-        sums=sums.reshape(2, s, k, heads, length).swapaxes(2, 3),
-        counts=counts.reshape(2, s, k, heads).swapaxes(2, 3),
+        sums=sums.reshape(g, k, heads, length).swapaxes(1, 2),
+        counts=counts.reshape(g, k, heads).swapaxes(1, 2),
         left_out=(~usable).sum(axis=0),
     )
+
+
+def vector_length(metric: str, size: tuple[int, int]) -> int:
+    """Return how long a metric's unit vectors of maps (q, s) are."""
+    return size[0] ** 2 if metric == "cka" else size[0] * size[1]
+
+
+def _vectors(
+    maps: NDArray[np.floating], metric: str
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    if metric != PLAIN:
+        return unit_vectors(maps, metric)
+    flat = np.asarray(maps, dtype=np.float32).reshape(*maps.shape[:-2], -1)
+    return flat, np.ones(flat.shape[:-1], dtype=bool)
 
 
 def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> NDArray[np.float64]:
@@ -238,7 +293,7 @@ def _add(
         piles[touched, head] += adder @ vectors[:, head]
 
 
-def single_pair_means(cells: Cells, *, two_classes: bool) -> tuple[NDArray, NDArray]:
+def single_pair_means(sides: Sides, *, two_classes: bool) -> tuple[NDArray, NDArray]:
     """Take W and B over all pairs of single maps of different subjects.
 
     Each pair of maps weighs the same, so that subjects weigh by their number of videos: what a
@@ -246,8 +301,8 @@ def single_pair_means(cells: Cells, *, two_classes: bool) -> tuple[NDArray, NDAr
 
     Parameters
     ----------
-    cells
-        With the sums of the class and of the others.
+    sides
+        The sums of the class and of the others.
     two_classes
         W is then the mean of both classes' W.
 
@@ -258,9 +313,9 @@ def single_pair_means(cells: Cells, *, two_classes: bool) -> tuple[NDArray, NDAr
     """
 
     def mean(a: int, b: int) -> NDArray[np.float64]:
-        first, second = cells.sums[a].astype(np.float64), cells.sums[b].astype(np.float64)
+        first, second = sides.sums[a].astype(np.float64), sides.sums[b].astype(np.float64)
         total = (first.sum(0) * second.sum(0)).sum(-1) - (first * second).sum((0, -1))
-        n, m = cells.counts[a], cells.counts[b]
+        n, m = sides.counts[a], sides.counts[b]
         pairs = n.sum(0) * m.sum(0) - (n * m).sum(0)
         there = pairs > 0
         ratio = np.where(there, total / np.maximum(pairs, 1), 0.0).sum(axis=-1)

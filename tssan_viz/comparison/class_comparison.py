@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.cells import (
+    PLAIN,
     Layout,
     ReadMaps,
+    Sides,
     cell_mean_maps,
-    class_subject_units,
     lay_out,
+    sides_of,
     single_pair_means,
+    sum_units,
 )
 from tssan_viz.comparison.choosing import (
     check_subjects,
@@ -26,9 +30,18 @@ from tssan_viz.comparison.choosing import (
     resolve,
     say_who_is_missing,
 )
+from tssan_viz.comparison.kept import KeptCells
+from tssan_viz.comparison.kept_answers import (
+    kept_gram,
+    kept_left_out,
+    kept_mean_maps,
+    kept_sides,
+)
+from tssan_viz.comparison.kept_files import KeptLayer
 from tssan_viz.comparison.similarity import check_metric
 from tssan_viz.comparison.statistics import (
     Design,
+    Gram,
     class_similarities,
     estimate,
     gram_matrix,
@@ -154,8 +167,7 @@ class ClassComparison:
             The run has no such layer or head.
         """
         part = self._selection.select(layer=layer, head=head)
-        site = _site(part, layer)
-        means = cell_mean_maps(self._layout, _reader(part), size=(site["query"], site["key"]))
+        means = _cell_means(part, self._layout, self.person, layer, head)
         own = self._layout.label == self.entry.label
         of_class = means[own].mean(axis=0)
         rest, subject = means[~own], self._layout.subject[~own]
@@ -304,7 +316,7 @@ def compare_class(
     )
 
     table, neighbours = _compare_layers(
-        selection, layout, design, entry, metric, alpha, progress, notes
+        selection, layout, design, entry, metric, person, alpha, progress, notes
     )
     rows = selection.rows()
     videos = rows.drop_duplicates("sample")
@@ -347,6 +359,7 @@ def _compare_layers(
     design: Design,
     entry: ClassEntry,
     metric: str,
+    person: int,
     alpha: float,
     progress: Progress | None,
     notes: list[str],
@@ -357,27 +370,25 @@ def _compare_layers(
     near: list[NDArray[np.float64]] = []
     others: list[int] = []
     left_out: list[str] = []
-    for done, layer in enumerate(selection.layers):
-        site = _site(selection, layer)
-        heads = [head for head in selection.heads if head <= site["heads"]]
-        if not heads:
-            continue
-        part = selection.select(layer=layer, head=heads)
-        read = _reader(part, progress, done, len(selection.layers))
-        cells = class_subject_units(
-            layout,
-            read,
-            metric,
-            entry.label,
-            heads=len(heads),
-            size=(site["query"], site["key"]),
-        )
-        gram = gram_matrix(cells.units, cells.present)
+    chosen = _heads_of_layers(selection)
+    kept = KeptCells.of(selection, person=person, metric=metric, notes=notes, progress=progress)
+    if kept is not None:
+        kept.prepare([layer for layer, (_, whole) in chosen.items() if whole])
+    for done, (layer, (heads, whole)) in enumerate(chosen.items()):
+        compared = None
+        if kept is not None:
+            work = partial(_from_kept, layout=layout, label=entry.label, heads=heads)
+            compared = kept.answer(layer, work, make=whole)
+        if compared is None:
+            part = selection.select(layer=layer, head=heads)
+            read = _reader(part, progress, done, len(chosen))
+            compared = _from_maps(part, layout, read, metric, entry.label)
+        gram = compared.gram
         found = estimate(gram, design, alpha=alpha)
         deltas.append(null_deltas(gram, design))
         others, similarity = class_similarities(gram, layout.subject, layout.label, entry.label)
         near.append(similarity)
-        w_pairs, b_pairs = single_pair_means(cells, two_classes=design.two_classes)
+        w_pairs, b_pairs = single_pair_means(compared.sides, two_classes=design.two_classes)
         columns = {
             "layer": layer,
             "head": heads,
@@ -396,8 +407,8 @@ def _compare_layers(
         if design.two_classes:
             columns |= {"W_class": found.within_each[0], "W_other": found.within_each[1]}
         parts.append(pd.DataFrame(columns))
-        if cells.left_out.any():
-            left_out.append(f"{int(cells.left_out.sum())} in layer {layer}")
+        if compared.left_out.any():
+            left_out.append(f"{int(compared.left_out.sum())} in layer {layer}")
     if left_out:
         notes.append(
             f"maps without a direction under {metric} (uniform ones) were left out: "
@@ -427,7 +438,66 @@ def _compare_layers(
     return table, neighbours.reset_index(drop=True)
 
 
-# ---- maps
+# ---- cells, kept or from maps
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """What the statistics need of a layer; left_out is (h,)."""
+
+    gram: Gram
+    sides: Sides
+    left_out: NDArray[np.intp]
+
+
+def _heads_of_layers(selection: Selection) -> dict[int, tuple[list[int], bool]]:
+    """Return for each layer the heads that it has of those asked for, and whether that is all."""
+    found = {}
+    for layer in selection.layers:
+        count = _site(selection, layer)["heads"]
+        heads = [head for head in selection.heads if head <= count]
+        if heads:
+            found[layer] = (heads, len(heads) == count)
+    return found
+
+
+def _from_kept(
+    kept: KeptLayer, at: NDArray[np.intp], *, layout: Layout, label: int, heads: list[int]
+) -> _Compared:
+    from_zero = [head - 1 for head in heads]
+    sides = kept_sides(kept, at, layout.subject, layout.label == label, from_zero)
+    return _Compared(kept_gram(kept, at, from_zero), sides, kept_left_out(kept, at, from_zero))
+
+
+def _from_maps(
+    selection: Selection, layout: Layout, read: ReadMaps, metric: str, label: int
+) -> _Compared:
+    site = _site(selection, selection.layers[0])
+    cells = sum_units(
+        layout,
+        sides_of(layout, label),
+        read,
+        metric,
+        heads=len(selection.heads),
+        size=(site["query"], site["key"]),
+    )
+    return _Compared(gram_matrix(cells.units, cells.present), cells.sides, cells.left_out)
+
+
+def _cell_means(
+    selection: Selection, layout: Layout, person: int, layer: int, head: int
+) -> NDArray[np.float64]:
+    """Return the mean maps (r, q, s) of the cells of one layer and head."""
+    site = _site(selection, layer)
+    size = (site["query"], site["key"])
+    kept = KeptCells.of(selection, person=person, metric=PLAIN, notes=[])
+    if kept is not None:
+        found = kept.answer(
+            layer, lambda cells, at: kept_mean_maps(cells, at, head - 1, size), make=True
+        )
+        if found is not None:
+            return found
+    return cell_mean_maps(layout, _reader(selection), size=size)
 
 
 def _site(selection: Selection, layer: int) -> dict[str, int]:

@@ -15,6 +15,8 @@ On the disk::
         reports/                      one line per recording that came to its end
         maps/<run>/<query>x<key>/     row_id, a list per site and head (site1_head1, …), and a
                                       checksum for each of these; "-rank1" … for other processes
+        cells/<run>/                  sums that comparisons keep (see
+                                      `tssan_viz.comparison.kept_files`); may be deleted at any time
 
 Beside each dataset's files lies `_digests` (see `tssan_viz.store.digests`). How a list is coded is
 the matter of `tssan_viz.store.codes`.

@@ -88,6 +88,7 @@ def remove(store: AttentionStore, run: str) -> int:
                 table.compact(_LINES)
                 table.clean(alone=alone)
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(store.path / "cells" / run_folder(run), ignore_errors=True)
     return before - store.size()
 
 

@@ -60,6 +60,8 @@ def verify(
     -------
     Verification
     """
+    from tssan_viz.comparison.kept_files import kept_cells_faults
+
     found = Verification()
     tables = {name: _check_files(store.path / name, found) for name in _TABLES}
     if tables["runs"] is None:
@@ -74,6 +76,7 @@ def verify(
     for run in runs:
         try:
             _check_run(store, run, tables, found, lambda done: progress and progress(done, total))
+            found.damaged += kept_cells_faults(store, run)
         except (StoreDamaged, OSError, ValueError) as error:
             found.damaged.append(str(error).split("\n")[0])
     found.damaged = list(dict.fromkeys(found.damaged))

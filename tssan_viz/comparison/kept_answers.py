@@ -1,0 +1,160 @@
+"""What kept cells answer: similarities, means over single pairs, mean maps, views.
+
+Nothing here reads a map. Axis letters: r cells, g groups (a cell and a camera), s subjects,
+h heads, k segments, d length of a unit vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tssan_viz.comparison.cells import Sides
+from tssan_viz.comparison.kept_files import KeptLayer
+from tssan_viz.comparison.statistics import Gram
+
+
+def kept_gram(kept: KeptLayer, at: NDArray[np.integer], heads: Sequence[int]) -> Gram:
+    """Return the similarities of cells (positions) under some heads (from 0)."""
+    values = kept.gram(at, heads)
+    there = kept.index.present[list(heads)][:, at]
+    if there.all():
+        return Gram(values, None)
+    segments = there.astype(np.float32)
+    shared = segments @ segments.swapaxes(1, 2)
+    return Gram(values, np.moveaxis(shared > 0, 0, -1))
+
+
+def kept_sides(
+    kept: KeptLayer,
+    at: NDArray[np.integer],
+    subject: NDArray[np.integer],
+    of_class: NDArray[np.bool_],
+    heads: Sequence[int],
+) -> Sides:
+    """Return the plain sums of the class and of the others, by subject.
+
+    Where all kept cells of a subject are asked for, those of the others are the subject's total
+    without the class, so that only the class's sums are read.
+
+    Parameters
+    ----------
+    kept
+        The layer.
+    at, subject, of_class : (r,)
+        Which cells, the subject (from 0) of each, and whether it is one of the class.
+    heads
+        From 0.
+    """
+    index = kept.index
+    n_subjects, k = int(subject.max()) + 1, len(index.segments)
+    sums = np.zeros((2, n_subjects, len(heads), k, kept.length), np.float32)
+    counts = np.zeros((2, n_subjects, len(heads), k))
+    position = np.full(len(index.cells), -1)
+    position[at] = np.arange(len(at))
+    cell = position[index.groups[:, 0]]
+
+    def add(groups: NDArray[np.integer], side: int) -> None:
+        values = kept.read("sums", heads, groups)
+        for i, group in enumerate(groups):
+            of = subject[cell[group]]
+            sums[side, of] += values[:, i]
+            counts[side, of] += index.counts[list(heads), group]
+
+    add(np.flatnonzero((cell >= 0) & of_class[cell]), 0)
+    subjects = index.subjects
+    for s in range(n_subjects):
+        mine = at[subject == s]
+        same = np.flatnonzero(index.cells[:, 0] == index.cells[mine[0], 0])
+        if len(same) == len(mine):
+            total = int(np.searchsorted(subjects, index.cells[mine[0], 0]))
+            groups = np.flatnonzero(np.isin(index.groups[:, 0], same))
+            sums[1, s] = kept.read("totals", heads, np.array([total]))[:, 0] - sums[0, s]
+            every = index.counts[list(heads)][:, groups].sum(axis=1, dtype=np.float64)
+            counts[1, s] = every - counts[0, s]
+        else:
+            add(np.flatnonzero((cell >= 0) & ~of_class[cell] & (subject[cell] == s)), 1)
+    return Sides(sums, counts)
+
+
+def kept_left_out(
+    kept: KeptLayer, at: NDArray[np.integer], heads: Sequence[int]
+) -> NDArray[np.intp]:
+    """Return how many maps of cells have no direction and are in no sum: (h,)."""
+    index = kept.index
+    mine = np.isin(index.groups[:, 0], at)
+    counted = index.counts[list(heads)][:, mine].sum(axis=(1, 2), dtype=np.intp)
+    return index.rows[at].sum() - counted
+
+
+def kept_mean_maps(
+    kept: KeptLayer, at: NDArray[np.integer], head: int, size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the mean map of each cell, segments too: (r, q, s), each view weighing the same.
+
+    `kept` holds the sums of plain maps; the head counts from 0.
+    """
+    units = kept.read("units", [head], at)[0]
+    segments = kept.index.present[head, at].sum(axis=1)
+    return units.sum(axis=1, dtype=np.float64).reshape(-1, *size) / segments[:, None, None]
+
+
+def view_similarities(
+    kept: KeptLayer, label: int, heads: Sequence[int] | None = None
+) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
+    """Compare the maps of a class over cameras: all pairs of single maps, like segments.
+
+    Parameters
+    ----------
+    kept
+        The layer.
+    label
+        The class.
+    heads
+        From 0; all for None.
+
+    Returns
+    -------
+    cameras : list of int
+        What occurs; −1 stands for videos without a camera.
+    across, within : (v, v, h) float64
+        Mean similarity of a map seen by one camera with one seen by another (or the same), of two
+        subjects, and of one subject; no map with itself. NaN without a pair.
+    """
+    index = kept.index
+    chosen = list(range(index.present.shape[0]) if heads is None else heads)
+    groups = np.flatnonzero(index.cells[index.groups[:, 0], 1] == label)
+    camera, view = np.unique(index.groups[groups, 1], return_inverse=True)
+    of_cell = index.cells[index.groups[groups, 0], 0]
+    subjects, subject = np.unique(of_cell, return_inverse=True)
+    values = kept.read("sums", chosen, groups)
+    n = np.zeros((len(chosen), len(index.segments), len(camera), len(subjects)))
+    sums = np.zeros((*n.shape, values.shape[-1]), np.float32)
+    sums[:, :, view, subject] = values.swapaxes(1, 2)
+    n[:, :, view, subject] = index.counts[chosen][:, groups].swapaxes(1, 2)
+
+    total, every = sums.sum(axis=3), n.sum(axis=3)
+    # (h, k, s, v, v): of each subject, its maps of one view with those of another.
+    by_subject = sums.swapaxes(2, 3)
+    own = (by_subject @ by_subject.swapaxes(-1, -2)).sum(axis=2, dtype=np.float64)
+    own_pairs = n @ n.swapaxes(-1, -2)
+    across = (total @ total.swapaxes(-1, -2)).astype(np.float64) - own
+    across_pairs = every[..., :, None] * every[..., None, :] - own_pairs
+    # A unit vector's product with itself is 1.
+    itself = np.eye(len(camera)) * every[..., None]
+    return (
+        camera.tolist(),
+        _over_segments(across, across_pairs),
+        _over_segments(own - itself, own_pairs - itself),
+    )
+
+
+def _over_segments(total: NDArray[np.float64], pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide sums (h, k, v, v) by pairs, and average over the segments that have any."""
+    there = pairs > 0
+    ratio = np.where(there, total / np.maximum(pairs, 1), 0).sum(axis=1)
+    segments = there.sum(axis=1)
+    means = np.where(segments > 0, ratio / np.maximum(segments, 1), np.nan)
+    return np.moveaxis(means, 0, -1)
