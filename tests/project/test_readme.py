@@ -13,7 +13,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.skeletons import written
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -48,7 +51,7 @@ def run(words: list[str], folder: Path) -> str:
 
 def test_every_block_of_commands_is_tested_somewhere() -> None:
     tags = {block["tag"] for block in BLOCKS if block["language"] == "bash"}
-    assert tags == {"make", "after the demo", "utd-mhad", "nw-ucla"}
+    assert tags == {"make", "after the demo", "utd-mhad", "nw-ucla", "ntu60", "own skeletons"}
     assert [words[:2] for words in commands("make")] == [["make", "demo"], ["make", "test"]]
 
 
@@ -92,7 +95,7 @@ def test_commands_after_the_demo(demo: tuple[Path, str, float], words: list[str]
     printed = run(words, folder)
     assert printed.strip()
     for word in words:
-        if word.endswith((".html", ".pdf")):
+        if word.endswith((".html", ".pdf", ".onnx", ".parquet")):
             assert (folder / word).stat().st_size > 1000
 
 
@@ -128,6 +131,59 @@ def test_python_after_the_demo(demo: tuple[Path, str, float]) -> None:
     ]
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
     assert (folder / "figure5.svg").stat().st_size > 1000
+
+
+def test_any_model(tmp_path: Path) -> None:
+    (code,) = [b["body"] for b in BLOCKS if b["language"] == "python" and b["tag"] == "any model"]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_own_skeletons(tmp_path: Path) -> None:
+    (code,) = [
+        b["body"] for b in BLOCKS if b["language"] == "python" and b["tag"] == "own skeletons"
+    ]
+    rng = np.random.default_rng(0)
+    label, subject = np.arange(12) % 3, 1 + np.arange(12) // 3
+    given = {"joints": rng.normal(size=(12, 20, 25, 3)), "label": label, "subject": subject}
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        exec(code, given)
+    finally:
+        os.chdir(before)
+    (words,) = commands("own skeletons")
+    assert "12 sequences" in run(words, tmp_path)
+
+
+# The archive is made up and the networks are made small; every other word is the README's.
+SMALL = [
+    "training.epochs=1",
+    "training.batch_size=4",
+    "training.validation=0.3",
+    "network.width=16",
+]
+
+
+@pytest.mark.slow
+def test_ntu_rgbd(tmp_path: Path) -> None:
+    videos = {
+        f"S{1 + s // 4:03}C{c:03}P{s:03}R001A{a:03}.skeleton": written.ntu_rgbd(
+            [[(s, pose)] for pose in written.poses(20, 25, 100 * s + 10 * c + a)]
+        )
+        for s in (1, 2, 3, 4, 6, 8)
+        for c in (1, 2, 3)
+        for a in (11, 14)
+    }
+    prepare, *others = commands("ntu60")
+    written.archive(tmp_path / prepare[3], videos)
+    assert "36 sequences" in run(prepare, tmp_path)
+    for words in others:
+        printed = run([*words, *(f"--set={setting}" for setting in SMALL)], tmp_path)
+        assert "%" in printed or "paper" in printed
 
 
 def real_data_path(tag: str, archive: Path, folder: Path) -> tuple[dict, str]:
