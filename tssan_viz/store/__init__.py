@@ -28,13 +28,13 @@ import json
 import os
 from pathlib import Path
 
-import tssan_viz
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo, UnknownClass
 from tssan_viz.store.reader import AttentionStore, StoreNotFound
 from tssan_viz.store.schema import FORMAT, READABLE_FORMATS, Site, StoredSample
 from tssan_viz.store.tables import StoreDamaged, StoreWriteError
 from tssan_viz.store.writer import RunWriter, prepare_folder
+from tssan_viz.version import VERSION
 
 __all__ = [
     "AttentionStore",
@@ -102,6 +102,6 @@ def open_store(
         needed = f"tssan-viz {writer} or later" if writer else "a newer tssan-viz"
         raise UserError(
             f"{path} has store format {version}, which {needed} reads; "
-            f"this tssan-viz {tssan_viz.__version__} reads up to {FORMAT}"
+            f"this tssan-viz {VERSION} reads up to {FORMAT}"
         )
     return AttentionStore(path)

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import tssan_viz
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.codes import checked_code, code_of, column_type, encode
@@ -39,6 +38,7 @@ from tssan_viz.store.schema import (
     run_folder,
 )
 from tssan_viz.store.tables import DurableTable, StoreWriteError
+from tssan_viz.version import VERSION
 
 COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 5.0
@@ -72,7 +72,7 @@ def prepare_folder(path: Path) -> None:
         described = {
             "format": FORMAT,
             "kind": "tssan-viz attention store",
-            "written_by": tssan_viz.__version__,
+            "written_by": VERSION,
         }
         write_atomically(marker, json.dumps(described))
     except OSError as error:
