@@ -21,7 +21,11 @@ from tests.comparison.stores import every, random_maps, write
 from tssan_viz import compare_class
 from tssan_viz.comparison import ClassComparison, kept, kept_making
 from tssan_viz.comparison.kept import KeptCells
-from tssan_viz.comparison.kept_answers import view_similarities
+from tssan_viz.comparison.kept_answers import (
+    kept_class_similarities,
+    kept_subject_similarities,
+    kept_view_similarities,
+)
 from tssan_viz.comparison.kept_files import cells_folder, kept_cells_faults
 from tssan_viz.comparison.similarity import METRICS, unit_vectors
 from tssan_viz.store import AttentionStore, Site, open_store
@@ -399,7 +403,61 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert_same(compare(store), from_maps(store, "reading"))
 
 
-# ---- views
+# ---- classes, subjects, views
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_classes_and_subjects_are_compared_as_from_maps(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = every(subjects=4, classes=4, segments=2)
+    rows = rows[rng.random(len(rows)) < 0.6].reset_index(drop=True)
+    rows = pd.concat([every(subjects=2, classes=2), rows]).drop_duplicates(
+        ["sample", "segment"], ignore_index=True
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        selection = write(Path(folder), rows, heads=3).select(layer=1)
+        maps = selection.maps().values[:, 0]
+        cells = KeptCells.of(selection, person=1, metric="cosine", notes=[])
+        assert cells is not None
+        classes = cells.answer(1, lambda c, _: kept_class_similarities(c, 1, [2, 0]), make=True)
+        people = cells.answer(1, lambda c, _: kept_subject_similarities(c, 1, [2, 0]), make=True)
+    assert classes is not None
+    assert people is not None
+    units, _ = unit_vectors(maps)
+    frame = selection.rows()
+    # One row for each subject, class and segment here.
+    of = {
+        key: units[i]
+        for i, key in enumerate(
+            zip(*(frame[n].tolist() for n in ("subject", "label", "segment")), strict=True)
+        )
+    }
+
+    def similarity(s: int, c: int, other: int, d: int) -> np.ndarray | None:
+        segments = [k for k in (1, 2) if (s, c, k) in of and (other, d, k) in of]
+        values = [np.einsum("hd,hd->h", of[s, c, k], of[other, d, k]) for k in segments]
+        return np.mean(values, axis=0)[[2, 0]] if values else None
+
+    subjects, values = people
+    assert subjects == sorted({s for s, c, _ in of if c == 1})
+    for i, s in enumerate(subjects):
+        for j, other in enumerate(subjects):
+            expected = None if i == j else similarity(s, 1, other, 1)
+            expected = np.full(2, np.nan) if expected is None else expected
+            np.testing.assert_allclose(values[i, j], expected, atol=1e-5)
+    labels, values = classes
+    assert labels == sorted({c for _, c, _ in of} - {1})
+    for i, label in enumerate(labels):
+        pairs = [
+            similarity(s, 1, other, label)
+            for s in range(1, 5)
+            for other in range(1, 5)
+            if s != other
+        ]
+        there = [pair for pair in pairs if pair is not None]
+        expected = np.mean(there, axis=0) if there else np.full(2, np.nan)
+        np.testing.assert_allclose(values[i], expected, atol=1e-5)
 
 
 @settings(max_examples=10, deadline=None)
@@ -414,7 +472,7 @@ def test_views_are_compared_over_all_pairs(seed: int) -> None:
         selection = store.select()
         cells = KeptCells.of(selection, person=1, metric="cosine", notes=[])
         assert cells is not None
-        found = cells.answer(1, lambda layer, _: view_similarities(layer, 1, [1]), make=True)
+        found = cells.answer(1, lambda layer, _: kept_view_similarities(layer, 1, [1]), make=True)
         assert found is not None
         cameras, across, within = found
         units, _ = unit_vectors(store.select(head=2).maps().values[:, 0, 0])

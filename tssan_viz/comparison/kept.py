@@ -122,6 +122,9 @@ class KeptCells:
     ) -> None:
         self._store, self._run = selection.store, selection.run
         self._stream = selection.stream
+        sites = self._store.sites(self._run)
+        mine = sites[sites["stream"] == self._stream].to_dict(orient="records")
+        self._sites = {int(site["layer"]): site for site in mine}
         self._scope, self._metric = scope, metric
         self._progress = progress
         self.notes = notes
@@ -252,10 +255,9 @@ class KeptCells:
             self._refused = True
 
     def _site(self, layer: int) -> dict[str, Any]:
-        sites = self._store.sites(self._run)
-        mine = sites[(sites["stream"] == self._stream) & (sites["layer"] == layer)].iloc[0]
+        site = self._sites[layer]
         numbers = ("site", "heads", "query", "key")
-        return {"name": mine["name"], "kind": mine["kind"], **{n: int(mine[n]) for n in numbers}}
+        return {"name": site["name"], "kind": site["kind"], **{n: int(site[n]) for n in numbers}}
 
     # ---- making
 

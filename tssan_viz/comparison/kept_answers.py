@@ -13,18 +13,59 @@ from numpy.typing import NDArray
 
 from tssan_viz.comparison.cells import Sides
 from tssan_viz.comparison.kept_files import KeptLayer
-from tssan_viz.comparison.statistics import Gram
+from tssan_viz.comparison.statistics import Gram, similarities_of
 
 
 def kept_gram(kept: KeptLayer, at: NDArray[np.integer], heads: Sequence[int]) -> Gram:
     """Return the similarities of cells (positions) under some heads (from 0)."""
-    values = kept.gram(at, heads)
-    there = kept.index.present[list(heads)][:, at]
-    if there.all():
-        return Gram(values, None)
+    return Gram(kept.gram(at, at, heads), _shared(kept, at, at, heads))
+
+
+def kept_class_similarities(
+    kept: KeptLayer, label: int, heads: Sequence[int]
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Compare one class with every other; see `tssan_viz.comparison.statistics`."""
+    subject, labels = kept.index.cells.T
+    own, every = np.flatnonzero(labels == label), np.arange(len(labels))
+    values = kept.gram(own, every, heads)
+    shared = _shared(kept, own, every, heads)
+    weights = np.ones_like(values) if shared is None else shared.astype(np.float32)
+    return similarities_of(values, weights, own, subject, labels)
+
+
+def kept_subject_similarities(
+    kept: KeptLayer, label: int, heads: Sequence[int]
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Compare the subjects' cells of a class with each other.
+
+    Returns
+    -------
+    subjects : list of int
+    similarity : (s, s, h) float64
+        NaN on the diagonal: a cell is not compared with itself; and where two share no segment.
+    """
+    own = np.flatnonzero(kept.index.cells[:, 1] == label)
+    values = kept.gram(own, own, heads).astype(np.float64)
+    shared = _shared(kept, own, own, heads)
+    if shared is not None:
+        values[~shared] = np.nan
+    values[np.arange(len(own)), np.arange(len(own))] = np.nan
+    return kept.index.cells[own, 0].tolist(), values
+
+
+def _shared(
+    kept: KeptLayer,
+    lines: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    heads: Sequence[int],
+) -> NDArray[np.bool_] | None:
+    """Return which pairs of cells share a segment: (lines, columns, h); None if all do."""
+    there = kept.index.present[list(heads)]
+    if there[:, lines].all() and there[:, columns].all():
+        return None
     segments = there.astype(np.float32)
-    shared = segments @ segments.swapaxes(1, 2)
-    return Gram(values, np.moveaxis(shared > 0, 0, -1))
+    shared = segments[:, lines] @ segments[:, columns].swapaxes(1, 2)
+    return np.moveaxis(shared > 0, 0, -1)
 
 
 def kept_sides(
@@ -101,8 +142,8 @@ def kept_mean_maps(
     return units.sum(axis=1, dtype=np.float64).reshape(-1, *size) / segments[:, None, None]
 
 
-def view_similarities(
-    kept: KeptLayer, label: int, heads: Sequence[int] | None = None
+def kept_view_similarities(
+    kept: KeptLayer, label: int, heads: Sequence[int]
 ) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
     """Compare the maps of a class over cameras: all pairs of single maps, like segments.
 
@@ -113,7 +154,7 @@ def view_similarities(
     label
         The class.
     heads
-        From 0; all for None.
+        From 0.
 
     Returns
     -------
@@ -124,7 +165,7 @@ def view_similarities(
         subjects, and of one subject; no map with itself. NaN without a pair.
     """
     index = kept.index
-    chosen = list(range(index.present.shape[0]) if heads is None else heads)
+    chosen = list(heads)
     groups = np.flatnonzero(index.cells[index.groups[:, 0], 1] == label)
     camera, view = np.unique(index.groups[groups, 1], return_inverse=True)
     of_cell = index.cells[index.groups[groups, 0], 0]

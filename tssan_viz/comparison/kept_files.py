@@ -137,8 +137,10 @@ class KeptLayer:
                     raise _damaged(self._files[what])
         return out.reshape(len(heads), len(lines), len(self.index.segments), self.length)
 
-    def gram(self, at: NDArray[np.integer], heads: Sequence[int]) -> NDArray[np.float32]:
-        """Return the similarities of cells with each other: (r, r, h).
+    def gram(
+        self, lines: NDArray[np.integer], columns: NDArray[np.integer], heads: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Return the similarities of some cells with others: (lines, columns, h).
 
         Raises
         ------
@@ -146,11 +148,13 @@ class KeptLayer:
             They are not what was written.
         """
         array = self._arrays["gram"]
-        for i, checksum in zip(at.tolist(), self.index.gram[at].tolist(), strict=True):
-            if zlib.crc32(array[i]) != checksum:
+        for i, checksum in zip(lines.tolist(), self.index.gram[lines].tolist(), strict=True):
+            if zlib.crc32(array[i].data) != checksum:
                 raise _damaged(self._files["gram"])
-        if not _is_all(at, len(array)):
-            array = array[np.ix_(at, at)]
+        if not _is_all(lines, array.shape[0]):
+            array = array[lines]
+        if not _is_all(columns, array.shape[1]):
+            array = array[:, columns]
         return array if _is_all(heads, array.shape[2]) else array[..., list(heads)]
 
     def check(self) -> list[Path]:
@@ -160,7 +164,8 @@ class KeptLayer:
         for what in self._arrays:
             try:
                 if what == "gram":
-                    self.gram(np.arange(len(self.index.cells)), heads)
+                    every = np.arange(len(self.index.cells))
+                    self.gram(every, every, heads)
                 else:
                     for head in heads:
                         lines = getattr(self.index, what).shape[1]

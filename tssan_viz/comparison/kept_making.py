@@ -376,7 +376,8 @@ class _Making:
         flat, there = units.reshape(r, -1), present.astype(np.float32)
         gram = np.empty((r, r), np.float32)
         if plan.old is not None:
-            gram[np.ix_(kept, kept)] = plan.old.gram(plan.old_cells, [head])[..., 0]
+            before = plan.old.gram(plan.old_cells, plan.old_cells, [head])
+            gram[np.ix_(kept, kept)] = before[..., 0]
         lines = flat[fresh] @ flat.T / np.maximum(there[fresh] @ there.T, 1)
         gram[fresh] = lines
         gram[:, fresh] = lines.T

@@ -505,14 +505,35 @@ def class_similarities(
     similarity : (labels, h) float64
         Mean over s ≠ s′ of ⟨ū_cs, ū_ds′⟩ for each other class d: the parts of B.
     """
-    others = [int(other) for other in np.unique(label) if other != chosen]
-    found = np.full((len(others), gram.values.shape[2]), np.nan)
-    for i, other in enumerate(others):
-        first, second = label == chosen, label == other
-        total = _by_subjects(gram.values, subject, first, second).sum((0, 1))
-        count = _by_subjects(gram.weights, subject, first, second).sum((0, 1))
-        found[i] = _ratio(total, count)
-    return others, found
+    own = np.flatnonzero(label == chosen)
+    return similarities_of(gram.values[own], gram.weights[own], own, subject, label)
+
+
+def similarities_of(
+    values: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    own: NDArray[np.intp],
+    subject: NDArray[np.intp],
+    label: NDArray[np.intp],
+) -> tuple[list[int], Floats]:
+    """Do what `class_similarities` does with the lines of the class alone.
+
+    Parameters
+    ----------
+    values, weights : (n, r, h)
+        Similarities of the class's cells with all cells, and where there are any (1, else 0).
+    own : (n,) int
+        The class's cells.
+    subject, label : (r,) int
+        Of each cell.
+    """
+    labels, of_label = np.unique(label, return_inverse=True)
+    belongs = (of_label.reshape(-1) == np.arange(len(labels))[:, None]).astype(np.float64)
+    apart = (subject[own][:, None] != subject)[..., None]
+    total = belongs @ np.where(apart, values, 0.0).sum(axis=0, dtype=np.float64)
+    count = belongs @ np.where(apart, weights, 0.0).sum(axis=0, dtype=np.float64)
+    other = labels != label[own[0]]
+    return labels[other].tolist(), _ratio(total, count)[other]
 
 
 @dataclass(frozen=True, eq=False)
