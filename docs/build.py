@@ -11,6 +11,11 @@ import pdoc.render
 MODULES = [
     "tssan_viz",
     "tssan_viz.recording",
+    "tssan_viz.recording.lightning",
+    "tssan_viz.recording.huggingface",
+    "tssan_viz.recording.loggers",
+    "tssan_viz.recording.policies",
+    "tssan_viz.recording.sinks",
     "tssan_viz.store",
     "tssan_viz.selection",
     "tssan_viz.comparison",
@@ -21,8 +26,14 @@ MODULES = [
     "tssan.clips",
     "tssan.dataset",
     "tssan.network",
+    "tssan.hcn",
+    "tssan.describe",
     "tssan.recipe",
+    "tssan.tables",
     "tssan.training",
+    "tssan.evaluation",
+    "tssan.reproduction",
+    "tssan.export",
     "tssan_dash",
 ]
 
