@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tssan.errors import DataError
 from tssan.tables import INDEX, recipe_aliases
+from tssan.yaml_text import parse_yaml
 
 SHIPPED = INDEX.parent
 
@@ -40,8 +39,10 @@ class ClipsRecipe:
         Persons per sequence, the first ones of the file; missing ones are zeros [S: 2].
     centre
         ``first_frame``: the origin is the centre joint of the first person in its first frame, so
-        that walking stays visible; ``per_frame``: in every frame; ``none`` [C: first_frame, as
-        some actions differ by where one goes].
+        that walking stays visible; ``per_frame``: in every frame; ``path``: as ``first_frame`` for
+        the centre joints, and the other joints are measured from the centre joint of their own
+        person and frame, so that going and moving the limbs are told apart; ``none``
+        [C: first_frame, as some actions differ by where one goes].
     align
         ``yaw``: turn about the vertical until the shoulders lie along x; ``spine_shoulder``: turn
         the spine upright too, as 2s-AGCN's pre-normalisation does; ``none`` [C: spine_shoulder,
@@ -474,12 +475,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     path = recipe_path(name_or_path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: the recipe cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the recipe is not UTF-8 text: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+    except ValueError as error:
         raise DataError(f"{path}: the recipe is not YAML: {error}") from None
     return recipe_from_dict(values, source=str(path))
 
@@ -526,8 +527,8 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
                 near = f" (did you mean {everywhere[0]}?)"
             raise DataError(f"--set {setting}: unknown key {key.strip()}{near}")
         try:
-            target[name] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+            target[name] = parse_yaml(text)
+        except ValueError as error:
             raise DataError(f"--set {setting}: the value is not YAML: {error}") from None
         if isinstance(target[name], str):
             with suppress(ValueError):  # 1e-3, a word to YAML, is meant as a number at the prompt

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tssan.yaml_text import parse_yaml
 
 INDEX = Path(__file__).parent / "recipes" / "index.yaml"
 
@@ -104,6 +104,6 @@ def recipe_aliases() -> dict[str, str]:
 
 @cache
 def _index() -> dict[str, Any]:
-    index = yaml.safe_load(INDEX.read_text(encoding="utf-8"))
+    index = parse_yaml(INDEX.read_text(encoding="utf-8"))
     assert isinstance(index, dict)
     return index

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from rich.console import Console
 from tssan.describe import describe, field_reasons, open_values, read_header
+from tssan.errors import DataError
 from tssan.recipe import (
     ClipsRecipe,
     NetworkRecipe,
@@ -29,6 +31,21 @@ def test_every_field_is_described_and_says_where_its_value_is_from(cls: type) ->
     assert list(reasons) == list(cls.__dataclass_fields__)
     for name, reason in reasons.items():
         assert "[S" in reason or "[C" in reason, name
+
+
+@pytest.mark.parametrize("cls", [ClipsRecipe, NetworkRecipe, TrainingRecipe])
+def test_descriptions_name_every_value_that_a_word_can_have(cls: type) -> None:
+    """What a refusal lists is what the description explains."""
+    reasons = field_reasons(cls)
+    words = {name for name, field in cls.__dataclass_fields__.items() if field.type == "str"}
+    assert words
+    for name in words:
+        with pytest.raises(DataError) as refused:
+            cls(**{name: "no such word"})
+        _, _, listed = str(refused.value).partition("there are ")
+        assert listed
+        for value in listed.split(", "):
+            assert value in re.findall(r"[\w-]+", reasons[name]), (name, value)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import yaml
-
 from tssan.errors import DataError
+from tssan.yaml_text import parse_yaml
 
 MOST_BYTES = 2**20  # of a file that describes a topology
 
@@ -343,12 +342,15 @@ def find_topology(name: str, folder: str | os.PathLike[str] = ".") -> Topology:
             "parents"
         )
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path}: more than {MOST_BYTES >> 20} MB; expected joints and parents")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: the topology cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    if len(data) > MOST_BYTES:
+        raise DataError(f"{path}: more than {MOST_BYTES >> 20} MB; expected joints and parents")
+    try:
+        values = parse_yaml(data.decode("utf-8"))  # JSON is YAML
+    except ValueError as error:
         raise DataError(f"{path}: neither YAML nor JSON: {error}") from None
     try:
         return _described(values, path.stem)
