@@ -21,9 +21,7 @@ from tssan.errors import DataError
 from tssan.network import SkeletonNetwork
 from tssan.recipe import Recipe
 
-FORMATS = ("onnx", "torch-export")
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
-TOLERANCES = {"onnx": 1e-4, "torch-export": 1e-6}
+TOLERANCES = {".onnx": 1e-4, ".pt2": 1e-6}
 CHECKED_BATCHES = (1, 2, 5)
 
 
@@ -54,7 +52,6 @@ def export_network(
     recipe: Recipe,
     out: str | Path,
     *,
-    format: str,
     joints: int,
     coordinates: int,
 ) -> Exported:
@@ -67,10 +64,8 @@ def export_network(
     recipe
         By which it was built.
     out
-        The file, ending in .onnx or .pt2; one that is there is replaced, but only by one that
-        passed the comparison.
-    format
-        ``"onnx"`` or ``"torch-export"``.
+        The file: .onnx for ONNX, .pt2 for a `torch.export` program. One that is there is replaced,
+        but only by one that passed the comparison.
     joints, coordinates
         Sizes of the axes v and c.
 
@@ -82,14 +77,14 @@ def export_network(
     Raises
     ------
     DataError
-        The ending does not fit the format, a package is missing, or the file says something else
-        than the network.
+        The ending is another one, a package is missing, the file cannot be written, or it says
+        something else than the network.
     """
-    if format not in FORMATS:
-        raise DataError(f"format: {format!r} does not exist; there are {', '.join(FORMATS)}")
     out = Path(out)
-    if out.suffix != SUFFIXES[format]:
-        raise DataError(f"{out}: a file of format {format} ends in {SUFFIXES[format]}")
+    if out.suffix not in TOLERANCES:
+        raise DataError(f"{out}: expected a name that ends in .onnx, or in .pt2 for torch.export")
+    if out.is_dir():
+        raise DataError(f"{out} is a folder; expected the name of a file to write")
     if not out.parent.is_dir():
         raise DataError(f"{out}: the folder {out.parent} does not exist")
     network.eval()
@@ -98,9 +93,9 @@ def export_network(
     masked = network.mask_absent_person
     partial = out.with_name(f".{out.stem}.partial{out.suffix}")
     write, opened = {
-        "onnx": (_write_onnx, _open_onnx),
-        "torch-export": (_write_program, _open_program),
-    }[format]
+        ".onnx": (_write_onnx, _open_onnx),
+        ".pt2": (_write_program, _open_program),
+    }[out.suffix]
     try:
         with _quiet():
             write(network, _inputs(shape, 2, masked), partial)
@@ -111,12 +106,14 @@ def export_network(
                 difference = max(
                     _difference(network, run, _inputs(shape, n, masked)) for n in CHECKED_BATCHES
                 )
-            if not difference <= TOLERANCES[format]:
+            if not difference <= TOLERANCES[out.suffix]:
                 raise DataError(
                     f"{out}: the exported network's logits differ by {difference:.1e}, more than "
-                    f"{TOLERANCES[format]:.0e}; nothing was written"
+                    f"{TOLERANCES[out.suffix]:.0e}; nothing was written"
                 )
         partial.replace(out)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
     inputs: dict[str, tuple[str | int, ...]] = {
@@ -173,7 +170,7 @@ def _write_onnx(network: SkeletonNetwork, inputs: tuple[Tensor, ...], path: Path
         except ImportError:
             raise DataError(
                 f"writing ONNX needs the package {package}: pip install 'tssan-viz[onnx]'; "
-                "or give --format torch-export, which needs nothing"
+                "or let the file's name end in .pt2, for torch.export, which needs nothing"
             ) from None
     names = ["position", "motion", "present"][: len(inputs)]
     torch.onnx.export(

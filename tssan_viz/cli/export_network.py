@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,25 +10,19 @@ import typer
 from tssan_viz.cli.common import console
 
 
-class Format(StrEnum):
-    """What can be written."""
-
-    onnx = "onnx"
-    torch_export = "torch-export"
-
-
 def export_network(
     run: Annotated[
         Path, typer.Argument(help="A folder that `tssan-viz train` wrote.", show_default=False)
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="The file to write: .onnx or .pt2.", show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The file to write: .onnx, or .pt2 for torch.export.",
+            show_default=False,
+        ),
     ],
-    format: Annotated[
-        Format | None,
-        typer.Option("--format", help="Default: by the file's ending.", show_default=False),
-    ] = None,
 ) -> None:
     """Write a trained network as ONNX or torch.export and check that it says the same.
 
@@ -41,14 +34,11 @@ def export_network(
     from tssan.export import export_network as export
     from tssan.training import load_run
 
-    if format is None:
-        format = Format.torch_export if out.suffix == ".pt2" else Format.onnx
     opened = load_run(run)
     written = export(
         opened.network,
         opened.recipe,
         out,
-        format=format.value,
         joints=opened.results["joints"],
         coordinates=opened.results["coordinates"],
     )
