@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tssan.errors import DataError, LeftOut
-from tssan.skeletons import kinetics
+from tssan.skeletons import files, kinetics
 from tssan.skeletons.classes import KINETICS
 
 from tests.skeletons import written
@@ -238,10 +238,37 @@ def test_damaged_files_are_read_or_refused_within_bounds(data):
 def test_label_files_are_checked(tmp_path):
     release(tmp_path)
     labels = tmp_path / "kinetics_train_label.json"
-    for damage, said in ((b"{", "not JSON"), (b"[]", "holds a list"), (b'{"a": 1}', "'a' is 1")):
+    for damage, said in ((b"{", ".*not JSON"), (b"[]", "holds a list"), (b'{"a": 1}', "'a' is 1")):
         labels.write_bytes(damage)
-        with pytest.raises(DataError, match=f"kinetics_train_label.json: {said}"):
+        with pytest.raises(DataError, match=f"kinetics_train_label.json.* {said}"):
             kinetics.find_clips(tmp_path)
+
+
+def test_a_label_file_is_as_long_as_the_releases_is(tmp_path):
+    """240,000 videos, written with indents as the release's are: more than any skeleton file."""
+    release(tmp_path)
+    entry = """    "%s": {
+        "has_skeleton": %s,
+        "label": "playing american football",
+        "label_index": 225
+    }"""
+    lines = [entry % (f"{i:011d}", "true") for i in range(240_000)]
+    lines.append(entry % (f"{'a' * 10}3", "false"))
+    text = "{\n" + ", \n".join(lines) + "\n}"
+    assert len(text) > files.MOST_BYTES
+    (tmp_path / "kinetics_train_label.json").write_text(text)
+    found = kinetics.find_clips(tmp_path)
+    assert [skipped.name for skipped in found.skipped] == [f"kinetics_train/{'a' * 10}3.json"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" + b"[]," * 4000 + b"0]", b"[" + b'"ab",' * 4000 + b"0]", b'{"a":' * 4000]
+)
+def test_a_label_file_that_would_fill_the_memory_is_not_parsed(tmp_path, data):
+    release(tmp_path)
+    (tmp_path / "kinetics_train_label.json").write_bytes(data)
+    with pytest.raises(DataError, match=r"label\.json: .* quotes; expected an entry per video"):
+        kinetics.find_clips(tmp_path)
 
 
 def test_the_classes_are_the_four_hundred():

@@ -88,7 +88,8 @@ class SkeletonFile:
     name
         Where it lies within the source, with forward slashes.
     read
-        Returns the bytes; raises `DataError` where that fails or they are too many.
+        Returns the bytes; raises `DataError` where that fails or they are more than `MOST_BYTES`,
+        or than `most_bytes` if it is called with that.
     stamp
         Changes when the contents do, as far as one can tell without reading them.
     in_turn
@@ -96,7 +97,7 @@ class SkeletonFile:
     """
 
     name: str
-    read: Callable[[], bytes]
+    read: Callable[..., bytes]
     stamp: str = ""
     in_turn: bool = False
 
@@ -223,15 +224,16 @@ def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from None
 
 
-def _read_path(path: Path, name: str) -> bytes:
+def _read_path(path: Path, name: str, *, most_bytes: int | None = None) -> bytes:
+    most_bytes = most_bytes or MOST_BYTES
     try:
         if not path.is_file():
             raise DataError(f"{name}: not a regular file")
         with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
-    return _not_too_long(data, name)
+    return _not_too_long(data, name, most_bytes)
 
 
 def _is_zip(path: Path) -> bool:
@@ -322,30 +324,34 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def _read_zipped(path: Path, member: str, name: str) -> bytes:
+def _read_zipped(path: Path, member: str, name: str, *, most_bytes: int | None = None) -> bytes:
+    most_bytes = most_bytes or MOST_BYTES
     try:
         with _zip_of(os.getpid(), path, _stamp(path)).open(member) as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except Exception as error:  # as above; also locked or packed by a method that is not there
         raise DataError(f"{name}: cannot be read from its archive: {error}") from None
-    return _not_too_long(data, name)
+    return _not_too_long(data, name, most_bytes)
 
 
-def _read_tarred(path: Path, offset: int, size: int, name: str) -> bytes:
+def _read_tarred(
+    path: Path, offset: int, size: int, name: str, *, most_bytes: int | None = None
+) -> bytes:
+    most_bytes = most_bytes or MOST_BYTES
     try:
         file = _tar_of(os.getpid(), path, _stamp(path))
         file.seek(offset)
-        data = file.read(min(size, MOST_BYTES + 1))
+        data = file.read(min(size, most_bytes + 1))
     except Exception as error:
         raise DataError(f"{name}: cannot be read from its archive: {error}") from None
-    if len(data) < min(size, MOST_BYTES):
+    if len(data) < min(size, most_bytes):
         raise DataError(f"{name}: cannot be read from its archive: the archive ends early")
-    return _not_too_long(data, name)
+    return _not_too_long(data, name, most_bytes)
 
 
-def _not_too_long(data: bytes, name: str) -> bytes:
-    if len(data) > MOST_BYTES:
-        raise DataError(f"{name}: more than {MOST_BYTES >> 20} MB; expected a skeleton file")
+def _not_too_long(data: bytes, name: str, most_bytes: int) -> bytes:
+    if len(data) > most_bytes:
+        raise DataError(f"{name}: more than {most_bytes >> 20} MB; expected a skeleton file")
     return data
 
 

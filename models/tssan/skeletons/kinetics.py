@@ -57,6 +57,9 @@ MIDDLE = 0.5
 MOST_FRAMES = 36_000  # twenty minutes; the release's clips have at most 300
 MOST_BYTES = 8 * 2**20  # twenty people in each of 300 frames
 BYTES_PER_BRACKET = 15  # at least; an empty frame has two in 33, {"frame_index":9,"skeleton":[]},
+# A label file has an entry of about 120 bytes, ten of them quotes, for each of 240,000 videos.
+MOST_LABEL_BYTES = 48 * 2**20
+LABEL_BYTES_PER_BRACKET, LABEL_BYTES_PER_QUOTE = 50, 5  # at least
 
 LABEL_FILES = {
     "train": "kinetics_train_label.json",
@@ -219,6 +222,13 @@ def _places(
 
 def _record(data: bytes, name: str) -> dict[str, Any]:
     """Return what a clip's JSON holds."""
+    # A small file of nothing but brackets would take up two dozen times its size when parsed.
+    brackets = data.count(b"[") + data.count(b"{")
+    if len(data) > MOST_BYTES or brackets * BYTES_PER_BRACKET > len(data) + 4096:
+        raise DataError(
+            f"{name}: {len(data):,} bytes with {brackets:,} brackets; expected a clip of "
+            f"Kinetics-skeleton, at most {MOST_BYTES >> 20} MB"
+        )
     record = _json(data, name)
     if not isinstance(record, dict) or "data" not in record:
         found = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
@@ -229,13 +239,6 @@ def _record(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _json(data: bytes, name: str) -> Any:
-    # A small file of nothing but brackets would take up two dozen times its size when parsed.
-    brackets = data.count(b"[") + data.count(b"{")
-    if len(data) > MOST_BYTES or brackets * BYTES_PER_BRACKET > len(data) + 4096:
-        raise DataError(
-            f"{name}: {len(data):,} bytes with {brackets:,} brackets; expected a clip of "
-            f"Kinetics-skeleton, at most {MOST_BYTES >> 20} MB"
-        )
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
@@ -339,10 +342,15 @@ def _numbers(values: Any, count: int, where: str) -> NDArray[np.float32]:
 
 def _without_skeleton(file: SkeletonFile) -> list[str]:
     """Return the names of the videos of which a label file says that they have no skeleton."""
-    try:
-        record = json.loads(file.read())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file.name}: not JSON ({error})") from None
+    data = file.read(most_bytes=MOST_LABEL_BYTES)
+    brackets, quotes = data.count(b"[") + data.count(b"{"), data.count(b'"')
+    least = max(LABEL_BYTES_PER_BRACKET * brackets, LABEL_BYTES_PER_QUOTE * quotes)
+    if least > len(data) + 4096:  # as for a clip
+        raise DataError(
+            f"{file.name}: {len(data):,} bytes with {brackets:,} brackets and {quotes:,} quotes; "
+            "expected an entry per video"
+        )
+    record = _json(data, file.name)
     if not isinstance(record, dict):
         raise DataError(
             f"{file.name}: holds a {type(record).__name__}; expected an entry per video"
