@@ -403,6 +403,38 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert_same(compare(store), from_maps(store, "reading"))
 
 
+_SLOW = """
+import sys, time
+from tssan_viz import compare_class, open_store
+from tssan_viz.store import AttentionStore
+read = AttentionStore.read_maps
+def slowly(*given, **more):
+    time.sleep(60)
+    return read(*given, **more)
+AttentionStore.read_maps = slowly
+def progress(what, done, total):
+    print("at it", flush=True)
+compare_class(open_store(sys.argv[1]), "reading", progress=progress)
+"""
+
+
+def test_a_killed_process_leaves_no_more_than_litter(tmp_path: Path) -> None:
+    store = write(tmp_path, every(subjects=4), layers=2)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    process.kill()
+    process.communicate(timeout=60)
+    litter = files(store)
+    assert litter
+    assert not any(file.suffix == ".json" for file in litter)
+    assert_same(compare(store), from_maps(store, "reading"))
+    assert not any(file.exists() for file in litter)
+    assert len(files(store)) == 2 * 6 + 1 * 5
+
+
 # ---- classes, subjects, views
 
 

@@ -70,10 +70,11 @@ class Layout:
         return there / np.maximum(shared, 1)
 
 
-def _count(group: NDArray[np.intp], there: NDArray) -> NDArray[np.float64]:
-    counts = np.zeros((int(group.max()) + 1, *there.shape[1:]))
-    np.add.at(counts, group, there)
-    return counts
+def _count(group: NDArray[np.intp], there: NDArray, groups: int = 0) -> NDArray[np.float64]:
+    """Sum (n,) or (n, h) over the members of each group; there are at least so many groups."""
+    if there.ndim == 1:
+        return np.bincount(group, there.astype(np.float64), groups)
+    return np.stack([np.bincount(group, column, groups) for column in there.T], axis=1)
 
 
 def _first(group: NDArray[np.intp], values: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -222,10 +223,8 @@ def sum_units(
         weights = layout.weights(usable)
         for part, maps in _pieces(read, heads * length):
             _add(units, pile[part], _vectors(maps, metric)[0], weights[part])
-    present = np.zeros((r * k, heads), dtype=bool)
-    np.logical_or.at(present, pile, usable)
-    counts = np.zeros((g * k, heads))
-    np.add.at(counts, plain_pile, usable)
+    present = _count(pile, usable, r * k) > 0
+    counts = _count(plain_pile, usable, g * k)
     return Cells(
         units=units.reshape(r, k, heads, length).swapaxes(1, 2),
         present=present.reshape(r, k, heads).swapaxes(1, 2),

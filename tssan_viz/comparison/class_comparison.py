@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,7 +167,7 @@ class ClassComparison:
             The run has no such layer or head.
         """
         part = self._selection.select(layer=layer, head=head)
-        means = _cell_means(part, self._layout, self.person, layer, head)
+        means = _cell_means(part, self._layout, self._kept_maps, layer, head)
         own = self._layout.label == self.entry.label
         of_class = means[own].mean(axis=0)
         rest, subject = means[~own], self._layout.subject[~own]
@@ -177,6 +177,10 @@ class ClassComparison:
             of_other.astype(np.float32),
             (of_class - of_other).astype(np.float32),
         )
+
+    @cached_property
+    def _kept_maps(self) -> KeptCells | None:
+        return KeptCells.of(self._selection, person=self.person, metric=PLAIN, notes=[])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the maps as plain values for JSON; what is not defined is None."""
@@ -485,12 +489,11 @@ def _from_maps(
 
 
 def _cell_means(
-    selection: Selection, layout: Layout, person: int, layer: int, head: int
+    selection: Selection, layout: Layout, kept: KeptCells | None, layer: int, head: int
 ) -> NDArray[np.float64]:
     """Return the mean maps (r, q, s) of the cells of one layer and head."""
     site = _site(selection, layer)
     size = (site["query"], site["key"])
-    kept = KeptCells.of(selection, person=person, metric=PLAIN, notes=[])
     if kept is not None:
         found = kept.answer(
             layer, lambda cells, at: kept_mean_maps(cells, at, head - 1, size), make=True

@@ -326,7 +326,7 @@ class LayerWriter:
         sums: NDArray[np.float32],
         totals: NDArray[np.float32],
         present: NDArray[np.bool_],
-        counts: NDArray[np.integer],
+        counts: NDArray[np.number],
         gram: NDArray[np.float32] | None,
     ) -> None:
         """Write one head (from 0): (r, k, d), (g, k, d), (s, k, d), (r, k), (g, k), (r, r)."""

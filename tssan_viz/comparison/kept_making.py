@@ -26,6 +26,7 @@ from tssan_viz.comparison.cells import (
     vector_length,
 )
 from tssan_viz.comparison.kept_files import KeptLayer, LayerWriter, layer_name
+from tssan_viz.comparison.statistics import gram_matrix
 from tssan_viz.store.schema import decode
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Plan:
             now = [in_scope.get((s, c)) for s, c in old.index.cells.tolist()]
             same = [a == b for a, b in zip(now, old.index.digests.tolist(), strict=True)]
             old_cells = np.flatnonzero(same)
+            old = old if len(old_cells) else None
         before = cells[:0] if old is None else old.index.cells[old_cells]
         is_fresh = places(cells, before) < 0
         of_asked = places(rows[["subject", "label"]].to_numpy(np.int64), cells)
@@ -333,27 +335,10 @@ class _Making:
 
     def _put(self, head: int, made: Cells, i: int) -> None:
         plan = self._plan
-        k, d = len(plan.segments), made.units.shape[-1]
-        units = np.zeros((len(plan.cells), k, d), np.float32)
-        sums = np.zeros((len(plan.groups), k, d), np.float32)
-        present = np.zeros((len(plan.cells), k), bool)
-        counts = np.zeros((len(plan.groups), k), np.int32)
-        plan.fresh.put(units, sums, made.units[:, i], made.sums[:, i])
-        plan.fresh.put(present, counts, made.present[:, i], made.counts[:, i])
+        units, sums = made.units[:, i], made.sums[:, i]
+        present, counts = made.present[:, i], made.counts[:, i]
         if plan.old is not None:
-            old, index = plan.old, plan.old.index
-            plan.kept.put(
-                units,
-                sums,
-                old.read("units", [head], plan.old_cells)[0],
-                old.read("sums", [head], plan.old_groups)[0],
-            )
-            plan.kept.put(
-                present,
-                counts,
-                index.present[head, plan.old_cells],
-                index.counts[head, plan.old_groups],
-            )
+            units, sums, present, counts = self._with_old(head, units, sums, present, counts)
         # Cells are sorted by subject, and groups by cell.
         subjects = plan.cells[plan.groups[:, 0], 0]
         _, starts = np.unique(subjects, return_index=True)
@@ -367,12 +352,42 @@ class _Making:
             gram=None if plan.metric == PLAIN else self._gram(head, units, present),
         )
 
+    def _with_old(
+        self, head: int, units: NDArray, sums: NDArray, present: NDArray, counts: NDArray
+    ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """Return the same with the cells and groups that are kept on."""
+        plan, old = self._plan, self._plan.old
+        assert old is not None
+        k = len(plan.segments)
+        cells, groups = (len(plan.cells), k), (len(plan.groups), k)
+        whole = (
+            np.zeros((*cells, units.shape[-1]), np.float32),
+            np.zeros((*groups, sums.shape[-1]), np.float32),
+            np.zeros(cells, bool),
+            np.zeros(groups, np.int32),
+        )
+        plan.fresh.put(*whole[:2], units, sums)
+        plan.fresh.put(*whole[2:], present, counts)
+        plan.kept.put(
+            *whole[:2],
+            old.read("units", [head], plan.old_cells)[0],
+            old.read("sums", [head], plan.old_groups)[0],
+        )
+        plan.kept.put(
+            *whole[2:],
+            old.index.present[head, plan.old_cells],
+            old.index.counts[head, plan.old_groups],
+        )
+        return whole
+
     def _gram(
         self, head: int, units: NDArray[np.float32], present: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         """Compare fresh cells with all; those that are kept on were compared before."""
         plan = self._plan
         r, kept, fresh = len(plan.cells), plan.kept.cells, plan.fresh.cells
+        if len(fresh) == r:
+            return gram_matrix(units[:, None], present[:, None]).values[..., 0]
         flat, there = units.reshape(r, -1), present.astype(np.float32)
         gram = np.empty((r, r), np.float32)
         if plan.old is not None:
