@@ -257,6 +257,19 @@ def test_copies_and_strangers_are_in_no_cell(tmp_path: Path) -> None:
     assert_same(found, from_maps(store, "reading"))
 
 
+def test_rows_that_say_little_are_kept_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = dict.fromkeys(("camera", "replication", "segment", "person", "split", "phase"))
+    store = write(tmp_path, every(subjects=4).assign(**nothing), maps=some_uniform)
+    for metric in METRICS:
+        first = compare(store, metric=metric)
+        with counted(monkeypatch) as asked:
+            compare(store, metric=metric)
+            assert asked == []
+        assert_same(first, from_maps(store, "reading", metric=metric))
+
+
 # ---- faults
 
 

@@ -73,7 +73,7 @@ class Layout:
 def _count(group: NDArray[np.intp], there: NDArray, groups: int = 0) -> NDArray[np.float64]:
     """Sum (n,) or (n, h) over the members of each group; there are at least so many groups."""
     if there.ndim == 1:
-        return np.bincount(group, there.astype(np.float64), groups)
+        return np.bincount(group, there, groups).astype(np.float64, copy=False)
     return np.stack([np.bincount(group, column, groups) for column in there.T], axis=1)
 
 

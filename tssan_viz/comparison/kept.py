@@ -199,7 +199,7 @@ class KeptCells:
             try:
                 return work(kept, places(self._cells, kept.index.cells))
             except DamagedCells as error:
-                del self._layers[layer]
+                self._layers.pop(layer, None)
                 self._forget(layer, error)
         return None
 
