@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tssan.errors import DataError
 from tssan.hcn import Stream
 from tssan.network import CnnEncoder, FeedForwardEncoder, Layer, SelfAttentionBlock, build_network
-from tssan.recipe import Recipe
+from tssan.recipe import Recipe, recipe_from_dict
+from tssan.yaml_text import parse_yaml
 
 # What gets a line of its own. The inside of a self-attention layer is the same everywhere.
 STAGES = (
@@ -205,19 +205,26 @@ def read_header(text: str) -> dict[str, str]:
     Returns
     -------
     dict
-        Headings and their texts on one line each; the title under ``title``.
+        Headings and their texts; the title under ``title``. What stands in one column goes on on
+        the same line; what is indented further, as a table is, keeps lines and indentation.
     """
     header: dict[str, str] = {}
-    heading = "title"
+    heading, column, deeper = "title", 2, False
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         begun = re.match(r"# ([A-Z]\w*(?: \w+)?) {2,}(\S.*)", line)
+        said = line.strip("# ")
         if begun:
-            heading = begun[1]
+            heading, column, deeper = begun[1], begun.start(2), False
             header[heading] = begun[2]
-        elif line.strip("# "):
-            header[heading] = f"{header.get(heading, '')} {line.strip('# ')}".strip()
+        elif said and heading not in header:
+            header[heading] = said
+        elif said:
+            further = line.index(said) - column
+            header[heading] += "\n" + " " * further if further > 0 or deeper else " "
+            header[heading] += said
+            deeper = further > 0
     return header
 
 
@@ -229,7 +236,8 @@ def open_values(recipe: Recipe, text: str = "") -> tuple[OpenValue, ...]:
     recipe
         Whose values; those that its variant does not read are left out.
     text
-        Its file, for the comments beside the values.
+        Its file, for the comments beside the values; that of a value which the recipe has otherwise
+        is left out.
 
     Returns
     -------
@@ -237,13 +245,16 @@ def open_values(recipe: Recipe, text: str = "") -> tuple[OpenValue, ...]:
         In the order of the fields.
     """
     beside = dict(re.findall(r"^  (\w+):[^#\n]*# (.*)$", text, flags=re.MULTILINE))
-    return tuple(
-        OpenValue(f"{part}.{name}", getattr(section, name), reason, beside.get(name, ""))
-        for part in ("clips", "network", "training")
-        for section in (getattr(recipe, part),)
-        for name, reason in field_reasons(type(section)).items()
-        if "[C" in reason and name not in getattr(section, "unread", ())
-    )
+    in_file = recipe_from_dict(parse_yaml(text), source="") if text else recipe
+    values = []
+    for part in ("clips", "network", "training"):
+        section, written = getattr(recipe, part), getattr(in_file, part)
+        for name, reason in field_reasons(type(section)).items():
+            if "[C" in reason and name not in getattr(section, "unread", ()):
+                value = getattr(section, name)
+                here = beside.get(name, "") if value == getattr(written, name) else ""
+                values.append(OpenValue(f"{part}.{name}", value, reason, here))
+    return tuple(values)
 
 
 def field_reasons(cls: type) -> dict[str, str]:
@@ -257,7 +268,4 @@ def field_reasons(cls: type) -> dict[str, str]:
         elif line:
             for name in names:
                 reasons[name] = f"{reasons.get(name, '')} {line.strip()}".strip()
-    unknown = set(reasons) - set(getattr(cls, "__dataclass_fields__", ()))
-    if unknown:
-        raise DataError(f"{cls.__name__} describes fields that it has not: {sorted(unknown)}")
     return {name: reason.replace("`", "") for name, reason in reasons.items()}

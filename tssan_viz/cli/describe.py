@@ -57,7 +57,7 @@ def describe(
     if as_json:
         typer.echo(json.dumps(described.to_dict(), indent=2))
         return
-    _say(described)
+    _say(described, setting or [])
 
 
 def _list(as_json: bool) -> None:
@@ -93,7 +93,7 @@ def _list(as_json: bool) -> None:
     console.print(table)
 
 
-def _say(described: Description) -> None:
+def _say(described: Description, changed: list[str]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -115,7 +115,10 @@ def _say(described: Description) -> None:
         else "none",
         "parameters": f"{described.parameters:,} ({described.parameters / 1e6:.2f} million)",
         "operations": f"{described.flops / 1e9:.2f} GFLOP for one sample forward",
-    } | {heading.lower(): said for heading, said in header.items() if heading != "title"}
+    }
+    if changed:
+        facts["changed"] = f"{', '.join(changed)}; what follows is said of the recipe without that"
+    facts |= {heading.lower(): said for heading, said in header.items() if heading != "title"}
     for heading, said in facts.items():
         lines.add_row(Text(heading, style="bold"), Text(said))
     console.print(lines)
