@@ -260,7 +260,7 @@ def test_copies_and_strangers_are_in_no_cell(tmp_path: Path) -> None:
 def test_rows_that_say_little_are_kept_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = dict.fromkeys(("camera", "replication", "segment", "person", "split", "phase"))
+    nothing = dict.fromkeys(("camera", "replication", "person", "split"))
     store = write(tmp_path, every(subjects=4).assign(**nothing), maps=some_uniform)
     for metric in METRICS:
         first = compare(store, metric=metric)
