@@ -28,10 +28,14 @@ def models():
 
 
 @pytest.mark.parametrize(
-    "attached",
-    [pytest.param("before the first call", marks=pytest.mark.slow), "after the first call"],
+    ("compiled_by", "attached"),
+    [
+        ("torch.compile", "after the first call"),
+        pytest.param("torch.compile", "before the first call", marks=pytest.mark.slow),
+        pytest.param("module.compile", "after the first call", marks=pytest.mark.slow),
+        pytest.param("module.compile", "before the first call", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("compiled_by", ["torch.compile", "module.compile"])
 def test_a_compiled_model(attached, compiled_by):
     eager, model, x = models()
     _, expected = watch(eager, x)
@@ -113,8 +117,19 @@ class Broken(Blocks):
         return self.blocks[2](x, x, x)[0]
 
 
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("parts", ["whole", "broken", "one block", "encoder"])
+@pytest.mark.parametrize(
+    ("parts", "train"),
+    [
+        ("one block", True),
+        ("one block", False),
+        ("broken", True),
+        ("encoder", False),
+        pytest.param("broken", False, marks=pytest.mark.slow),
+        pytest.param("encoder", True, marks=pytest.mark.slow),
+        pytest.param("whole", True, marks=pytest.mark.slow),
+        pytest.param("whole", False, marks=pytest.mark.slow),
+    ],
+)
 def test_parts_of_models(parts, train):
     """With a backend that compiles nothing, so that only the way of the calls is tested."""
     torch.manual_seed(3)

@@ -9,6 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.recording.support import CATALOGUE, Model
+from tssan_viz.recording import record
 from tssan_viz.store import open_store
 
 SCRIPT = """
@@ -64,6 +71,28 @@ def train_together(store: Path, how: str) -> list[str]:
     return [out.splitlines()[-1] for out, _ in outputs]
 
 
+@pytest.fixture
+def group():
+    """Make this process the only one of a group."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_a_model_of_several_processes_is_recorded_under_its_own_names(group, tmp_path, monkeypatch):
+    model = DistributedDataParallel(Model())
+    # What this process would be told as the second of two.
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    with record(model, tmp_path / "s", run="r", catalogue=CATALOGUE) as recorder:
+        recorder.samples(sample=["a", "b"], label=[0, 1])
+        model(torch.randn(2, 6, 8)).sum().backward()
+    store = open_store(tmp_path / "s")
+    assert [site.name for site in store.stored_sites("r")] == ["layers.0.attend", "layers.1.attend"]
+    assert store.rows("r")["rank"].tolist() == [1, 1]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.slow
 def test_two_processes_write_one_run_and_train_as_if_unwatched(tmp_path):
     weights = train_together(tmp_path / "s", "watched")
     assert weights == train_together(tmp_path / "none", "plain")

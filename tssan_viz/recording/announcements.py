@@ -90,12 +90,13 @@ class Announcement:
 
 
 def announce(
+    *,
     sample: Sequence[str],
-    axes: Sequence[str],
-    sizes: Mapping[str, int] | None,
-    present: Tensor | np.ndarray | None,
-    stored: Sequence[StoredSample] | None,
-    descriptions: Mapping[str, Any],
+    axes: Sequence[str] = ("n",),
+    sizes: Mapping[str, int] | None = None,
+    present: Tensor | np.ndarray | None = None,
+    stored: Sequence[StoredSample] | None = None,
+    **descriptions: Any,
 ) -> Announcement:
     """Check what `Recorder.samples` was told and bring it into one form."""
     names = [str(_plain(name)) for name in sample]

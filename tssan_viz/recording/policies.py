@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from tssan_viz.recording.announcements import Announcement
 from tssan_viz.recording.errors import RecordingError
 
+REASONS = ("every", "per_class", "max_bytes", "max_share", "failed")
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -58,13 +60,11 @@ class Choice:
     Attributes
     ----------
     left_out
-        Calls that were not recorded, by reason.
+        Calls that were not recorded, by reason; ``failed`` are those in which the model raised.
     """
 
     policy: Policy
-    left_out: dict[str, int] = field(
-        default_factory=lambda: {"every": 0, "per_class": 0, "max_bytes": 0, "max_share": 0}
-    )
+    left_out: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     _members: dict[Hashable, set[str]] = field(default_factory=dict)
 
     def wants(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,31 +24,52 @@ CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**27}
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Compute in plain float32: no autocast, no TF32 or bfloat16 products, nothing for autograd."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False), _ieee_products():
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), _ieee_products:
         yield
 
 
-@contextmanager
-def _ieee_products() -> Iterator[None]:
-    """Switch reduced float32 products off, and afterwards back to what the user had chosen."""
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-    if not hasattr(backends[0], "fp32_precision"):  # before torch 2.9
-        chosen = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(chosen)
-        return
-    # Set per backend: the general setter of older days refuses to be read once both were used.
-    precisions = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for backend, precision in zip(backends, precisions, strict=True):
-            backend.fp32_precision = precision
+class _IeeeProducts:
+    """Float32 products in full for as long as somebody computes, in however many threads.
+
+    Afterwards all is as the user had chosen it. What is in full precision already is not touched,
+    so that what other threads compute meanwhile is left alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._restore: list[Callable[[], None]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._restore = list(self._switch())
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for restore in self._restore:
+                    restore()
+
+    @staticmethod
+    def _switch() -> Iterator[Callable[[], None]]:
+        backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+        if not hasattr(backends[0], "fp32_precision"):  # before torch 2.9
+            chosen = torch.get_float32_matmul_precision()
+            if chosen != "highest":
+                torch.set_float32_matmul_precision("highest")
+                yield functools.partial(torch.set_float32_matmul_precision, chosen)
+            return
+        # Per backend: the general setter of older days refuses to be read once both were used.
+        for backend in backends:
+            if backend.fp32_precision not in ("ieee", "none"):
+                yield functools.partial(setattr, backend, "fp32_precision", backend.fp32_precision)
+                backend.fp32_precision = "ieee"
+
+
+_ieee_products = _IeeeProducts()
 
 
 def attention_probabilities(

@@ -6,7 +6,6 @@ import fnmatch
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -17,17 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tssan_viz.recording.announcements import Announcement, announce, some, unlabelled
-from tssan_viz.recording.calls import AttentionCall, WatchedSite
-from tssan_viz.recording.errors import MissingMaps, RecordingError
+from tssan_viz.recording.announcements import some
+from tssan_viz.recording.calls import WatchedSite
+from tssan_viz.recording.errors import RecordingError
+from tssan_viz.recording.forward_calls import DescribeCall, ForwardCalls
+from tssan_viz.recording.heads import ChosenHeads, Heads
 from tssan_viz.recording.loaders import Describe, WatchedLoader
 from tssan_viz.recording.policies import Choice, Policy, Probe, call, undisturbed
-from tssan_viz.recording.probabilities import MEASURES, exact_float32
+from tssan_viz.recording.probabilities import MEASURES
 from tssan_viz.recording.report import Report
 from tssan_viz.recording.sinks import Block, MemorySink, Sink, StoreSink, sink_for
-from tssan_viz.recording.transfer import DeviceClock, HostCopy
 from tssan_viz.recording.watching import Watcher, find_sites
-from tssan_viz.recording.writing import Batch, SiteMaps, Writing
+from tssan_viz.recording.writing import Writing
 from tssan_viz.site import Site
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 # Maps that wait to be written hold memory on the host.
 QUEUE_BYTES = 256 * 2**20
-
-Heads = Sequence[int] | Mapping[str, Sequence[int]]
 
 
 def record(
@@ -62,7 +60,7 @@ def record(
     only: str | Sequence[str] | None = None,
     heads: Heads | None = None,
     softmax: Mapping[str, str] | Sequence[str] | None = None,
-    describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any] | None] | None = None,
+    describe: DescribeCall | None = None,
     unlabelled: bool = False,
     policy: Policy | None = None,
     queue_bytes: int = QUEUE_BYTES,
@@ -176,7 +174,7 @@ class Recorder:
         only: str | Sequence[str] | None,
         heads: Heads | None,
         softmax: Mapping[str, str] | Sequence[str] | None,
-        describe: Callable[[tuple[Any, ...], dict[str, Any]], Mapping[str, Any] | None] | None,
+        describe: DescribeCall | None,
         unlabelled: bool,
         policy: Policy,
         queue_bytes: int,
@@ -187,36 +185,29 @@ class Recorder:
         self._model = model
         self._watched = list(find_sites(model, only=only, softmax=softmax))
         self._softmax = softmax
-        self._heads = heads
+        self._heads = ChosenHeads(heads, [site.name for site in self._watched])
         self._run = run
-        self._constants = constants
         self._sink = sink
-        self._describe = describe
-        self._unlabelled = unlabelled
         self._choice = Choice(policy)
-
-        self._names = {site.name for site in self._watched}
-        self._came: dict[str, WatchedSite] = {}
-        self._known = False
         self._sites: dict[str, Site] = {}
         self._writing = Writing(
             sink, info, self._sites, queue_bytes=queue_bytes, when_full=when_full
         )
+        self._calls = ForwardCalls(
+            self._watched,
+            self._heads,
+            self._choice,
+            self._sites,
+            self._writing,
+            constants,
+            describe=describe,
+            unlabelled=unlabelled,
+        )
+        self._timed = self._calls.stages.timed
         self._watcher: Watcher | None = None
-        self._batch: Batch | None = None
-        self._fault: Exception | None = None
-        self._resting = False
-        self._left_out = False
+        self._used = False
         self._notes: list[str] = []
         self._signal = False
-
-        self._calls = self._recorded_calls = self._due = 0
-        self._bytes_of_a_call = 0
-        self._seconds = dict.fromkeys(("compute", "transfer", "queue", "bookkeeping"), 0.0)
-        self._clock = DeviceClock()
-        self._began: float | None = None
-        self._stage: str | None = None
-        self._since = 0.0
 
     def __repr__(self) -> str:
         return f"<Recorder of {len(self._watched)} sites of {type(self._model).__name__}>"
@@ -224,19 +215,23 @@ class Recorder:
     # The block ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self._watcher is not None:
-            raise RecordingError("this recorder is already watching; make another with record(...)")
+        if self._used:
+            raise RecordingError(
+                "a recorder watches for the length of one block; make another with record(...). "
+                "The same store and run go on where this one ended"
+            )
         watcher = Watcher(
             self._model,
             self._watched,
-            self._deliver,
-            forward_began=self._forward_began,
-            forward_ended=self._forward_ended,
+            self._calls.deliver,
+            forward_began=self._calls.began,
+            forward_ended=self._calls.ended,
             softmax=self._softmax,
         )
         watcher.__enter__()
-        self._watcher = watcher
-        watcher.awake = not self._resting
+        self._used = True
+        self._watcher = self._calls.watcher = watcher
+        watcher.awake = not self._calls.resting
         self._catch_termination()
         return self
 
@@ -249,9 +244,7 @@ class Recorder:
         self._detach()
         if error is not None:
             # The batch at hand is as unfinished as the block; those before it are whole, and kept.
-            batch, self._batch = self._batch, None
-            if batch is not None and batch.finished:
-                self._writing.rows_lost += batch.rows
+            self._writing.rows_lost += self._calls.abandon()
             self._remember()
             try:
                 self._writing.close(error)
@@ -262,7 +255,7 @@ class Recorder:
         fault: BaseException | None = None
         try:
             with self._timed("bookkeeping"):
-                self._close_batch()
+                self._calls.close()
         except BaseException as found:
             fault = found
         self._remember()
@@ -275,12 +268,7 @@ class Recorder:
                 fault.add_note(f"while the maps recorded so far were being written: {late}")
         if fault is not None:
             raise fault
-        if self._writing.maps_written != self._due:
-            raise MissingMaps(
-                f"{self._due} maps were due ({len(self._watched)} sites × "
-                f"{self._recorded_calls} announced calls) and {self._writing.maps_written} came: "
-                "an error was passed over while recording; let it through to see which call it was"
-            )
+        self._calls.raise_what_never_came()
 
     def _remember(self) -> None:
         """Leave in a store what its rows do not show: what was left out, and why."""
@@ -299,6 +287,7 @@ class Recorder:
         if self._watcher is not None:
             self._watcher.__exit__(None, None, None)
             self._notes = list(self._watcher.graph_notes)
+            self._calls.release()
             self._watcher = None
         if self._signal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -382,10 +371,14 @@ class Recorder:
                     "nothing is being recorded: use `with tssan_viz.record(...) as recorder:` and "
                     "announce samples inside the block"
                 )
-            self._close_batch()
-            if self._resting:
-                return
-            self._announce(announce(sample, axes, sizes, present, stored, descriptions))
+            self._calls.say(
+                sample=sample,
+                axes=axes,
+                sizes=sizes,
+                present=present,
+                stored=stored,
+                **descriptions,
+            )
 
     def predictions(self, logits: Tensor) -> None:
         """Keep what the model answered in the forward call just made.
@@ -402,23 +395,7 @@ class Recorder:
             There was no such call, or `logits` is not one line per announced sample.
         """
         with self._timed("bookkeeping"):
-            self._raise_fault()
-            if self._watcher is not None and not self._watcher.awake:
-                return
-            batch = self._batch
-            if batch is None or not batch.finished or batch.announcement is None:
-                raise RecordingError(
-                    "predictions() belongs after the forward call that samples() announced"
-                )
-            n = len(batch.announcement.samples)
-            if logits.ndim != 2 or logits.shape[0] != n:
-                raise RecordingError(
-                    f"predictions() got logits of shape {tuple(logits.shape)}; {n} samples were "
-                    f"announced, so it would be ({n}, classes)"
-                )
-            with exact_float32(logits.device):
-                confidence, predicted = torch.softmax(logits.detach().float(), dim=-1).max(dim=-1)
-            batch.predictions = (HostCopy(predicted), HostCopy(confidence))
+            self._calls.answer(logits)
 
     def watch_loader(
         self,
@@ -462,7 +439,7 @@ class Recorder:
         step, epoch
             How far the training is: steps taken, epochs finished.
         """
-        resting, self._resting = self._resting, False
+        resting, self._calls.resting = self._calls.resting, False
         try:
             with undisturbed(self._model):
                 for said, inputs in probe.batches:
@@ -472,30 +449,24 @@ class Recorder:
                     if logits is not None:
                         self.predictions(logits)
                 with self._timed("bookkeeping"):
-                    self._close_batch()
+                    self._calls.close()
         finally:
-            self._resting = resting
-            if self._watcher is not None:
-                self._watcher.awake = not resting
+            self._calls.rest(resting)
 
     def pause(self) -> None:
         """Sleep until `resume`: calls of the model and announcements are passed over."""
         with self._timed("bookkeeping"):
-            self._close_batch()
-            self._resting = True
-            if self._watcher is not None:
-                self._watcher.awake = False
+            self._calls.close()
+            self._calls.rest(True)
 
     def resume(self) -> None:
         """Watch again."""
-        self._resting = False
-        if self._watcher is not None:
-            self._watcher.awake = True
+        self._calls.rest(False)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Pass over what happens in the block, for instance a validation."""
-        resting = self._resting
+        resting = self._calls.resting
         self.pause()
         try:
             yield
@@ -512,7 +483,7 @@ class Recorder:
             The call announced before did not yield its maps.
         """
         with self._timed("bookkeeping"):
-            self._close_batch()
+            self._calls.close()
             with self._timed("queue"):
                 self._writing.flush()
 
@@ -563,11 +534,11 @@ class Recorder:
             )
         if self._watcher is not None:
             with self._timed("bookkeeping"):
-                self._close_batch()
+                self._calls.close()
                 with self._timed("queue"):
                     self._writing.wait()
                 self._writing.raise_error()
-        chosen = {name: self._heads_of(name) for name in self._sites}
+        chosen = {name: self._heads.of(name) for name in self._sites}
         return self._sink.maps(stream=stream, site=site, heads=chosen)
 
     def means(self) -> dict[str, dict[str, np.ndarray]]:
@@ -579,7 +550,7 @@ class Recorder:
             Site's name → measure's name → float64 (h,).
         """
         with self._timed("bookkeeping"):
-            self._close_batch()
+            self._calls.close()
             with self._timed("queue"):
                 sums = self._writing.means()
         return {name: dict(zip(MEASURES, values.T, strict=True)) for name, values in sums.items()}
@@ -613,279 +584,29 @@ class Recorder:
             Name of each site that `average` was told → its heads' maps.
         """
         with self._timed("bookkeeping"):
-            self._close_batch()
+            self._calls.close()
             with self._timed("queue"):
                 return self._writing.mean_maps()
 
     def report(self) -> Report:
         """Say what has been recorded so far; printed, it is a table."""
         writing = self._writing
-        seconds = {**self._seconds, "write": writing.seconds_writing}
+        seconds = {**self._calls.stages.seconds, "write": writing.seconds_writing}
         if torch.cuda.is_initialized():
-            seconds["device"] = self._clock.seconds
+            seconds["device"] = self._calls.clock.seconds
         return Report(
             run=self._run,
             sites=len(self._watched),
-            calls=self._calls,
+            calls=self._calls.announced,
             calls_left_out=dict(self._choice.left_out),
             rows=writing.rows_written,
             absent=writing.rows_absent,
             rows_acknowledged=writing.rows_acknowledged,
             rows_dropped=writing.rows_dropped,
             rows_lost=writing.rows_lost,
-            maps_due=self._due,
+            maps_due=self._calls.due,
             maps_recorded=writing.maps_written,
             bytes=writing.nbytes,
             seconds=seconds,
             notes=tuple(self._watcher.graph_notes if self._watcher is not None else self._notes),
         )
-
-    # What the model does -----------------------------------------------------------------------
-
-    def _describe_call(self) -> None:
-        """Announce the call that begins, from its arguments."""
-        assert self._describe is not None
-        assert self._watcher is not None
-        assert self._watcher.arguments is not None
-        try:
-            said = self._describe(*self._watcher.arguments)
-            if said is None:
-                with self._timed("bookkeeping"):
-                    self._close_batch()
-                self._leave_out()
-            else:
-                self.samples(**said)
-        except Exception as error:
-            self._find_fault(error)
-
-    def _forward_began(self) -> None:
-        if self._resting:
-            return
-        if self._batch is not None and self._batch.by_itself and not self._batch.finished:
-            # The call that announced itself failed; this is another one.
-            self._batch = None
-            self._recorded_calls -= 1
-            self._due -= len(self._watched)
-        batch = self._batch
-        announced = self._left_out or (batch is not None and not batch.finished)
-        if self._describe is not None and not announced:
-            self._describe_call()
-            batch = self._batch
-            if batch is not None:
-                batch.by_itself = True
-        if self._left_out:
-            self._left_out = False
-            return
-        if batch is None or batch.finished:
-            if not self._unlabelled:
-                self._find_fault(
-                    RecordingError(
-                        "the model was called without an announcement: call recorder.samples(...) "
-                        "before every forward call in the block, make calls that need no record "
-                        "outside it or in recorder.paused(), or record with unlabelled=True"
-                    )
-                )
-                return
-            with self._timed("bookkeeping"):
-                try:
-                    self._close_batch()
-                    self._announce(None)
-                except Exception as error:
-                    self._find_fault(error)
-            self._left_out = False
-            batch = self._batch
-            if batch is None:
-                return
-            batch.by_itself = True
-        batch.running = True
-        batch.maps.clear()
-
-    def _forward_ended(self) -> None:
-        batch = self._batch
-        if batch is None or not batch.running:
-            return
-        batch.running, batch.finished = False, True
-        if not self._known:
-            # How often a module attends within one call shows in the first one.
-            further_calls = [site for name, site in self._came.items() if name not in self._names]
-            self._watched += further_calls
-            self._due += len(further_calls)
-        silent = [site.name for site in self._watched if site.name not in batch.maps]
-        if silent:
-            self._find_fault(
-                MissingMaps(
-                    f"{len(silent)} of {len(self._watched)} maps did not come from the call for "
-                    f"{self._named(batch)}: not called was {some(silent)}. Watch the part of the "
-                    "model that is used, or choose the sites that are with only="
-                )
-            )
-        elif not self._known:
-            self._known = True
-            in_order = {site.name: self._sites[site.name] for site in self._watched}
-            self._sites.clear()
-            self._sites.update(in_order)
-
-    def _deliver(self, call: AttentionCall) -> None:
-        try:
-            batch = self._batch
-            if batch is None or not batch.running:
-                return  # the fault is known: nobody announced the call
-            if batch.announcement is None:
-                batch.announcement = unlabelled(self._calls, call.rows)
-            heads = self._heads_of(call.site.name)
-            site = self._check_call(batch, call, heads)
-            self._came.setdefault(site.name, call.site)
-            with self._timed("compute"), self._clock.running(call.device):
-                maps, measures = call.compute(None if heads is None else [h - 1 for h in heads])
-            with self._timed("transfer"):
-                valid = call.row_valid
-                batch.maps[site.name] = SiteMaps(
-                    HostCopy(maps), HostCopy(measures), None if valid is None else HostCopy(valid)
-                )
-            self._sites.setdefault(site.name, site)
-        except Exception as error:
-            # Raised here, it would break into the model's own forward call.
-            self._find_fault(error)
-
-    def _check_call(self, batch: Batch, call: AttentionCall, heads: Sequence[int] | None) -> Site:
-        name = call.site.name
-        assert batch.announcement is not None
-        if self._known and name not in self._sites:
-            raise RecordingError(
-                f"{name} attended in this call, and in the first call it did not: record calls "
-                "that go other ways through the model as runs of their own, or choose with only="
-            )
-        if call.rows != batch.announcement.rows:
-            raise RecordingError(
-                f"{name} attended over {call.rows} rows, and samples() announced "
-                f"{batch.announcement.named} = {batch.announcement.rows}: give axes and sizes as "
-                "the model flattens them"
-            )
-        if heads is not None and not all(1 <= h <= call.heads for h in heads):
-            raise RecordingError(
-                f"{name} has heads 1 to {call.heads}, and heads= asks for {list(heads)}"
-            )
-        count = call.heads if heads is None else len(heads)
-        shape = (count, call.query, call.key)
-        site = self._sites.get(name)
-        if site is None:
-            how = call.site.provenance
-            if heads is not None:
-                how += f"; heads {', '.join(map(str, heads))} of {call.heads}"
-            return Site(
-                name=name,
-                layer=call.site.layer,
-                heads=count,
-                query=call.query,
-                key=call.key,
-                stream=call.site.stream,
-                kind=call.site.kind,
-                provenance=how,
-            )
-        if shape != (site.heads, site.query, site.key):
-            raise RecordingError(
-                f"{name} made maps of (heads, query, key) {shape}, after "
-                f"{(site.heads, site.query, site.key)} before: record maps of another shape as a "
-                "run of their own"
-            )
-        return site
-
-    def _heads_of(self, name: str) -> Sequence[int] | None:
-        if not isinstance(self._heads, Mapping):
-            return self._heads
-        for pattern, heads in self._heads.items():
-            if fnmatch.fnmatchcase(name, pattern):
-                return heads
-        return None
-
-    # From call to call -------------------------------------------------------------------------
-
-    def _announce(self, announcement: Announcement | None) -> None:
-        """Open the batch of a call; sleep through it if the policy does not want it."""
-        assert self._watcher is not None
-        if self._began is None:
-            self._began = time.perf_counter()
-        self._calls += 1
-        constants = dict(self._constants)
-        if constants["step"] is None:
-            constants["step"] = self._calls if constants["phase"] == "train" else 0
-        said = announcement or Announcement([], {})
-        steps = said.columns.get("step")
-        number = steps[0] if steps else self._constants["step"] or self._calls
-        phases = said.columns.get("phase") or [constants["phase"]]
-        spent = sum(self._seconds.values()) + self._clock.seconds
-        elapsed = time.perf_counter() - self._began
-        wanted = self._choice.wants(
-            said,
-            number,
-            probe=phases[0] == "probe",
-            bytes_so_far=self._recorded_calls * self._bytes_of_a_call,
-            bytes_of_a_call=self._bytes_of_a_call,
-            share=spent / elapsed if elapsed else 0.0,
-        )
-        if not wanted:
-            self._leave_out()
-        else:
-            self._watcher.awake = True
-            self._left_out = False
-            self._batch = Batch(announcement, constants)
-            self._recorded_calls += 1
-            self._due += len(self._watched)
-
-    def _leave_out(self) -> None:
-        """Sleep through the next forward call."""
-        assert self._watcher is not None
-        self._watcher.awake = False
-        self._left_out = True
-
-    def _close_batch(self) -> None:
-        """Queue the batch of the call that was made last."""
-        self._raise_fault()
-        batch, self._batch = self._batch, None
-        if batch is None:
-            return
-        if not batch.finished:
-            raise MissingMaps(
-                f"samples() announced {self._named(batch)}, and the model did not run to its "
-                f"end: {len(self._watched)} maps are missing. Call the model that record(...) "
-                "was given, and not a copy of it"
-            )
-        self._bytes_of_a_call = max(self._bytes_of_a_call, batch.nbytes)
-        queued = False
-        with self._timed("queue"):
-            try:
-                queued = self._writing.put(batch)
-            finally:
-                if not queued:
-                    self._due -= len(self._watched)
-
-    def _named(self, batch: Batch) -> str:
-        return some(batch.announcement.samples) if batch.announcement else f"call {self._calls}"
-
-    def _find_fault(self, fault: Exception) -> None:
-        """Keep the first fault until the user next speaks to the recorder."""
-        if self._fault is None:
-            self._fault = fault
-
-    def _raise_fault(self) -> None:
-        if self._watcher is not None and self._watcher.fault is not None:
-            self._find_fault(self._watcher.fault)
-            self._watcher.fault = None
-        if self._fault is not None:
-            fault, self._fault, self._batch = self._fault, None, None
-            raise fault
-        self._writing.raise_error()
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Count the time of the block, less that of blocks within, towards a stage."""
-        now = time.perf_counter()
-        if self._stage is not None:
-            self._seconds[self._stage] += now - self._since
-        before, self._stage, self._since = self._stage, stage, now
-        try:
-            yield
-        finally:
-            now = time.perf_counter()
-            self._seconds[stage] += now - self._since
-            self._stage, self._since = before, now

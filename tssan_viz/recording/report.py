@@ -16,7 +16,8 @@ class Report:
     sites
         Attention calls that are watched.
     calls, calls_left_out
-        Forward calls that were announced, and those of them that the policy left out, by reason.
+        Forward calls that were announced, and those of them that were left out, by reason: what of
+        the policy it was, or ``failed``, since the model raised.
     rows, absent
         Rows handed to the sink, and rows of persons who are not there.
     rows_acknowledged

@@ -112,6 +112,8 @@ def find_attentions(
     softmax: Mapping[str, str] | Sequence[str] | None = None,
 ) -> list[Attention]:
     """Find the attention of a model, with how each is noticed; see `find_sites`."""
+    if not isinstance(model, nn.Module):
+        raise UnrecordableModel(f"a model is a torch.nn.Module, and this is {model!r}")
     _refuse_captured(model)
     named = named_modules(model)
     kinds = _named_softmax(named, softmax)
@@ -280,6 +282,11 @@ def _refuse_captured(model: nn.Module) -> None:
                 f"{name or type(model).__name__} was captured in a CUDA graph by "
                 "torch.cuda.make_graphed_callables, and its replays run no Python that could "
                 'record: record the model uncaptured, or use torch.compile(mode="reduce-overhead")'
+            )
+        if isinstance(module, nn.DataParallel):
+            raise UnrecordableModel(
+                "nn.DataParallel calls copies of the model, which nobody watches: record its "
+                ".module on one device, or train with DistributedDataParallel"
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise UnrecordableModel(

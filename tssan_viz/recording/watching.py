@@ -76,8 +76,6 @@ class Watcher:
     ----------
     awake
         Whether attention is delivered. Asleep, nothing inside the model is touched.
-    arguments
-        What the model is called with, args and kwargs, while `forward_began` is called.
     fault
         The first thing that went wrong in the watcher itself while the model ran; a model's forward
         call is never broken by it. Whoever reads it sets it back to None.
@@ -100,7 +98,6 @@ class Watcher:
         self._model = model
         self._deliver = deliver
         self._began, self._ended = forward_began, forward_ended
-        self.arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._modules = named_modules(model)
         self._names = {id(module): name for name, module in self._modules.items()}
         self._watched = {id(a.module): a for a in every if a.site.name in chosen}
@@ -116,6 +113,17 @@ class Watcher:
         self._regions: list[Region] = []
         self._deviations: dict[str, str] = {}
         self._thread = threading.local()
+        self._running: list[int] = []
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """What this thread calls the model with, while `forward_began` is called: args, kwargs."""
+        return getattr(self._thread, "arguments", None)
+
+    @property
+    def threads(self) -> int:
+        """How many threads are in a forward call of the model."""
+        return len(self._running)
 
     @property
     def graph_notes(self) -> list[str]:
@@ -140,7 +148,10 @@ class Watcher:
         by_softmax = frozenset(
             type(a.module) for a in self._watched.values() if a.by_softmax or a.how == "attend"
         )
-        self._regions = [Region(m, by_softmax) for m in compiled_modules(self._model)]
+        self._regions = []
+        for module in compiled_modules(self._model):
+            self._refuse_watched_twice(module)
+            self._regions.append(Region(module, by_softmax))
         for region in self._regions:
             self._refuse_in_graph(region.inside)
             if region.module is self._model:
@@ -153,6 +164,13 @@ class Watcher:
         for installed in reversed(self._installed):
             installed.remove()
         self._installed = []
+
+    def _refuse_watched_twice(self, module: nn.Module) -> None:
+        if any(isinstance(attribute, _InPlace) for attribute in vars(module).values()):
+            raise RecordingError(
+                f"{type(module).__name__} is compiled and is being recorded already: one recorder "
+                "at a time can watch a compiled model"
+            )
 
     def _refuse_in_graph(self, inside: nn.Module) -> None:
         within = {id(module) for module in inside.modules()}
@@ -169,22 +187,27 @@ class Watcher:
         """Run one forward call of the model, watched while awake."""
         if _recomputing() or self._forward() is not None:
             return forward(*args, **kwargs)
-        self.arguments = args, kwargs
+        thread = threading.get_ident()
+        self._running.append(thread)
         try:
-            self._began()
-        finally:
-            self.arguments = None
-        if self.awake:
-            self._thread.forward = _Forward(self)
+            self._thread.arguments = args, kwargs
             try:
-                with self._watching(self._thread.forward):
-                    output = forward(*args, **kwargs)
+                self._began()
             finally:
-                self._thread.forward = None
-        else:
-            output = forward(*args, **kwargs)
-        self._ended()
-        return output
+                self._thread.arguments = None
+            if self.awake:
+                self._thread.forward = _Forward(self)
+                try:
+                    with self._watching(self._thread.forward):
+                        output = forward(*args, **kwargs)
+                finally:
+                    self._thread.forward = None
+            else:
+                output = forward(*args, **kwargs)
+            self._ended()
+            return output
+        finally:
+            self._running.remove(thread)
 
     def run_compiled(self, region: Region, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a compiled callable, with its taps if this thread's forward call is watched."""
@@ -388,11 +411,12 @@ class _InPlace:
         self._name = name
         self._own = vars(module).get(name)
         self._before = getattr(module, name)
+        self._removed = False
         functools.update_wrapper(self, self._before, updated=())
         vars(module)[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if self._removed or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._before(*args, **kwargs)
         return self._run(args, kwargs)
 
@@ -401,12 +425,17 @@ class _InPlace:
 
     def remove(self) -> None:
         """Put back what was there, unless somebody has put something else there since."""
+        self._removed = True
         if vars(self._module).get(self._name) is not self:
             return
-        if self._own is None:
+        own = self._own
+        # A watcher that came before this one may have gone before it, too.
+        while isinstance(own, _InPlace) and own._removed:
+            own = own._own
+        if own is None:
             del vars(self._module)[self._name]
         else:
-            vars(self._module)[self._name] = self._own
+            vars(self._module)[self._name] = own
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = memo.get(id(self._module))

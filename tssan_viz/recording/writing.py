@@ -38,6 +38,7 @@ class Batch:
     constants: Mapping[str, Any]
     by_itself: bool = False  # announced by the call itself, not by the user before it
     running: bool = False
+    thread: int = 0  # which calls the model
     finished: bool = False
     maps: dict[str, SiteMaps] = field(default_factory=dict)
     predictions: tuple[HostCopy, HostCopy] | None = None
