@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tssan.dataset import SkeletonDataset
 from tssan.errors import DataError
 from tssan.preparing import prepare_annotations
-from tssan.skeletons import plain
+from tssan.skeletons import plain, plain_sources
 from tssan.skeletons.topology import KINECT_V2_25, find_topology
 
 from tests.skeletons.damage import damaged
@@ -246,6 +246,34 @@ def test_what_is_wrong_in_an_archive_is_said(puppet, entries, said):
     path = saved(puppet, **entries)
     with pytest.raises(DataError, match=said):
         list(plain.open_annotations(path))
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"topology": "coco-17"}, "5 joints; expected 17, as the topology has"),
+        ({"score": np.ones((4, 7, 4))}, r"score: shape \(4, 7, 4\); expected \(4, 7, 5\)"),
+        ({"frames": [7, 7, 7, 8]}, "frames, row 3: 8; expected at most 7"),
+        ({"joints": coordinates(9, V, 3), "frames": [2, 2, 2, 2]}, "frames add up to 8; expected"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_archive_is_said_before_it_is_read(puppet, entries, said):
+    """It is not a matter of a sequence that could be left out."""
+    with pytest.raises(DataError, match=said):
+        plain.open_annotations(saved(puppet, **entries))
+
+
+def test_sequences_may_be_asked_for_in_any_order_for_as_long_as_one_likes(puppet, monkeypatch):
+    monkeypatch.setattr(plain_sources, "SMALL_BYTES", 1000)
+    joints = coordinates(9, V, 3)
+    frames = [2, 3, 1, 3]
+    opened = plain.open_annotations(saved(puppet, joints=joints, frames=frames))
+    for i in range(400):
+        row = -i % 4
+        begin = sum(frames[:row])
+        np.testing.assert_array_equal(
+            opened[row].joints[0], joints[begin : begin + frames[row]], strict=True
+        )
 
 
 def test_a_single_lost_joint_is_said_with_what_to_do(puppet):

@@ -34,7 +34,6 @@ class Rows:
     kinds
         The kinds of numbers that are taken, as in `numpy.dtype.kind`; "U" and "S" are text. Python
         objects are never among them: to read one is to run what it says.
-
     scalar
         Whether a single value without axes may stand for a row.
 

@@ -83,6 +83,7 @@ class PlainAnnotations(Annotations):
         self._source = source = open_source(path)
         self.name = self._word("name", path.stem)
         self.topology = topology or self._topology()
+        source.check_shapes(len(self.topology.joints))
         self.fps = self._fps()
         self._units: str | None = self._word("units", None)
         if self._units not in (None, "m", "image"):

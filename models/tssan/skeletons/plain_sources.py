@@ -11,6 +11,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ class Source(ABC):
     @abstractmethod
     def texts(self, key: str) -> list[str]:
         """Return a list of words that has a length of its own."""
+
+    @abstractmethod
+    def check_shapes(self, joints: int) -> None:
+        """Refuse a file whose arrays do not fit each other, or so many joints, as far as they tell.
+
+        What only the sequences themselves tell is said when they are read.
+        """
 
     @abstractmethod
     def sequences(self, start: int, joints: int) -> Iterator[dict[str, NDArray[Any]]]:
@@ -173,13 +181,36 @@ class NpzSource(Source):
             )
         return rows.rows(0, rows.count)
 
+    def check_shapes(self, joints: int) -> None:
+        """Refuse a file whose arrays do not fit each other, or so many joints."""
+        self._arrays(joints)
+        _ = self._lengths
+
     def sequences(self, start: int, joints: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Go through the sequences from one on."""
+        arrays = self._arrays(joints)
+        frames, persons = self._lengths
+        if not self._lines:
+            yield from self._equally_long(arrays, frames, start)
+            return
+        assert frames is not None
+        offset = int((frames * persons)[:start].sum())
+        for row in range(start, self.count):
+            m, t = int(persons[row]), int(frames[row])
+            self.check_size(m * t * math.prod(self._joints.shape), row)
+            yield {
+                key: rows.rows(offset, m * t).reshape(m, t, *rows.shape)
+                for key, rows in arrays.items()
+            }
+            offset += m * t
+
+    def _arrays(self, joints: int) -> dict[str, Rows]:
+        """Return joints, and what there is of present and score, their shapes checked."""
         arrays = {"joints": self._joints}
         for key in ("present", "score"):
             if key in self.keys:
                 arrays[key] = self._rows(key)
-        v, c = self._joints.shape[-2:]
+        v = self._joints.shape[-2]
         if v != joints:
             raise self.wrong("joints", f"{v} joints", f"{joints}, as the topology has")
         short = {"joints": self._joints.shape, "score": self._joints.shape[:-1]}
@@ -192,32 +223,30 @@ class NpzSource(Source):
                     f"{(self._joints.count, *short[key])}, as joints is "
                     f"{(self._joints.count, *self._joints.shape)}",
                 )
+        return arrays
+
+    @cached_property
+    def _lengths(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+        """Frames, None where all sequences have as many as joints; and persons."""
         frames = whole(self, "frames", 1) if "frames" in self.keys else None
         if not self._lines:
-            yield from self._equally_long(arrays, frames, start)
-            return
+            t = self._joints.shape[0 if len(self._joints.shape) == 3 else 1]
+            if frames is not None and (frames > t).any():
+                row = int(np.argmax(frames > t))
+                raise self.wrong("frames", str(frames[row]), f"at most {t}, as joints has", row)
+            return frames, np.ones(self.count, np.int64)
         assert frames is not None
         if "persons" in self.keys:
             persons = whole(self, "persons", 1)
         else:
             persons = np.ones(self.count, np.int64)
-        lengths = frames * persons
-        if lengths.sum() != self._joints.count:
+        if (total := int((frames * persons).sum())) != self._joints.count:
             raise self.wrong(
                 "frames",
-                f"{'frames × persons' if 'persons' in self.keys else 'frames'} add up to "
-                f"{lengths.sum():,}",
+                f"{'frames × persons' if 'persons' in self.keys else 'frames'} add up to {total:,}",
                 f"{self._joints.count:,}, as joints has",
             )
-        offset = int(lengths[:start].sum())
-        for row in range(start, self.count):
-            m, t = int(persons[row]), int(frames[row])
-            self.check_size(m * t * v * c, row)
-            yield {
-                key: rows.rows(offset, m * t).reshape(m, t, *rows.shape)
-                for key, rows in arrays.items()
-            }
-            offset += m * t
+        return frames, persons
 
     def _equally_long(
         self, arrays: dict[str, Rows], frames: NDArray[np.int64] | None, start: int
@@ -225,9 +254,6 @@ class NpzSource(Source):
         of_one = len(self._joints.shape) == 3
         t = self._joints.shape[0 if of_one else 1]
         self.check_size(math.prod(self._joints.shape), 0)
-        if frames is not None and (frames > t).any():
-            row = int(np.argmax(frames > t))
-            raise self.wrong("frames", str(frames[row]), f"at most {t}, as joints has", row)
         for row in range(start, self.count):
             length = t if frames is None else int(frames[row])
             values = {key: rows.row(row) for key, rows in arrays.items()}
@@ -308,6 +334,9 @@ class ParquetSource(Source):
         if self._budget < 0:
             raise self.wrong(key, "takes too much memory", "one short value per sequence")
         return column
+
+    def check_shapes(self, joints: int) -> None:
+        """Refuse nothing: what shapes there are is in the rows."""
 
     def sequences(self, start: int, joints: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Go through the sequences from one on."""
