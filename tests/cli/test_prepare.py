@@ -15,6 +15,7 @@ import pytest
 from tssan.dataset import SkeletonDataset
 from tssan.recipe import recipe_names
 from tssan.skeletons import classes
+from tssan.skeletons.formats import FORMATS
 from tssan.skeletons.plain_sources import KEYS
 
 from tests.skeletons import written
@@ -343,6 +344,8 @@ def test_help_teaches_by_example(run):
     said = " ".join(out.split())
     assert "tssan-viz prepare utd-mhad Skeleton.zip --out utd" in said
     assert "np.savez" in said
+    arguments = out[out.index("Arguments") : out.index("Options")]
+    assert set(FORMATS) <= set(re.findall(r"[\w-]+", arguments))
 
 
 def test_help_names_every_entry_of_a_plain_file(run):

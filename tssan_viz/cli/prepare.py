@@ -36,8 +36,8 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="What it is: auto, utd-mhad, nw-ucla, ntu60, ntu120, kinetics-openpose18, pyskl, "
-            "ctr-gcn, plain or synthetic.",
+            help="What it is: auto, utd-mhad, nw-ucla, ntu60, ntu120, ntu-rgbd (either of these "
+            "two, as the files are), kinetics-openpose18, pyskl, ctr-gcn, plain or synthetic.",
             show_default=False,
         ),
     ],
