@@ -226,7 +226,7 @@ class SkeletonDataset:
             near = get_close_matches(name, self._protocols, n=1)
             raise DataError(
                 f"{self.name} has no protocol {name!r}; it has {', '.join(self._protocols)}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
+                + (f"; did you mean {near[0]!r}?" if near else ": give --protocol with one of them")
             )
         return self._protocols[name]
 

@@ -210,6 +210,8 @@ def test_protocols_are_named_the_first_is_the_default_and_empty_ones_are_left_ou
         DataError, match="no protocol 'xsubject'; it has cross-subject; did you mean"
     ):
         data.split("xsubject")
+    with pytest.raises(DataError, match="it has cross-subject: give --protocol with one of them"):
+        data.split("train-val")
     with pytest.raises(DataError, match="has no protocol"):
         made([video()], tmp_path / "lone").split()
 
