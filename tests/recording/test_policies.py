@@ -82,7 +82,7 @@ def test_a_budget_of_time_leaves_calls_out_and_comes_back(monkeypatch):
         for i in range(40):
             recorder.samples(sample=[f"{i}"], step=i)
             model(x())
-            worked += 0.05
+            worked += 0.015
     report = recorder.report()
     assert report.calls_left_out["max_share"] > 0
     assert report.rows > 1
