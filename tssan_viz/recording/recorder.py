@@ -303,7 +303,11 @@ class Recorder:
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
 
             def terminate(number: int, frame: FrameType | None) -> None:
-                raise SystemExit(128 + number)
+                if self._signal:
+                    raise SystemExit(128 + number)
+                # Lightning puts back what it found in the block, after the block has ended.
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
 
             signal.signal(signal.SIGTERM, terminate)
             self._signal = True
