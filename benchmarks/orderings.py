@@ -84,6 +84,8 @@ def main() -> None:
         differences = list(np.subtract(found[better], found[worse]))
         paper = NETWORKS[better][1] - NETWORKS[worse][1]
         direction = "as in the paper" if np.mean(differences) > 0 else "the other way round"
+        if abs(np.mean(differences)) < 2 * _standard_error(differences):
+            direction += ", within two standard errors of none"
         orderings.add_row(words, _spread(differences, sign="+"), f"{paper:+.1f}", direction)
     console.print(orderings)
     trainings = len(found["V2 CNN"])
@@ -91,8 +93,11 @@ def main() -> None:
 
 
 def _spread(values: list[float], sign: str = "") -> str:
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):{sign}.1f} ± {error:.1f}"
+    return f"{np.mean(values):{sign}.1f} ± {_standard_error(values):.1f}"
+
+
+def _standard_error(values: list[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 if __name__ == "__main__":
