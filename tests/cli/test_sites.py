@@ -16,6 +16,7 @@ from tssan.skeletons.synthetic import generate
 from tssan.training import train
 
 from tssan_viz.cli import main
+from tssan_viz.cli.common import console
 from tssan_viz.cli.watched_training import probe_callback
 from tssan_viz.errors import UserError
 from tssan_viz.store import open_store
@@ -49,7 +50,7 @@ def recipe(variant="san-v2"):
 
 def run_command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["tssan-viz", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     with pytest.raises(SystemExit) as exit:
         main()
     out = capsys.readouterr()
