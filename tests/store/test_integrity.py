@@ -275,3 +275,20 @@ def test_verify_reads_the_first_format(store):
     # Checksums of the second format stand in its rows: all are found to differ.
     assert len(found.damaged) == rows.num_rows
     assert all("are not what was recorded" in said for said in found.damaged)
+
+
+def test_a_digest_entered_between_two_looks_is_no_damage(tmp_path, monkeypatch):
+    manifest = tmp_path / "7.manifest"
+    manifest.write_bytes(b"whole")
+    there = Path.exists
+
+    def just_before_the_other_process_enters_it(path):
+        found = there(path)
+        digests.enter(tmp_path, [manifest])
+        return found
+
+    monkeypatch.setattr(Path, "exists", just_before_the_other_process_enters_it)
+    assert not digests.is_damaged(tmp_path, manifest)
+    manifest.write_bytes(b"other")
+    monkeypatch.undo()
+    assert digests.is_damaged(tmp_path, manifest)

@@ -54,10 +54,13 @@ def is_damaged(dataset: Path, file: Path) -> bool:
         The file is gone.
     """
     folder = dataset / _FOLDER
-    if (folder / f"{file.name}.{digest(file)}").exists():
+    name = f"{file.name}.{digest(file)}"
+    if (folder / name).exists():
         return False
-    # Only now the longer way: a digest may be there for another content, or none at all.
-    return any(folder.glob(f"{file.name}.*"))
+    # Only now the longer way: a digest may be there for another content, or none at all; or the
+    # right one has been entered since, by the process that wrote the file.
+    entered = [entry.name for entry in folder.glob(f"{file.name}.*")]
+    return bool(entered) and name not in entered
 
 
 def is_known(dataset: Path, file: Path) -> bool:
