@@ -102,7 +102,6 @@ def test_the_score_as_a_coordinate_goes_the_whole_way(
         opened.network,
         opened.recipe,
         tmp_path / "run.pt2",
-        format="torch-export",
         joints=opened.results["joints"],
         coordinates=opened.results["coordinates"],
     )
