@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from tssan.run_folder import (
     RECIPE,
     RESULTS,
     RESUME,
+    Interrupted,
     note_evaluation,
     now,
     only_writer,
@@ -244,8 +246,9 @@ def train(
     ------
     DataError
         `out` holds a finished run, or an unfinished one and `resume` is not asked for, or none and
-        it is; the data set does not know the protocol, or is too small to hold anything out of; the
-        devices are not there; the loss is no number any more.
+        it is; the data set does not know the protocol, or is too small to hold anything out of, or
+        its skeleton lacks joints that the clips are laid by; the devices are not there; the loss
+        is no number any more.
     Interrupted
         Ctrl-C; the folder can be gone on from.
     """
@@ -271,8 +274,10 @@ def train(
         "precision": precision,
     }
 
+    # What the clips need of the skeleton and it lacks is said before anything is written.
+    make_clips(pad([dataset[int(fitted[0])]], recipe.clips.persons), recipe.clips, train=False)
     out.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
+    with only_writer(out), _how_to_go_on(out):
         resume = resume and (out / RESUME).exists()  # else it was stopped within its first epoch
         if not resume:
             (out / METRICS).unlink(missing_ok=True)
@@ -312,6 +317,19 @@ def train(
         write_text(out / RESULTS, json.dumps(results, indent=2) + "\n")
         (out / RESUME).unlink(missing_ok=True)
     return load_run(out)
+
+
+@contextmanager
+def _how_to_go_on(out: Path) -> Iterator[None]:
+    """Let no Ctrl-C, before the first epoch or after the last, go without a word."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        if (out / RESUME).exists():
+            raise Interrupted(f"{out} can be gone on from with --resume") from None
+        raise Interrupted("stopped before an epoch was finished; nothing is kept") from None
 
 
 @dataclass(frozen=True, eq=False)

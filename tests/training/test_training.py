@@ -350,6 +350,35 @@ def test_ctrl_c_says_how_to_go_on(toys, tmp_path: Path, monkeypatch: pytest.Monk
     train(RECIPE, toys, tmp_path / "run", progress=False, resume=True)
 
 
+def test_ctrl_c_outside_the_epochs_is_answered_too(
+    toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainedRun
+) -> None:
+    out = tmp_path / "run"
+
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tssan.training, "build_network", pressed)
+        with pytest.raises(Interrupted, match="before an epoch was finished; nothing is kept"):
+            train(RECIPE, toys, out, seed=1, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(tssan.training, "scores", pressed)
+        with pytest.raises(Interrupted, match="can be gone on from with --resume"):
+            train(RECIPE, toys, out, seed=1, progress=False)
+    run = train(RECIPE, toys, out, seed=1, progress=False, resume=True)
+    assert run.checkpoint_sha256 == finished.checkpoint_sha256
+
+
+def test_joints_that_the_clips_need_are_missed_before_anything_is_written(
+    toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys, "topology", replace(toys.topology, shoulders=None))
+    with pytest.raises(DataError, match=r"yaw needs the shoulders.*set clips\.align to none"):
+        train(RECIPE, toys, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_resumable_state_is_read_without_executing_it(
     toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
