@@ -136,14 +136,14 @@ def run_planned(
     Raises
     ------
     DataError
-        The folder holds a run with other settings or of other data.
+        The folder holds a run with other settings, of other data or in another precision.
     """
     from tssan.training import train
 
     path = planned.path
     if (path / RESULTS).is_file():
         results: dict[str, Any] = json.loads((path / RESULTS).read_text(encoding="utf-8"))
-        _refuse_other(planned, dataset, results)
+        _refuse_other(planned, dataset, results, precision)
         return results
     return train(
         planned.recipe,
@@ -158,14 +158,18 @@ def run_planned(
     ).results
 
 
-def _refuse_other(planned: Planned, dataset: SkeletonDataset, results: dict[str, Any]) -> None:
+def _refuse_other(
+    planned: Planned, dataset: SkeletonDataset, results: dict[str, Any], precision: str
+) -> None:
     found = load_recipe(planned.path / "recipe.yaml").to_dict()
     other = differences(found, planned.recipe.to_dict())
     if other is None and results.get("fingerprint") != dataset.fingerprint:
         other = "its data are not the ones given"
+    if other is None and results.get("precision") != precision:
+        other = f"precision {results.get('precision')} there, {precision} now"
     if other is not None:
         raise DataError(
-            f"{planned.path} holds a finished run with another recipe or other data: {other}; "
+            f"{planned.path} holds a finished run with another recipe, data or precision: {other}; "
             "give another --out, or remove that folder"
         )
 

@@ -92,6 +92,9 @@ def test_a_table_is_run_printed_and_not_run_again(
     code, _, err = answer(monkeypatch, capsys, *words, "--set", "training.epochs=2")
     assert code == 2
     assert "training.epochs: 1 there, 2 now" in " ".join(err.split())
+    code, _, err = answer(monkeypatch, capsys, *words, "--precision", "bf16")
+    assert code == 2
+    assert "precision 32 there, bf16 now" in " ".join(err.split())
 
 
 def test_rows_that_are_one_run_are_run_once(tmp_path: Path) -> None:
