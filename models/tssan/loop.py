@@ -123,7 +123,8 @@ class Fit(pl.LightningModule):
 
     All that is random hangs on (seed, epoch) alone, so that a run that is gone on from its last
     finished epoch ends like one that was never interrupted. Several ranks divide every batch: order
-    and clips are those of one process, only dropout is drawn by each rank for itself.
+    and clips are those of one process. Two things are each rank's own: what dropout draws, and the
+    statistics of batch norm where a recipe asks for it, which are those of the rank's share.
     """
 
     def __init__(
