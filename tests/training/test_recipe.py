@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tssan.errors import DataError
 from tssan.network import build_network
@@ -181,8 +181,8 @@ def test_settings_replace_values_of_a_recipe() -> None:
 def test_settings_are_checked_together() -> None:
     """Three heads fit a width of 96 only, in whichever order they are given."""
     paper = load_recipe("t1_ts-san-v2")
-    for settings in (["network.heads=3", "network.width=96"], ["network.width=96"]):
-        assert override(paper, settings).network.block_width == 96
+    for chosen in (["network.heads=3", "network.width=96"], ["network.width=96"]):
+        assert override(paper, chosen).network.block_width == 96
     with pytest.raises(DataError, match=r"--set network\.heads=3: .*does not divide"):
         override(paper, ["network.heads=3"])
 
@@ -212,6 +212,7 @@ def test_wrong_settings_are_said_with_the_remedy(setting: str, says: str) -> Non
     assert says in str(error.value)
 
 
+@settings(deadline=None)
 @given(setting=st.text(max_size=30) | st.builds("network.{}={}".format, st.text(), st.text()))
 def test_any_setting_is_taken_or_refused_in_words(setting: str) -> None:
     recipe = load_recipe("demo")
@@ -241,6 +242,7 @@ KEYS = [
 ]
 
 
+@settings(deadline=None)
 @given(key=st.sampled_from(KEYS), value=plain)
 def test_any_value_is_taken_or_refused_in_words(key: str, value) -> None:
     part, name = key.split(".")
