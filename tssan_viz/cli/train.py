@@ -104,7 +104,10 @@ def train(
         ),
     ] = None,
     probe: Annotated[
-        int, typer.Option(help="So many videos for --record, evenly from all classes.", min=1)
+        int,
+        typer.Option(
+            help="So many videos for --record, evenly from all classes and their subjects.", min=1
+        ),
     ] = 64,
 ) -> None:
     """Train a network on a prepared data set and measure it once on the test part.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def probe_callback(
     """Return a callback that records some training videos before and after each epoch.
 
     They come from the training part, so that the test part is not looked at, and evenly from all
-    classes, the first of the data set in each; the network sees them as it would in a test. The
+    classes and in each from its subjects in turn; the network sees them as it would in a test. The
     run's name in the store is that of the folder with ``-training`` behind it.
 
     Parameters
@@ -86,15 +88,18 @@ def _probe(
 
 
 def _evenly(dataset: SkeletonDataset, indices: list[int], count: int) -> list[int]:
-    """Return so many positions, in turns from each class."""
+    """Return so many positions, in turns from each class and in it from each subject."""
     if count > len(indices):
         raise UserError(
             f"--probe {count}: the training part has {len(indices)} videos; give at most as many"
         )
-    labels = dataset.index["label"]
+    part = dataset.index.iloc[indices]
+    # Of each class one video of every subject comes before the second of anybody.
+    turns = part.groupby(["label", "subject"], dropna=False).cumcount().to_numpy()
+    labels = part["label"].to_numpy()
     queues: dict[int, list[int]] = {}
-    for i in indices:
-        queues.setdefault(int(labels.iloc[i]), []).append(i)
+    for place in np.argsort(turns, kind="stable"):
+        queues.setdefault(int(labels[place]), []).append(indices[place])
     chosen: list[int] = []
     turn = 0
     while len(chosen) < count:
