@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +17,9 @@ if TYPE_CHECKING:
 console = Console()
 err_console = Console(stderr=True)
 
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
-        show_default=False,
-    ),
-]
+_STORE = "The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store."
+StoreOption = Annotated[str | None, typer.Option("--store", help=_STORE, show_default=False)]
+StoreArgument = Annotated[str | None, typer.Argument(help=_STORE, show_default=False)]
 RunOption = Annotated[
     str | None,
     typer.Option("--run", help="Which recorded run. Default: the newest.", show_default=False),
@@ -38,6 +35,16 @@ def open_store(url: str | None) -> AttentionStore:
     from tssan_viz.store import open_store as open_attention_store
 
     return open_attention_store(url)
+
+
+@contextmanager
+def rows_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show how many of the rows are done; what it gives is called with both numbers."""
+    from rich.progress import Progress
+
+    with Progress(console=err_console, transient=True) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def quoted(text: str) -> str:

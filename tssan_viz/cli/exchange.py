@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tssan_viz.cli.common import RunOption, StoreOption, console, err_console, open_store
+from tssan_viz.cli.common import RunOption, StoreOption, console, open_store, rows_bar
 
 
 def export(
@@ -42,7 +42,6 @@ def export(
 ) -> None:
     """Write a run, or a part of it, to one file that other programs read."""
     from rich.filesize import decimal
-    from rich.progress import Progress
     from rich.text import Text
 
     from tssan_viz.store.exchange import export as write
@@ -50,9 +49,8 @@ def export(
     selection = open_store(store).select(
         run=run, class_name=class_name or None, layer=layer or None, head=head or None, where=where
     )
-    with Progress(console=err_console, transient=True) as bar:
-        task = bar.add_task("rows", total=None)
-        write(selection, out, lambda done, total: bar.update(task, completed=done, total=total))
+    with rows_bar() as progress:
+        write(selection, out, progress)
     size = sum(f.stat().st_size for f in [out, *out.rglob("*")] if f.is_file())
     console.print(Text(f"{out}: {selection}, {decimal(size)}"), soft_wrap=True)
 
@@ -75,19 +73,12 @@ def import_(
     ] = None,
 ) -> None:
     """Make a run of a file that `tssan-viz export` wrote."""
-    from rich.progress import Progress
     from rich.text import Text
 
     from tssan_viz.store import open_store as open_attention_store
     from tssan_viz.store.exchange import import_run
 
     into = open_attention_store(out, create=True)
-    with Progress(console=err_console, transient=True) as bar:
-        task = bar.add_task("rows", total=None)
-        name = import_run(
-            source,
-            into,
-            run=run,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with rows_bar() as progress:
+        name = import_run(source, into, run=run, progress=progress)
     console.print(Text(f"{into.url}: run {name!r} has {len(into.rows(name)):,} rows"))

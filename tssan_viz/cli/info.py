@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from tssan_viz.cli.common import console, open_store, quoted
+from tssan_viz.cli.common import StoreArgument, console, open_store, quoted
 
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
 
 
 def info(
-    store: Annotated[
-        str | None,
-        typer.Argument(
-            help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
-            show_default=False,
-        ),
-    ] = None,
+    store: StoreArgument = None,
 ) -> None:
     """Say what a store holds: runs, classes, subjects, cameras, layers and heads."""
     from rich import box

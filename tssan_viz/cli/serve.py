@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tssan_viz.cli.common import console, err_console, open_store
+from tssan_viz.cli.common import StoreArgument, console, err_console, open_store
 from tssan_viz.errors import UserError
 
 # What the extra `dash` brings.
@@ -14,13 +14,7 @@ _EXTRA = {"dash", "dash_mantine_components", "dash_ag_grid"}
 
 
 def serve(
-    store: Annotated[
-        str | None,
-        typer.Argument(
-            help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
-            show_default=False,
-        ),
-    ] = None,
+    store: StoreArgument = None,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes any free one.")
     ] = 8050,

@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tssan_viz.cli.common import StoreOption, console, err_console, open_store
-
-StoreArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
-        show_default=False,
-    ),
-]
+from tssan_viz.cli.common import StoreArgument, StoreOption, console, open_store, rows_bar
 
 
 def compact(store: StoreArgument = None) -> None:
@@ -66,7 +58,6 @@ def merge(
 
     Exits with 1 when something damaged had to be left out.
     """
-    from rich.progress import Progress
     from rich.text import Text
 
     from tssan_viz.store import open_store as open_attention_store
@@ -74,14 +65,8 @@ def merge(
 
     opened = [open_store(source) for source in sources]
     into = open_attention_store(out, create=True)
-    with Progress(console=err_console, transient=True) as bar:
-        task = bar.add_task("rows", total=None)
-        merged = merge_stores(
-            opened,
-            into,
-            run=run,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with rows_bar() as progress:
+        merged = merge_stores(opened, into, run=run, progress=progress)
     for said in merged.damaged:
         console.print(Text(f"left out: {said}", style="red"), soft_wrap=True)
     there = f", {merged.skipped:,} were there already" if merged.skipped else ""

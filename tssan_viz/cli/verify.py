@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from tssan_viz.cli.common import console, err_console, open_store
+from tssan_viz.cli.common import StoreArgument, console, open_store, rows_bar
 
 
 def verify(
-    store: Annotated[
-        str | None,
-        typer.Argument(
-            help="The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store.",
-            show_default=False,
-        ),
-    ] = None,
+    store: StoreArgument = None,
 ) -> None:
     """Check a store: files, every map, sums and counts. Exits with 1 when something is damaged."""
-    from rich.progress import Progress
     from rich.text import Text
 
     from tssan_viz.store.verification import verify as verify_store
 
     opened = open_store(store)
-    with Progress(console=err_console, transient=True) as bar:
-        task = bar.add_task("rows", total=None)
-        found = verify_store(
-            opened, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with rows_bar() as progress:
+        found = verify_store(opened, progress)
     # What is named comes from the data: it is text, never markup.
     for said in found.damaged:
         console.print(Text(said, style="red"), soft_wrap=True)

@@ -9,6 +9,7 @@ from tssan_viz.recording.errors import RecordingError
 from tssan_viz.recording.loggers import heads_figure, log_figure, log_measures
 from tssan_viz.recording.policies import Probe
 from tssan_viz.recording.recorder import Recorder
+from tssan_viz.recording.report import Report
 
 
 class Following:
@@ -104,3 +105,46 @@ class Following:
         }
         if maps:
             log_figure(self._loggers, f"attention/{phase}", heads_figure(maps), step=step)
+
+
+def check_anything(describe: object, probe: object) -> None:
+    """Refuse a callback that would record nothing.
+
+    Raises
+    ------
+    RecordingError
+        Neither training steps nor a probe.
+    """
+    if describe is None and probe is None:
+        raise RecordingError(
+            "nothing would be recorded: give describe= (training steps), probe= (a fixed set "
+            "of samples after each epoch), or both"
+        )
+
+
+class Followed:
+    """What a training loop's callback keeps of the training that it follows.
+
+    Attributes
+    ----------
+    recorder : Recorder or None
+        While there is training.
+    report : Report or None
+        After it.
+    """
+
+    _following: Following | None = None
+    recorder: Recorder | None = None
+    report: Report | None = None
+
+    def _end(self, error: BaseException | None) -> None:
+        """Bring everything to its place, once."""
+        following, self._following = self._following, None
+        if following is None:
+            return
+        assert self.recorder is not None
+        try:
+            following.end(error)
+        finally:
+            self.report = self.recorder.report()
+            self.recorder = None

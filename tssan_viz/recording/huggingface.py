@@ -8,14 +8,12 @@ from typing import Any, Self
 
 from transformers import TrainerCallback
 
-from tssan_viz.recording.errors import RecordingError
-from tssan_viz.recording.following import Following
+from tssan_viz.recording.following import Followed, Following, check_anything
 from tssan_viz.recording.policies import Probe
-from tssan_viz.recording.recorder import Recorder, record
-from tssan_viz.recording.report import Report
+from tssan_viz.recording.recorder import record
 
 
-class AttentionRecording(TrainerCallback):
+class AttentionRecording(Followed, TrainerCallback):
     """Records a model's attention while it is trained; a callback for `Trainer(callbacks=[…])`.
 
     The Trainer tells its callbacks nothing of an exception. Used as a context manager around
@@ -31,8 +29,7 @@ class AttentionRecording(TrainerCallback):
         the phase ``train``, the step (from 0) and the epoch (from 1).
     probe
         A fixed set that is recorded before the first epoch, as epoch 0, and then after every
-        `every_n_epochs`; or a function that makes it from the network when training
-        begins.
+        `every_n_epochs`; or a function that makes it from the network when training begins.
     every_n_epochs
         How often the probe is recorded.
     loggers
@@ -61,11 +58,7 @@ class AttentionRecording(TrainerCallback):
         figures: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        if describe is None and probe is None:
-            raise RecordingError(
-                "nothing would be recorded: give describe= (training steps), probe= (a fixed set "
-                "of samples after each epoch), or both"
-            )
+        check_anything(describe, probe)
         self._store = store
         self._describe = describe
         self._probe = probe
@@ -73,11 +66,8 @@ class AttentionRecording(TrainerCallback):
         self._loggers = tuple(loggers)
         self._figures = tuple(figures)
         self._options = options
-        self._following: Following | None = None
         self._step = 0
         self._epoch = 1
-        self.recorder: Recorder | None = None
-        self.report: Report | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -134,14 +124,3 @@ class AttentionRecording(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Bring everything to its place."""
         self._end(None)
-
-    def _end(self, error: BaseException | None) -> None:
-        following, self._following = self._following, None
-        if following is None:
-            return
-        assert self.recorder is not None
-        try:
-            following.end(error)
-        finally:
-            self.report = self.recorder.report()
-            self.recorder = None

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from tssan_viz.recording.errors import RecordingError
-from tssan_viz.recording.following import Following
+from tssan_viz.recording.following import Followed, Following, check_anything
 from tssan_viz.recording.loaders import Describe, said_of
 from tssan_viz.recording.policies import Probe
-from tssan_viz.recording.recorder import Recorder, record
-from tssan_viz.recording.report import Report
+from tssan_viz.recording.recorder import record
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class AttentionRecording(Callback):
+class AttentionRecording(Followed, Callback):
     """Records a network's attention while it is trained; a callback for `Trainer(callbacks=[…])`.
 
     Parameters
@@ -33,9 +31,8 @@ class AttentionRecording(Callback):
         recorded. A step's rows have the phase ``train``, the step (from 0) and the epoch (from 1).
     probe
         A fixed set that is recorded before the first epoch, as epoch 0, and then after every
-        `every_n_epochs`; or a function that makes it from the network when training
-        begins. Training goes on as if
-        there were no probe.
+        `every_n_epochs`; or a function that makes it from the network when training begins.
+        Training goes on as if there were no probe.
     every_n_epochs
         How often the probe is recorded.
     log
@@ -68,11 +65,7 @@ class AttentionRecording(Callback):
         figures: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        if describe is None and probe is None:
-            raise RecordingError(
-                "nothing would be recorded: give describe= (training steps), probe= (a fixed set "
-                "of samples after each epoch), or both"
-            )
+        check_anything(describe, probe)
         self._store = store
         self._module = module
         self._describe = describe
@@ -82,9 +75,6 @@ class AttentionRecording(Callback):
         self._loggers = tuple(loggers)
         self._figures = tuple(figures)
         self._options: Mapping[str, Any] = options
-        self._following: Following | None = None
-        self.recorder: Recorder | None = None
-        self.report: Report | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to watch."""
@@ -145,14 +135,3 @@ class AttentionRecording(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring everything to its place."""
         self._end(None)
-
-    def _end(self, error: BaseException | None) -> None:
-        following, self._following = self._following, None
-        if following is None:
-            return
-        assert self.recorder is not None
-        try:
-            following.end(error)
-        finally:
-            self.report = self.recorder.report()
-            self.recorder = None
