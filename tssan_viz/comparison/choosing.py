@@ -51,9 +51,17 @@ def choose_layers(selection: Selection, layer: int | str, head: int | None) -> S
 
 
 def choose_rows(
-    selection: Selection, split: str | None, person: int, notes: list[str]
+    selection: Selection,
+    split: str | None,
+    person: int,
+    notes: list[str],
+    *,
+    every_step: bool = False,
 ) -> tuple[Selection, str | None]:
-    """Return the rows that may be compared with each other: one split, phase, step and person."""
+    """Return the rows that may be compared with each other: one split, phase, step and person.
+
+    With `every_step` rows of several steps stay; they are of the phase that has most of them.
+    """
     rows = selection.rows()
     splits = sorted(rows["split"].dropna().unique())
     chosen: str | None = None
@@ -78,10 +86,12 @@ def choose_rows(
     phases = list(dict.fromkeys(selection.rows()["phase"].dropna()))
     if len(phases) > 1:
         phase = "inference" if "inference" in phases else phases[-1]
+        if every_step:
+            phase = str(selection.rows().groupby("phase")["step"].nunique().idxmax())
         selection = narrow(selection, phase=phase)
         notes.append(f"rows of phase {phase!r} were taken, of {', '.join(phases)}")
     steps = selection.rows()["step"].dropna().unique()
-    if len(steps) > 1:
+    if len(steps) > 1 and not every_step:
         selection = narrow(selection, step=int(max(steps)))
         notes.append(f"rows of step {max(steps)} were taken, the newest of {len(steps)}")
     selection = narrow(selection, person=person)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -38,6 +37,7 @@ from tssan_viz.comparison.kept_answers import (
     kept_sides,
 )
 from tssan_viz.comparison.kept_files import KeptLayer
+from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.similarity import check_metric
 from tssan_viz.comparison.statistics import (
     Design,
@@ -51,13 +51,9 @@ from tssan_viz.comparison.statistics import (
 )
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
-from tssan_viz.store.schema import decode
 
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore, ClassEntry
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,7 +370,7 @@ def _compare_layers(
     near: list[NDArray[np.float64]] = []
     others: list[int] = []
     left_out: list[str] = []
-    chosen = _heads_of_layers(selection)
+    chosen = heads_of_layers(selection)
     kept = KeptCells.of(selection, person=person, metric=metric, notes=notes, progress=progress)
     if kept is not None:
         kept.prepare([layer for layer, (_, whole) in chosen.items() if whole])
@@ -385,7 +381,7 @@ def _compare_layers(
             compared = kept.answer(layer, work, make=whole)
         if compared is None:
             part = selection.select(layer=layer, head=heads)
-            read = _reader(part, progress, done, len(chosen))
+            read = map_reader(part, progress, done, len(chosen))
             compared = _from_maps(part, layout, read, metric, entry.label)
         gram = compared.gram
         found = estimate(gram, design, alpha=alpha)
@@ -454,17 +450,6 @@ class _Compared:
     left_out: NDArray[np.intp]
 
 
-def _heads_of_layers(selection: Selection) -> dict[int, tuple[list[int], bool]]:
-    """Return for each layer the heads that it has of those asked for, and whether that is all."""
-    found = {}
-    for layer in selection.layers:
-        count = _site(selection, layer)["heads"]
-        heads = [head for head in selection.heads if head <= count]
-        if heads:
-            found[layer] = (heads, len(heads) == count)
-    return found
-
-
 def _from_kept(
     kept: KeptLayer, at: NDArray[np.intp], *, layout: Layout, label: int, heads: list[int]
 ) -> _Compared:
@@ -476,7 +461,7 @@ def _from_kept(
 def _from_maps(
     selection: Selection, layout: Layout, read: ReadMaps, metric: str, label: int
 ) -> _Compared:
-    site = _site(selection, selection.layers[0])
+    site = site_of(selection, selection.layers[0])
     cells = sum_units(
         layout,
         sides_of(layout, label),
@@ -492,7 +477,7 @@ def _cell_means(
     selection: Selection, layout: Layout, kept: KeptCells | None, layer: int, head: int
 ) -> NDArray[np.float64]:
     """Return the mean maps (r, q, s) of the cells of one layer and head."""
-    site = _site(selection, layer)
+    site = site_of(selection, layer)
     size = (site["query"], site["key"])
     if kept is not None:
         found = kept.answer(
@@ -500,26 +485,4 @@ def _cell_means(
         )
         if found is not None:
             return found
-    return cell_mean_maps(layout, _reader(selection), size=size)
-
-
-def _site(selection: Selection, layer: int) -> dict[str, int]:
-    sites = selection.store.sites(selection.run)
-    mine = sites[(sites["stream"] == selection.stream) & (sites["layer"] == layer)]
-    return {name: int(mine[name].iloc[0]) for name in ("heads", "query", "key")}
-
-
-def _reader(
-    selection: Selection, progress: Progress | None = None, done: int = 0, layers: int = 1
-) -> ReadMaps:
-    """Read the one layer of a selection, in the order of its rows."""
-
-    def read(rows: int) -> Iterator[NDArray[np.floating]]:
-        seen = 0
-        for frame, maps in selection.iter_maps(rows):
-            yield decode(maps[:, 0])
-            seen += len(frame)
-            if progress is not None:
-                progress("reading maps", done * len(selection) + seen, layers * len(selection))
-
-    return read
+    return cell_mean_maps(layout, map_reader(selection), size=size)

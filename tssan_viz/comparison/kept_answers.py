@@ -143,7 +143,7 @@ def kept_mean_maps(
 
 
 def kept_view_similarities(
-    kept: KeptLayer, label: int, heads: Sequence[int]
+    kept: KeptLayer, label: int, heads: Sequence[int], subjects: Sequence[int] | None = None
 ) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]]:
     """Compare the maps of a class over cameras: all pairs of single maps, like segments.
 
@@ -155,6 +155,8 @@ def kept_view_similarities(
         The class.
     heads
         From 0.
+    subjects
+        Whose maps; None for all.
 
     Returns
     -------
@@ -166,16 +168,39 @@ def kept_view_similarities(
     """
     index = kept.index
     chosen = list(heads)
-    groups = np.flatnonzero(index.cells[index.groups[:, 0], 1] == label)
+    mine = index.cells[:, 1] == label
+    if subjects is not None:
+        mine &= np.isin(index.cells[:, 0], subjects)
+    groups = np.flatnonzero(mine[index.groups[:, 0]])
     camera, view = np.unique(index.groups[groups, 1], return_inverse=True)
     of_cell = index.cells[index.groups[groups, 0], 0]
-    subjects, subject = np.unique(of_cell, return_inverse=True)
+    people, subject = np.unique(of_cell, return_inverse=True)
     values = kept.read("sums", chosen, groups)
-    n = np.zeros((len(chosen), len(index.segments), len(camera), len(subjects)))
+    n = np.zeros((len(chosen), len(index.segments), len(camera), len(people)))
     sums = np.zeros((*n.shape, values.shape[-1]), np.float32)
     sums[:, :, view, subject] = values.swapaxes(1, 2)
     n[:, :, view, subject] = index.counts[chosen][:, groups].swapaxes(1, 2)
+    across, within = view_similarities(sums, n)
+    return camera.tolist(), across, within
 
+
+def view_similarities(
+    sums: NDArray[np.float32], n: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Take the means over all pairs of single maps, by the views of both.
+
+    Parameters
+    ----------
+    sums : (h, k, v, s, d)
+        Sums of unit vectors of each view and subject.
+    n : (h, k, v, s)
+        How many are in each.
+
+    Returns
+    -------
+    across, within : (v, v, h) float64
+        Of two subjects, and of one; no map with itself. NaN without a pair.
+    """
     total, every = sums.sum(axis=3), n.sum(axis=3)
     # (h, k, s, v, v): of each subject, its maps of one view with those of another.
     by_subject = sums.swapaxes(2, 3)
@@ -184,9 +209,8 @@ def kept_view_similarities(
     across = (total @ total.swapaxes(-1, -2)).astype(np.float64) - own
     across_pairs = every[..., :, None] * every[..., None, :] - own_pairs
     # A unit vector's product with itself is 1.
-    itself = np.eye(len(camera)) * every[..., None]
+    itself = np.eye(sums.shape[2]) * every[..., None]
     return (
-        camera.tolist(),
         _over_segments(across, across_pairs),
         _over_segments(own - itself, own_pairs - itself),
     )

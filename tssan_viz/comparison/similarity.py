@@ -63,13 +63,18 @@ def unit_vectors(
     Raises
     ------
     UserError
-        Unknown metric, or Hellinger on maps with negative values.
+        Unknown metric, values that are not finite, or Hellinger on maps with negative values.
     """
     check_metric(metric)
     a = np.asarray(maps, dtype=np.float32)
     *lead, q, s = a.shape
     flat = a.reshape(*lead, q * s)
     size = _norm(flat)
+    if not np.isfinite(size).all():
+        raise UserError(
+            "a map holds values that are not finite numbers, and a mean over it would hide that: "
+            "`tssan-viz verify` names the rows; record them again, or leave them out with --where"
+        )
     if metric == "cosine":
         vectors, left = flat, size
     elif metric == "pearson":

@@ -299,23 +299,27 @@ class _SubjectPairs:
 
     def means(self) -> tuple[Floats, Floats]:
         """W of each class (w, h) and B (h,)."""
-        within = _ratio(self.within_sum.sum((1, 2)), self.within_count.sum((1, 2)))
-        return within, _ratio(self.between_sum.sum((0, 1)), self.between_count.sum((0, 1)))
+        within = ratio(self.within_sum.sum((1, 2)), self.within_count.sum((1, 2)))
+        return within, ratio(self.between_sum.sum((0, 1)), self.between_count.sum((0, 1)))
 
     def deltas_without_each(self) -> Floats:
         """Δ with each subject left out in turn: (s, h), NaN for subjects that are in no pair."""
-        within = _ratio(_without(self.within_sum), _without(self.within_count)).mean(axis=0)
-        between = _ratio(_without(self.between_sum), _without(self.between_count))
+        within = ratio(
+            without_each_subject(self.within_sum), without_each_subject(self.within_count)
+        ).mean(axis=0)
+        between = ratio(
+            without_each_subject(self.between_sum), without_each_subject(self.between_count)
+        )
         taking_part = self.between_count.sum((0, 2)) + self.between_count.sum((1, 2)) > 0
         return np.where(taking_part[:, None], within - between, np.nan)
 
     def delta_of_each(self) -> Floats:
         """W_s − B_s over the pairs of one subject with all others: (s, h), NaN where none."""
-        within = _ratio(self.within_sum.sum(2), self.within_count.sum(2))
+        within = ratio(self.within_sum.sum(2), self.within_count.sum(2))
         if len(within) == 1:
-            between = _ratio(self.between_sum.sum(1), self.between_count.sum(1))
+            between = ratio(self.between_sum.sum(1), self.between_count.sum(1))
             return within[0] - between
-        both_ways = _ratio(
+        both_ways = ratio(
             self.between_sum.sum(1) + self.between_sum.sum(0),
             self.between_count.sum(1) + self.between_count.sum(0),
         )
@@ -336,12 +340,13 @@ def _by_subjects(
     return table
 
 
-def _without(table: Floats) -> Floats:
+def without_each_subject(table: Floats) -> Floats:
     """Sum (..., s, s, h) over all pairs in which subject s has no part: (..., s, h)."""
     return table.sum((-3, -2))[..., None, :] - table.sum(-3) - table.sum(-2)
 
 
-def _ratio(total: NDArray, count: NDArray) -> Floats:
+def ratio(total: NDArray, count: NDArray) -> Floats:
+    """Divide sums over pairs by the number of pairs; NaN where there is none."""
     # Counts are whole numbers of pairs; what is below a half is none, whatever rounding left.
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count > 0.5, total / count, np.nan)
@@ -447,7 +452,7 @@ def null_deltas(gram: Gram, design: Design) -> Floats:
     else:
         n_within = _sum_over(gram.weights, played, played, pairs)
         n_every = _with_other_subjects(gram.weights, design.subject)[played].sum(axis=1)
-    return _ratio(within, n_within) - _ratio(every - 2 * within, n_every - 2 * n_within)
+    return ratio(within, n_within) - ratio(every - 2 * within, n_every - 2 * n_within)
 
 
 def _mean_over(
@@ -456,8 +461,8 @@ def _mean_over(
     chosen = list(pairs)
     total = _sum_over(gram.values, first, second, chosen)
     if gram.counted is None:
-        return _ratio(total, np.array(float(len(chosen))))
-    return _ratio(total, _sum_over(gram.weights, first, second, chosen))
+        return ratio(total, np.array(float(len(chosen))))
+    return ratio(total, _sum_over(gram.weights, first, second, chosen))
 
 
 def _sum_over(
@@ -533,7 +538,7 @@ def similarities_of(
     total = belongs @ np.where(apart, values, 0.0).sum(axis=0, dtype=np.float64)
     count = belongs @ np.where(apart, weights, 0.0).sum(axis=0, dtype=np.float64)
     other = labels != label[own[0]]
-    return labels[other].tolist(), _ratio(total, count)[other]
+    return labels[other].tolist(), ratio(total, count)[other]
 
 
 @dataclass(frozen=True, eq=False)

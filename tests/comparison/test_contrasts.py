@@ -1,0 +1,332 @@
+"""Δ between groups and its exchange against loops, SciPy, and seeded data with and without one."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from tssan_viz.comparison.contrasts import (
+    GroupCells,
+    design_groups,
+    estimate_groups,
+    group_deltas,
+)
+from tssan_viz.comparison.statistics import p_values
+
+
+def make_cells(
+    subjects: int = 6,
+    classes: int = 3,
+    groups: int = 2,
+    *,
+    between_subjects: bool = False,
+    heads: int = 2,
+    length: int = 6,
+    missing: float = 0.0,
+    subject_effect: float = 0.5,
+    class_effect: float = 0.5,
+    planted: float = 0.0,
+    truth: np.ndarray | None = None,
+    seed: int = 0,
+) -> GroupCells:
+    """Cells with an imprint of subject, class and, planted in head 0, group."""
+    rng = np.random.default_rng(seed)
+    subject, label, group = (x.reshape(-1) for x in np.indices((subjects, classes, groups)))
+    if between_subjects:
+        keep = group == subject % groups
+        subject, label, group = subject[keep], label[keep], group[keep]
+    keep = rng.random(len(subject)) >= missing
+    subject, label, group = subject[keep], label[keep], group[keep]
+    shape = (heads, 1, length)
+    units = rng.normal(size=(len(subject), *shape))
+    units += class_effect * rng.normal(size=(classes, *shape))[label]
+    units += subject_effect * rng.normal(size=(subjects, *shape))[subject]
+    imprint = rng.normal(size=(groups, length)) if truth is None else truth
+    units[:, 0, 0] += planted * imprint[group]
+    units /= np.linalg.norm(units, axis=-1, keepdims=True)
+    present = np.ones(units.shape[:3], bool)
+    return GroupCells.of(units.astype(np.float32), present, subject, label, group, groups)
+
+
+def brute_force(cells: GroupCells, head: int, group: np.ndarray) -> tuple[list[float], float]:
+    """W of each group and B, by a loop over pairs of cells."""
+    within: list[list[float]] = [[] for _ in range(cells.n_groups)]
+    between: list[float] = []
+    for members, gram in cells.blocks:
+        for i, j in product(range(len(members)), repeat=2):
+            a, b = members[i], members[j]
+            if cells.subject[a] == cells.subject[b]:
+                continue
+            value = float(gram.values[i, j, head])
+            if group[a] == group[b]:
+                within[group[a]].append(value)
+            else:
+                between.append(value)
+    return [float(np.mean(w)) if w else np.nan for w in within], float(np.mean(between))
+
+
+CASES = [
+    pytest.param({}, "within", id="two groups"),
+    pytest.param({"groups": 3, "missing": 0.2}, "within", id="three groups with holes"),
+    pytest.param({"between_subjects": True}, "subjects", id="groups of subjects"),
+    pytest.param(
+        {"between_subjects": True, "subjects": 7, "groups": 3, "missing": 0.1},
+        "subjects",
+        id="unequal groups of subjects",
+    ),
+    pytest.param({"missing": 0.1}, "flips", id="flips"),
+]
+
+
+@pytest.mark.parametrize(("options", "exchange"), CASES)
+def test_every_assignment_is_the_definition_on_exchanged_groups(
+    options: dict, exchange: str
+) -> None:
+    cells = make_cells(**options, seed=3)
+    found = estimate_groups(cells, exchange)
+    within, between = brute_force(cells, 1, cells.group)
+    np.testing.assert_allclose(found.within_each[:, 1], within, atol=1e-6)
+    assert found.between[1] == pytest.approx(between, abs=1e-6)
+    assert found.delta[1] == pytest.approx(np.nanmean(within) - between, abs=1e-6)
+    design = design_groups(cells, exchange, n_permutations=500)
+    deltas = group_deltas(cells, design)
+    np.testing.assert_array_equal(design.groups[0], cells.group)
+    np.testing.assert_allclose(deltas[0], found.delta, atol=1e-9)
+    for row in range(1, len(design.groups), max(1, len(design.groups) // 10)):
+        within, between = brute_force(cells, 0, design.groups[row])
+        assert deltas[row, 0] == pytest.approx(np.nanmean(within) - between, abs=1e-6)
+
+
+@pytest.mark.parametrize("draws", [10, 100_000])
+def test_exchanges_move_what_they_may_and_nothing_else(draws: int) -> None:
+    cells = make_cells(4, 2, 2, seed=1)
+    within = design_groups(cells, "within", n_permutations=draws).groups
+    for s, c in product(range(4), range(2)):
+        block = within[:, (cells.subject == s) & (cells.label == c)]
+        assert (np.sort(block, axis=1) == [0, 1]).all()
+    flips = design_groups(cells, "flips", n_permutations=draws).groups
+    moved = flips != cells.group
+    for s in range(4):
+        mine = moved[:, cells.subject == s]
+        assert (mine == mine[:, :1]).all()
+    apart = make_cells(6, 2, 2, between_subjects=True)
+    whole = design_groups(apart, "subjects", n_permutations=draws).groups
+    for s in range(6):
+        mine = whole[:, apart.subject == s]
+        assert (mine == mine[:, :1]).all()
+    assert (whole.sum(axis=1) == apart.group.sum()).all()
+
+
+def test_the_number_of_exchanges_and_the_smallest_p() -> None:
+    pairs = make_cells(3, 2, 2)
+    for exchange, total in (("within", 2**6), ("flips", 2**3)):
+        design = design_groups(pairs, exchange)
+        assert (design.n_assignments, len(design.groups)) == (total, total)
+        assert design.smallest_p == 2 / total
+        assert len(np.unique(design.groups, axis=0)) == total
+    cameras = design_groups(make_cells(2, 2, 3), "within")
+    assert (cameras.n_assignments, cameras.smallest_p) == (6**4, 6 / 6**4)
+    equal = design_groups(make_cells(8, 2, 2, between_subjects=True), "subjects")
+    assert (equal.n_assignments, equal.smallest_p) == (math.comb(8, 4), 2 / math.comb(8, 4))
+    assert len(np.unique(equal.groups, axis=0)) == math.comb(8, 4)
+    unequal = design_groups(make_cells(7, 2, 2, between_subjects=True), "subjects")
+    assert unequal.smallest_p == 1 / math.comb(7, 3)
+    drawn = design_groups(make_cells(9, 3, 2), "within", n_permutations=99)
+    assert (drawn.enumerated, drawn.smallest_p, drawn.n_drawn) == (False, 1 / 100, 99)
+    nothing = design_groups(pairs, None)
+    assert (nothing.exchange, nothing.smallest_p, nothing.n_drawn) == (None, 1.0, 0)
+
+
+def test_p_of_groups_of_subjects_is_scipys() -> None:
+    cells = make_cells(8, 1, 2, between_subjects=True, planted=0.7, class_effect=0, seed=2)
+    found = p_values(group_deltas(cells, design_groups(cells, "subjects")))
+    ((members, gram),) = cells.blocks
+    position = np.argsort(members)
+
+    def delta(head: int, first: np.ndarray, second: np.ndarray) -> float:
+        a, b = position[first.astype(int)], position[second.astype(int)]
+        values = gram.values[:, :, head].astype(float)
+        off = ~np.eye(len(a), dtype=bool)
+        within = (values[np.ix_(a, a)][off].mean() + values[np.ix_(b, b)][off].mean()) / 2
+        return float(within - values[np.ix_(a, b)].mean())
+
+    samples = [np.flatnonzero(cells.group == g).astype(float) for g in (0, 1)]
+    for head in range(2):
+        result = stats.permutation_test(
+            samples,
+            lambda x, y, head=head: delta(head, x, y),
+            permutation_type="independent",
+            alternative="greater",
+            n_resamples=np.inf,
+        )
+        assert found.p[head] == pytest.approx(result.pvalue)
+
+
+@pytest.mark.parametrize("exchange", ["within", "subjects"])
+def test_the_jackknife_is_recomputation_without_each_subject(exchange: str) -> None:
+    cells = make_cells(8, 2, 2, between_subjects=exchange == "subjects", seed=5)
+    found = estimate_groups(cells, exchange, alpha=0.1)
+    left = []
+    for s in range(8):
+        part = cells.subject != s
+        keep = np.flatnonzero(part)
+        blocks = [
+            (members[part[members]], gram_part(gram, part[members]))
+            for members, gram in cells.blocks
+        ]
+        new = np.cumsum(part) - 1
+        smaller = GroupCells(
+            cells.subject[keep],
+            cells.group[keep],
+            cells.label[keep],
+            [(new[members], gram) for members, gram in blocks],
+            2,
+            2,
+        )
+        within, between = brute_force(smaller, 0, smaller.group)
+        left.append(np.mean(within) - between)
+    values = np.array(left)
+    if exchange == "within":
+        error, df = np.sqrt(7 / 8 * ((values - values.mean()) ** 2).sum()), 7
+    else:
+        two = [values[np.arange(8) % 2 == g] for g in (0, 1)]
+        error, df = np.sqrt(sum(3 / 4 * ((x - x.mean()) ** 2).sum() for x in two)), 6
+    half = stats.t.ppf(0.95, df) * error
+    assert found.low[0] == pytest.approx(found.delta[0] - half, abs=1e-5)
+    assert found.high[0] == pytest.approx(found.delta[0] + half, abs=1e-5)
+    few = estimate_groups(make_cells(5, 2, 2), "within")
+    assert np.isnan(few.low).all()
+
+
+def gram_part(gram: object, keep: np.ndarray) -> object:
+    from tssan_viz.comparison.statistics import Gram
+
+    assert isinstance(gram, Gram)
+    return Gram(gram.values[np.ix_(keep, keep)], None)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    subjects=st.integers(2, 6),
+    groups=st.integers(2, 3),
+    missing=st.sampled_from([0.0, 0.3]),
+)
+def test_p_values_lie_between_the_smallest_and_one(
+    seed: int, subjects: int, groups: int, missing: float
+) -> None:
+    cells = make_cells(subjects, 2, groups, seed=seed, missing=missing)
+    if not len(cells.subject):
+        return
+    design = design_groups(cells, "within", n_permutations=100, seed=seed)
+    found = p_values(group_deltas(cells, design))
+    for values in (found.p, found.p_max_t):
+        there = values[np.isfinite(values)]
+        assert (there >= design.smallest_p - 1e-12).all()
+        assert (there <= 1).all()
+
+
+def rejections(n_sets: int, exchange: str, **options: object) -> tuple[float, float]:
+    """How often a head, and any head, is rejected at 0.05 without an effect of groups."""
+    head = any_head = 0
+    for seed in range(n_sets):
+        cells = make_cells(seed=seed, **options)  # type: ignore[arg-type]
+        design = design_groups(cells, exchange, n_permutations=199, seed=seed)  # type: ignore[arg-type]
+        found = p_values(group_deltas(cells, design))
+        head += found.p[0] <= 0.05
+        any_head += np.nanmin(found.p_max_t) <= 0.05
+    return head / n_sets, any_head / n_sets
+
+
+NULLS = [
+    pytest.param("within", {"subjects": 6, "classes": 3, "groups": 3}, id="cameras"),
+    pytest.param(
+        "within", {"subjects": 8, "classes": 4, "groups": 2, "missing": 0.3}, id="unbalanced"
+    ),
+    pytest.param("within", {"subjects": 3, "classes": 3, "groups": 2}, id="few subjects"),
+    pytest.param(
+        "within",
+        {"subjects": 6, "classes": 3, "groups": 2, "subject_effect": 2.0, "class_effect": 2.0},
+        id="strong subjects",
+    ),
+    pytest.param(
+        "subjects",
+        {"subjects": 10, "classes": 4, "between_subjects": True, "subject_effect": 2.0},
+        id="groups of subjects",
+    ),
+    pytest.param(
+        "subjects",
+        {"subjects": 9, "classes": 3, "groups": 2, "between_subjects": True, "missing": 0.2},
+        id="unbalanced groups of subjects",
+    ),
+    pytest.param(
+        "subjects", {"subjects": 7, "classes": 3, "between_subjects": True}, id="seven subjects"
+    ),
+    pytest.param("flips", {"subjects": 8, "classes": 3, "subject_effect": 2.0}, id="steps"),
+    pytest.param("flips", {"subjects": 9, "classes": 2, "missing": 0.2}, id="unbalanced steps"),
+]
+
+
+@pytest.mark.parametrize(("exchange", "options"), NULLS)
+def test_null_data_are_rejected_as_often_as_stated(exchange: str, options: dict) -> None:
+    for rate in rejections(1000, exchange, **options):
+        assert 0.03 <= rate <= 0.07
+
+
+def test_power_rises_with_effect_and_with_subjects_and_in_the_planted_head() -> None:
+    def power(exchange: str, subjects: int, planted: float) -> tuple[float, float]:
+        found = []
+        for seed in range(80):
+            cells = make_cells(
+                subjects,
+                2,
+                2,
+                between_subjects=exchange == "subjects",
+                heads=4,
+                length=12,
+                planted=planted,
+                seed=seed,
+            )
+            design = design_groups(cells, exchange, n_permutations=199, seed=seed)
+            found.append(p_values(group_deltas(cells, design)).p_max_t <= 0.05)
+        return float(np.mean(found, axis=0)[0]), float(np.mean(found, axis=0)[1:].max())
+
+    for exchange in ("within", "subjects", "flips"):
+        small, large = power(exchange, 8, 0.25)[0], power(exchange, 8, 0.8)[0]
+        more = power(exchange, 16, 0.25)[0]
+        assert small < large
+        assert small < more
+        assert large >= 0.8
+        assert power(exchange, 8, 0.8)[1] <= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("exchange", "subjects"), [("within", 10), ("within", 20)])
+def test_intervals_cover(exchange: str, subjects: int) -> None:
+    _covers(exchange, subjects)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subjects", [10, 20])
+def test_intervals_of_groups_of_subjects_cover(subjects: int) -> None:
+    _covers("subjects", subjects)
+
+
+def _covers(exchange: str, subjects: int) -> None:
+    truth = np.random.default_rng(9).normal(size=(2, 6))
+    options = {"between_subjects": exchange == "subjects", "planted": 0.8, "truth": truth}
+    options |= {"class_effect": 0.0, "classes": 2, "heads": 1}
+    many = make_cells(600, groups=2, seed=77_000, **options)  # type: ignore[arg-type]
+    wanted = estimate_groups(many, None).delta[0]
+    inside = 0
+    for seed in range(1000):
+        cells = make_cells(subjects, groups=2, seed=seed, **options)  # type: ignore[arg-type]
+        found = estimate_groups(cells, exchange)  # type: ignore[arg-type]
+        inside += found.low[0] <= wanted <= found.high[0]
+    assert 0.93 <= inside / 1000 <= 0.97

@@ -1,0 +1,447 @@
+"""Groups of one class against each other: two means over pairs of subjects, and their exchange.
+
+Everything here works on cells: the mean unit vector of the maps of one class, one subject and one
+group (a camera, right or wrong, short or long, …). Only cells of the same class and of different
+subjects are compared:
+
+* W_g = mean over pairs of group g; W = mean of the W_g;
+* B = mean over pairs with one cell in either of two groups;
+* Δ = W − B.
+
+What is exchanged depends on what the groups are:
+
+=========== ================================= ===================================================
+exchange    for                               what moves
+=========== ================================= ===================================================
+"within"    camera, correct, predicted,       the groups of the cells of one subject and class
+            duration, a condition
+"subjects"  groups of subjects                whole subjects
+"flips"     two steps of one run              both labels of a subject, in all its classes at once
+None        single subjects, runs             nothing: there is no test
+=========== ================================= ===================================================
+
+Axis letters: r cells, n cells of a class, g groups, s subjects, p assignments, h heads.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, permutations, product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tssan_viz.comparison.statistics import (
+    MIN_SUBJECTS_FOR_INTERVAL,
+    Floats,
+    Gram,
+    gram_matrix,
+    hedges_g,
+    jackknife_interval,
+    ratio,
+    without_each_subject,
+)
+
+Exchange = Literal["within", "subjects", "flips"]
+
+# Assignments that are gone through at once: their sums take some tens of megabytes.
+_PART = 2_000
+
+# Up to so many cells of one subject and class, all their orders are listed.
+_LISTED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class GroupCells:
+    """Cells of several groups, and the similarities of those that are of one class.
+
+    Attributes
+    ----------
+    subject, group : (r,) int
+        The subject and the group of each cell, counted from 0.
+    label : (r,) int
+        Its class.
+    blocks : list of (members (n,) int, Gram (n, n, h))
+        The cells of each class and their similarities.
+    n_groups, n_heads : int
+    """
+
+    subject: NDArray[np.intp]
+    group: NDArray[np.intp]
+    label: NDArray[np.intp]
+    blocks: list[tuple[NDArray[np.intp], Gram]]
+    n_groups: int
+    n_heads: int
+
+    @classmethod
+    def of(
+        cls,
+        units: NDArray[np.float32],
+        present: NDArray[np.bool_],
+        subject: NDArray[np.intp],
+        label: NDArray[np.intp],
+        group: NDArray[np.intp],
+        n_groups: int,
+    ) -> GroupCells:
+        """Compare the cells (r, h, k, d) of each class, where they are `present` (r, h, k)."""
+        blocks = []
+        for one in np.unique(label):
+            members = np.flatnonzero(label == one)
+            blocks.append((members, gram_matrix(units[members], present[members])))
+        return cls(subject, group, label, blocks, n_groups, units.shape[1])
+
+    @property
+    def n_subjects(self) -> int:
+        """How many subjects have a cell."""
+        return len(np.unique(self.subject))
+
+
+@dataclass(frozen=True, eq=False)
+class GroupDesign:
+    """The exchanges that a test compares the observed groups with. Made by `design_groups`.
+
+    Attributes
+    ----------
+    exchange : "within", "subjects", "flips" or None
+        None when nothing can be exchanged.
+    groups : (p, r) int8
+        The group of each cell in each assignment, the observed one first.
+    enumerated : bool
+        All assignments stand in `groups`, instead of the observed one and a seeded sample.
+    n_assignments : int
+        How many there are in all.
+    smallest_p : float
+        The smallest p-value that the design can give; 1 when nothing can be exchanged.
+    """
+
+    exchange: Exchange | None
+    groups: NDArray[np.int8]
+    enumerated: bool
+    n_assignments: int
+    smallest_p: float
+
+    @property
+    def n_drawn(self) -> int:
+        """Assignments that the test compares with the observed one, itself not among them."""
+        return len(self.groups) - 1
+
+
+def design_groups(
+    cells: GroupCells,
+    exchange: Exchange | None,
+    *,
+    n_permutations: int = 10_000,
+    seed: int = 0,
+) -> GroupDesign:
+    """Lay out the test: groups are exchanged as their kind allows, and in no other way.
+
+    All assignments are enumerated when there are no more of them than `n_permutations`; else that
+    many are drawn, with replacement.
+
+    Parameters
+    ----------
+    cells
+        The cells; of one subject and class at most one in each group.
+    exchange
+        See the table of this module.
+    n_permutations, seed
+        How many assignments to draw, and with what.
+    """
+    observed = cells.group.astype(np.int8)
+    total, mirrors = 1, 1
+    groups = observed[None]
+    enumerated = True
+    if exchange is not None:
+        rng = np.random.default_rng(seed)
+        make = {"within": _within, "subjects": _subjects, "flips": _flips}[exchange]
+        total, mirrors, every, draw = make(cells)
+        enumerated = total <= max(n_permutations, 1)
+        rows = list(every()) if enumerated else [observed[None], draw(rng, n_permutations)]
+        groups = np.concatenate(rows).astype(np.int8, copy=False)
+    smallest = mirrors / total if enumerated else 1 / len(groups)
+    return GroupDesign(
+        exchange=exchange if total > 1 else None,
+        groups=groups,
+        enumerated=enumerated,
+        n_assignments=total,
+        smallest_p=min(1.0, smallest) if total > 1 else 1.0,
+    )
+
+
+# How many assignments there are, how many of them give the same answer as the observed one
+# whatever the data, all of them, and a draw.
+_Made = tuple[
+    int,
+    int,
+    Callable[[], Iterator[NDArray]],
+    Callable[[np.random.Generator, int], NDArray],
+]
+
+
+def _within(cells: GroupCells) -> _Made:
+    """Exchange the groups of the cells of one subject and class."""
+    observed = cells.group
+    keys = np.stack([cells.subject, cells.label], axis=1)
+    block = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    members = [np.flatnonzero(block == b) for b in range(int(block.max()) + 1)]
+    movable = [cell for cell in members if len(cell) > 1]
+    total = math.prod(math.factorial(len(cell)) for cell in movable)
+    # Where every subject and class has the same groups, naming them anew changes nothing.
+    kinds = {tuple(sorted(observed[cell].tolist())) for cell in members}
+    mirrors = math.factorial(len(next(iter(kinds)))) if len(kinds) == 1 else 1
+
+    def every() -> Iterator[NDArray]:
+        for orders in product(*(permutations(range(len(cell))) for cell in movable)):
+            row = observed.copy()
+            for cell, order in zip(movable, orders, strict=True):
+                row[cell] = observed[cell][list(order)]
+            yield row[None]
+
+    def draw(rng: np.random.Generator, n: int) -> NDArray:
+        rows = np.tile(observed.astype(np.int8), (n, 1))
+        for size in sorted({len(cell) for cell in movable}):
+            same = np.stack([cell for cell in movable if len(cell) == size])
+            if size <= _LISTED:
+                orders = np.array(list(permutations(range(size))))
+                chosen = orders[rng.integers(0, len(orders), (n, len(same)))]
+            else:
+                chosen = rng.random((n, len(same), size)).argsort(axis=-1)
+            values = np.take_along_axis(observed[same][None], chosen, axis=-1)
+            rows[:, same.reshape(-1)] = values.reshape(n, -1)
+        return rows
+
+    return total, mirrors, every, draw
+
+
+def _subjects(cells: GroupCells) -> _Made:
+    """Exchange whole subjects between groups."""
+    names, subject = np.unique(cells.subject, return_inverse=True)
+    of_subject = np.zeros(len(names), np.int8)
+    of_subject[subject] = cells.group
+    sizes = np.bincount(of_subject, minlength=cells.n_groups)
+    total = math.factorial(len(names)) // math.prod(math.factorial(int(n)) for n in sizes)
+    mirrors = math.prod(
+        math.factorial(int((sizes == n).sum())) for n in np.unique(sizes[sizes > 0])
+    )
+
+    def arrangements(free: list[int], left: list[int]) -> Iterator[dict[int, int]]:
+        if not left:
+            yield {}
+            return
+        group, *others = left
+        for chosen in combinations(free, int(sizes[group])):
+            rest = [s for s in free if s not in chosen]
+            for remaining in arrangements(rest, others):
+                yield dict.fromkeys(chosen, group) | remaining
+
+    def every() -> Iterator[NDArray]:
+        yield of_subject[subject][None]
+        for found in arrangements(list(range(len(names))), list(range(cells.n_groups))):
+            row = np.array([found[s] for s in range(len(names))], np.int8)
+            if (row != of_subject).any():
+                yield row[subject][None]
+
+    def draw(rng: np.random.Generator, n: int) -> NDArray:
+        return rng.permuted(np.tile(of_subject, (n, 1)), axis=1)[:, subject]
+
+    return total, mirrors, every, draw
+
+
+def _flips(cells: GroupCells) -> _Made:
+    """Exchange the two groups of a subject, in all its classes at once."""
+    if cells.n_groups != 2:
+        raise ValueError("labels are flipped between two groups")
+    names, subject = np.unique(cells.subject, return_inverse=True)
+    there = np.zeros((len(names), 2), bool)
+    there[subject, cells.group] = True
+    both = np.flatnonzero(there.all(axis=1))
+    total = 2 ** len(both)
+    mirrors = 2 if len(both) == len(names) and total > 1 else 1
+    column = np.searchsorted(both, subject)
+    moves = np.isin(subject, both)
+
+    def flipped(bits: NDArray) -> NDArray:
+        rows = np.tile(cells.group.astype(np.int8), (len(bits), 1))
+        rows[:, moves] ^= bits[:, column[moves]].astype(np.int8)
+        return rows
+
+    def every() -> Iterator[NDArray]:
+        yield flipped(np.array(list(product([0, 1], repeat=len(both))), np.int8).reshape(total, -1))
+
+    def draw(rng: np.random.Generator, n: int) -> NDArray:
+        return flipped(rng.integers(0, 2, (n, len(both)), dtype=np.int8))
+
+    return total, mirrors, every, draw
+
+
+def group_deltas(
+    cells: GroupCells, design: GroupDesign, progress: Callable[[int, int], None] | None = None
+) -> Floats:
+    """Compute Δ for every assignment of the design: (p, h), the observed one first.
+
+    Parameters
+    ----------
+    cells, design
+        What is compared, and how it is exchanged.
+    progress
+        Called with how many assignments are done, and how many there are.
+    """
+    deltas = np.empty((len(design.groups), cells.n_heads))
+    for start in range(0, len(deltas), _PART):
+        part = slice(start, start + _PART)
+        deltas[part] = _deltas_of(cells, design.groups[part])
+        if progress is not None:
+            progress(min(start + _PART, len(deltas)), len(deltas))
+    return deltas
+
+
+def _deltas_of(cells: GroupCells, groups: NDArray[np.int8]) -> Floats:
+    p, h = len(groups), cells.n_heads
+    within = np.zeros((cells.n_groups, p, h))
+    n_within = np.zeros((cells.n_groups, p, h))
+    every, n_every = np.zeros(h), np.zeros(h)
+    for members, gram in cells.blocks:
+        n = len(members)
+        subject = cells.subject[members]
+        apart = (subject[:, None] != subject)[..., None]
+        values = np.where(apart, gram.values.astype(np.float64), 0.0)
+        weights = apart.astype(float) if gram.counted is None else (apart & gram.counted) * 1.0
+        every += values.sum((0, 1))
+        n_every += weights.sum((0, 1))
+        flat_values, flat_weights = values.reshape(n, -1), weights.reshape(n, -1)
+        of_members = groups[:, members]
+        for g in range(cells.n_groups):
+            there = (of_members == g).astype(np.float64)
+            # (p, n) · (n, n·h): for each assignment, each cell's sum over the cells of the group.
+            sums = (there @ flat_values).reshape(p, n, -1)
+            within[g] += np.einsum("pnh,pn->ph", sums, there)
+            counts = (there @ flat_weights).reshape(p, n, -1)
+            n_within[g] += np.einsum("pnh,pn->ph", counts, there)
+    between = ratio(every - within.sum(axis=0), n_every - n_within.sum(axis=0))
+    return _mean(ratio(within, n_within)) - between
+
+
+def _mean(values: Floats) -> Floats:
+    """Average over the groups (first axis) that have a pair; NaN where none has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupEstimates:
+    """The numbers of a comparison of groups, one per head: (h,) float64, NaN where not defined.
+
+    Attributes
+    ----------
+    within, between, delta
+        W, B and Δ = W − B.
+    within_each : (g, h)
+        W of each group.
+    between_each : (g, g, h)
+        Mean similarity between two groups, on the diagonal within them.
+    hedges_g
+        Of the per-subject differences W_s − B_s; see `tssan_viz.comparison.statistics.hedges_g`.
+    low, high
+        Jackknife interval of Δ.
+    """
+
+    within: Floats
+    between: Floats
+    delta: Floats
+    within_each: Floats
+    between_each: Floats
+    hedges_g: Floats
+    low: Floats
+    high: Floats
+
+
+def estimate_groups(
+    cells: GroupCells, exchange: Exchange | None, *, alpha: float = 0.05
+) -> GroupEstimates:
+    """Compute W, B, Δ, effect size and interval of the observed groups.
+
+    The interval leaves out one subject at a time. Groups of different subjects are samples of
+    their own, so their spreads are added up, with as many degrees of freedom as subjects less
+    groups. There is no interval under `MIN_SUBJECTS_FOR_INTERVAL` subjects, nor where leaving one
+    out leaves a group without a pair.
+    """
+    sums, counts = _subject_tables(cells)
+    diagonal = np.arange(cells.n_groups)
+    apart = ~np.eye(cells.n_groups, dtype=bool)
+
+    def w_and_b(total: Floats, count: Floats) -> tuple[Floats, Floats]:
+        within = ratio(total[diagonal, diagonal], count[diagonal, diagonal])
+        return within, ratio(total[apart].sum(axis=0), count[apart].sum(axis=0))
+
+    within_each, between = w_and_b(sums.sum((2, 3)), counts.sum((2, 3)))
+    there = np.isfinite(within_each)
+    left_within, left_between = w_and_b(without_each_subject(sums), without_each_subject(counts))
+    # A group that loses its last pair with a subject would make another quantity of Δ.
+    lost = (there[:, None] & ~np.isfinite(left_within)).any(axis=0)
+    without = np.where(lost, np.nan, _mean(left_within) - left_between)
+    delta = _mean(within_each) - between
+    low, high = _interval(cells, exchange, delta, without, alpha)
+    own_within, own_between = w_and_b(sums.sum(3), counts.sum(3))
+    return GroupEstimates(
+        within=_mean(within_each),
+        between=between,
+        delta=delta,
+        within_each=within_each,
+        between_each=ratio(sums.sum((2, 3)), counts.sum((2, 3))),
+        hedges_g=hedges_g(_mean(own_within) - own_between),
+        low=low,
+        high=high,
+    )
+
+
+def _subject_tables(cells: GroupCells) -> tuple[Floats, Floats]:
+    """Sum similarities and count pairs by groups and subjects: (g, g, s, s, h), none with itself."""
+    names, subject = np.unique(cells.subject, return_inverse=True)
+    g, s = cells.n_groups, len(names)
+    sums = np.zeros((g * s, g * s, cells.n_heads))
+    counts = np.zeros_like(sums)
+    for members, gram in cells.blocks:
+        # One class: of a subject and a group there is one cell at most.
+        place = cells.group[members] * s + subject[members]
+        sums[np.ix_(place, place)] += gram.values
+        counts[np.ix_(place, place)] += gram.weights
+    shape = (g, s, g, s, cells.n_heads)
+    tables = []
+    for table in (sums, counts):
+        by_groups = table.reshape(shape).swapaxes(1, 2)
+        by_groups[:, :, np.arange(s), np.arange(s)] = 0.0
+        tables.append(by_groups)
+    return tables[0], tables[1]
+
+
+def _interval(
+    cells: GroupCells,
+    exchange: Exchange | None,
+    delta: Floats,
+    without: Floats,
+    alpha: float,
+) -> tuple[Floats, Floats]:
+    n = cells.n_subjects
+    if exchange != "subjects":
+        complete = np.isfinite(without).all(axis=0)
+        low, high = jackknife_interval(delta, without, n, alpha=alpha)
+        return np.where(complete, low, np.nan), np.where(complete, high, np.nan)
+    nothing = np.full_like(delta, np.nan)
+    if n < MIN_SUBJECTS_FOR_INTERVAL:
+        return nothing, nothing.copy()
+    names, subject = np.unique(cells.subject, return_inverse=True)
+    of_subject = np.zeros(len(names), np.intp)
+    of_subject[subject] = cells.group
+    variance = np.zeros_like(delta)
+    for g in np.unique(of_subject):
+        mine = without[of_subject == g]
+        m = len(mine)
+        variance += (m - 1) / m * ((mine - mine.mean(axis=0)) ** 2).sum(axis=0)
+    half = stats.t.ppf(1 - alpha / 2, n - len(np.unique(of_subject))) * np.sqrt(variance)
+    return delta - half, delta + half
