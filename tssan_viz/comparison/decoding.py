@@ -1,0 +1,322 @@
+"""Is a head about the action or about the person: how well either can be read from its map.
+
+What is decoded are cells (the mean map of one class of one subject), so that no video of the tested
+subject, or class, is ever among those that it is compared with. All of it is computed from the
+similarities of cells, labels that are permuted too. Axis letters: r cells, h heads, c targets
+(classes, or subjects), g groups that are left out in turn (subjects, or classes), a assignments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from tssan_viz.comparison.cell_layers import (
+    Chosen,
+    choose,
+    complete_cells,
+    enough_classes_and_subjects,
+    iter_grams,
+    records,
+)
+from tssan_viz.comparison.reading import Progress, heads_of_layers
+from tssan_viz.comparison.statistics import p_values
+from tssan_viz.errors import UserError
+from tssan_viz.selection import Selection
+
+Method = Literal["nearest mean", "nearest neighbour"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, eq=False)
+class Decodability:
+    """What `decodability` found.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One line per layer and head. ``class_accuracy``: share of cells whose class is read
+        rightly when their subject is left out; ``class_chance``: the mean over permuted labels;
+        ``class_p``, ``class_p_max_t``, ``class_q``: of this head alone, corrected for all lines,
+        and false discovery rate. The same for ``subject_…``, with the class left out.
+    class_null, subject_null : (a, h) float64
+        Accuracies with permuted labels, without the observed one.
+    n_cells, n_subjects, n_classes, n_permutations, seed : int
+    smallest_p : float
+    method, metric : str
+    notes : list of str
+    """
+
+    table: pd.DataFrame
+    class_null: NDArray[np.float64]
+    subject_null: NDArray[np.float64]
+    n_cells: int
+    n_subjects: int
+    n_classes: int
+    n_permutations: int
+    seed: int
+    smallest_p: float
+    method: str
+    metric: str
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; what is not defined is None."""
+        return {
+            "table": records(self.table),
+            "n_cells": self.n_cells,
+            "n_subjects": self.n_subjects,
+            "n_classes": self.n_classes,
+            "test": {
+                "class": "left out is one subject at a time; permuted are the classes within each "
+                "subject",
+                "subject": "left out is one class at a time; permuted are the subjects within "
+                "each class",
+                "alternative": "greater",
+                "permutations": self.n_permutations,
+                "smallest_p": self.smallest_p,
+                "seed": self.seed,
+            },
+            "method": self.method,
+            "metric": self.metric,
+            "notes": self.notes,
+        }
+
+
+def decode_left_out(
+    gram: NDArray[np.floating],
+    target: NDArray[np.integer],
+    group: NDArray[np.integer],
+    *,
+    method: str = "nearest mean",
+    permutations: int = 1000,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Read targets from vectors whose group is left out, and again with permuted targets.
+
+    With the cell's group left out, the nearest mean is that of the target with the smallest
+    Euclidean distance to the cell; the nearest neighbour is the nearest single cell. Targets are
+    permuted within each group.
+
+    Parameters
+    ----------
+    gram : (r, r, h)
+        Dot products of the vectors.
+    target, group : (r,) int
+        No two cells of a group have one target.
+    method
+        ``nearest mean`` or ``nearest neighbour``.
+    permutations
+        How many to draw.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    (1 + permutations, h) float64
+        Share of cells read rightly, the observed one first. A cell whose target no other group has
+        counts as wrong.
+
+    Raises
+    ------
+    UserError
+        Unknown method, fewer than two groups or targets, or values that are no numbers.
+    """
+    if method not in METHODS:
+        raise UserError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
+    if permutations < 1:
+        raise UserError(f"permutations is {permutations}: at least 1 is needed")
+    if not np.isfinite(gram).all():
+        raise UserError("the similarities have values that are no numbers")
+    _, targets = np.unique(target, return_inverse=True)
+    _, groups = np.unique(group, return_inverse=True)
+    if targets.max() < 1 or groups.max() < 1:
+        raise UserError("decoding needs at least two things to tell apart, and two groups")
+    drawn = permuted_within(targets, groups, permutations, seed)
+    if method == "nearest mean":
+        return _nearest_mean(np.asarray(gram), drawn, groups)
+    return _nearest_neighbour(np.asarray(gram), drawn, groups)
+
+
+def permuted_within(
+    target: NDArray[np.integer], group: NDArray[np.integer], permutations: int, seed: int
+) -> NDArray[np.intp]:
+    """Return targets (1 + permutations, r), the observed first, the rest permuted within groups."""
+    rng = np.random.default_rng(seed)
+    drawn = np.tile(np.asarray(target, np.intp), (permutations + 1, 1))
+    for g in np.unique(group):
+        own = np.flatnonzero(group == g)
+        drawn[1:, own] = rng.permuted(drawn[1:, own], axis=1)
+    return drawn
+
+
+def _nearest_mean(
+    gram: NDArray[np.floating], drawn: NDArray[np.intp], group: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    r, _, h = gram.shape
+    c, n_groups = int(drawn.max()) + 1, int(group.max()) + 1
+    values = np.ascontiguousarray(gram, np.float32)
+    flat = values.reshape(r, r * h)
+    square = np.ascontiguousarray(values[np.arange(r), np.arange(r)])
+    accuracy = np.empty((len(drawn), h))
+    lines = np.arange(r)
+    counts = np.bincount(drawn[0], minlength=c)
+    for a, target in enumerate(drawn):
+        # Sums over the cells of each target, then without those of the cell's own group.
+        belongs = sparse.csr_array(
+            (np.ones(r, np.float32), (target, lines)), shape=(c, r), dtype=np.float32
+        )
+        with_target = (belongs @ flat).reshape(c, r, h)
+        norm = np.zeros((c, h))
+        np.add.at(norm, target, with_target[target, lines])
+        cell_of = np.full((n_groups, c), -1)
+        cell_of[group, target] = lines
+        there = cell_of >= 0
+        own = np.where(there, cell_of, 0)
+        without = with_target.swapaxes(0, 1) - np.where(
+            there[group][..., None], values[lines[:, None], own[group]], 0
+        )
+        of_own = with_target[np.arange(c), own]
+        norms = norm - np.where(there[..., None], 2 * of_own - square[own], 0)
+        n = (counts - there)[..., None].astype(np.float64)
+        scale = np.maximum(n, 1)
+        score = 2 * without / scale[group] - (norms / scale**2)[group]
+        score[np.broadcast_to((n < 0.5)[group], score.shape)] = -np.inf
+        accuracy[a] = (score.argmax(axis=1) == target[:, None]).mean(axis=0)
+    return accuracy
+
+
+def _nearest_neighbour(
+    gram: NDArray[np.floating], drawn: NDArray[np.intp], group: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    r, _, h = gram.shape
+    same = group[:, None] == group
+    nearest = np.empty((r, h), np.intp)
+    for head in range(h):
+        values = gram[:, :, head]
+        closeness = 2 * values - values.diagonal()
+        nearest[:, head] = np.where(same, -np.inf, closeness).argmax(axis=1)
+    # Who is nearest does not depend on labels, so that permuting them costs a look-up.
+    accuracy = np.empty((len(drawn), h))
+    for a, target in enumerate(drawn):
+        accuracy[a] = (target[nearest] == target[:, None]).mean(axis=0)
+    return accuracy
+
+
+def decodability(
+    selection: Selection,
+    *,
+    layer: int | str = "all",
+    head: int | None = None,
+    metric: str = "cosine",
+    method: str = "nearest mean",
+    split: str | None = None,
+    person: int = 1,
+    permutations: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Decodability:
+    """Ask of each head how well it tells classes, and how well it tells persons.
+
+    Parameters
+    ----------
+    selection
+        What is asked about.
+    layer, head, split, person
+        As in `tssan_viz.compare_class`.
+    metric
+        ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
+    method
+        ``nearest mean`` or ``nearest neighbour``.
+    permutations
+        How many permuted labels to compare with.
+    seed
+        Of the draw.
+    progress
+        Called with (what, done, total).
+
+    Returns
+    -------
+    Decodability
+
+    Raises
+    ------
+    UserError
+        Fewer than two classes or subjects, or an unknown method.
+    """
+    chosen = choose(selection, layer=layer, head=head, split=split, person=person)
+    enough_classes_and_subjects(chosen)
+    n = sum(len(heads) for heads, _ in heads_of_layers(chosen.selection).values())
+    found: dict[str, list[NDArray[np.float64]]] = {"class": [], "subject": []}
+    sites = []
+    subject, label = chosen.subject, chosen.label
+    for number, heads, gram in iter_grams(chosen, metric, progress):
+        keep = complete_cells(gram)
+        if not keep.all():
+            chosen.notes.append(
+                f"layer {number}: {int((~keep).sum())} cells share no segment with some other and "
+                "were left out"
+            )
+        values = gram.values[np.ix_(keep, keep)]
+        for what, target, group in (("class", label, subject), ("subject", subject, label)):
+            found[what].append(
+                decode_left_out(
+                    values,
+                    target[keep],
+                    group[keep],
+                    method=method,
+                    permutations=permutations,
+                    seed=seed,
+                )
+            )
+        sites += [{"layer": number, "head": h} for h in heads]
+        if progress is not None:
+            progress("decoding", len(sites), n)
+    return _decodability(chosen, found, pd.DataFrame(sites), method, metric, permutations, seed)
+
+
+def _decodability(
+    chosen: Chosen,
+    found: dict[str, list[NDArray[np.float64]]],
+    table: pd.DataFrame,
+    method: str,
+    metric: str,
+    permutations: int,
+    seed: int,
+) -> Decodability:
+    nulls = {}
+    for what, parts in found.items():
+        accuracy = np.concatenate(parts, axis=1)
+        nulls[what] = accuracy[1:]
+        tested = p_values(accuracy)
+        table[f"{what}_accuracy"] = accuracy[0]
+        table[f"{what}_chance"] = accuracy[1:].mean(axis=0)
+        table[f"{what}_p"] = tested.p
+        table[f"{what}_p_max_t"] = tested.p_max_t
+        table[f"{what}_q"] = tested.q
+    notes = list(chosen.notes)
+    layout = chosen.layout
+    if len(layout.subject) < len(layout.subjects) * len(layout.labels):
+        notes.append(
+            f"{len(layout.subject)} of {len(layout.subjects)} × {len(layout.labels)} subject × "
+            "class cells are there"
+        )
+    return Decodability(
+        table=table,
+        class_null=nulls["class"],
+        subject_null=nulls["subject"],
+        n_cells=len(layout.subject),
+        n_subjects=len(layout.subjects),
+        n_classes=len(layout.labels),
+        n_permutations=permutations,
+        seed=seed,
+        smallest_p=1 / (permutations + 1),
+        method=method,
+        metric=metric,
+        notes=notes,
+    )

@@ -1,0 +1,280 @@
+"""Blocked PERMANOVA: do maps differ between classes, beyond what differs within them.
+
+Anderson (2001), with permutations within blocks, and her test of dispersion (2006) beside it, as a
+difference of spread alone can make it reject. Axis letters: r cells, h heads, a assignments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from tssan_viz.comparison.cell_layers import (
+    choose,
+    complete_cells,
+    enough_classes_and_subjects,
+    iter_grams,
+    records,
+)
+from tssan_viz.comparison.decoding import permuted_within
+from tssan_viz.comparison.reading import Progress, heads_of_layers
+from tssan_viz.comparison.statistics import p_values
+from tssan_viz.errors import UserError
+from tssan_viz.selection import Selection
+
+Floats = NDArray[np.float64]
+FACTORS = ("class", "subject")
+
+
+@dataclass(frozen=True, eq=False)
+class Permanova:
+    """What `permanova` found.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One line per layer and head. ``F``: pseudo-F; ``R2``: share of the squared distances that
+        lies between the levels of the factor; ``p``, ``p_max_t``, ``q``; ``dispersion_F``,
+        ``dispersion_p``: whether the levels differ in spread. Where both p are small, some of what
+        PERMANOVA finds may be spread.
+    factor, block : str
+        What is tested, and within what labels are permuted.
+    n_cells, n_levels, n_blocks, n_permutations, seed : int
+    smallest_p : float
+    metric : str
+    notes : list of str
+    """
+
+    table: pd.DataFrame
+    factor: str
+    block: str
+    n_cells: int
+    n_levels: int
+    n_blocks: int
+    n_permutations: int
+    seed: int
+    smallest_p: float
+    metric: str
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; what is not defined is None."""
+        return {
+            "table": records(self.table),
+            "factor": self.factor,
+            "permuted_within": self.block,
+            "n_cells": self.n_cells,
+            "n_levels": self.n_levels,
+            "n_blocks": self.n_blocks,
+            "permutations": self.n_permutations,
+            "smallest_p": self.smallest_p,
+            "seed": self.seed,
+            "metric": self.metric,
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoF:
+    """Of each head, the observed assignment first: f and dispersion are (a, h), r2 is (h,)."""
+
+    f: Floats
+    r2: Floats
+    dispersion: Floats
+
+
+def pseudo_f(gram: NDArray[np.floating], assignments: NDArray[np.integer]) -> PseudoF:
+    """Compute pseudo-F and the F of dispersion for each assignment of levels.
+
+    F = (SS_A / (l − 1)) / (SS_W / (r − l)), SS from squared Euclidean distances of the vectors
+    (Anderson 2001): d² = G_ii + G_jj − 2 G_ij. Dispersion is the F of a one-way ANOVA of the
+    distances to the centre of the own level (Anderson 2006), whose deviations from their level's
+    mean are permuted.
+
+    Parameters
+    ----------
+    gram : (r, r, h)
+        Dot products of the vectors.
+    assignments : (a, r) int
+        The level of each cell, counted from 0, the observed ones first. All have the same numbers
+        of cells at each level.
+
+    Returns
+    -------
+    PseudoF
+
+    Raises
+    ------
+    UserError
+        One level only, as many levels as cells, or values that are no numbers.
+    """
+    if not np.isfinite(gram).all():
+        raise UserError("the similarities have values that are no numbers")
+    r, _, h = gram.shape
+    counts = np.bincount(assignments[0]).astype(np.float64)
+    levels = len(counts)
+    if levels < 2:
+        raise UserError("there is one level of the factor only, nothing to tell apart")
+    if r <= levels:
+        raise UserError(f"{r} cells at {levels} levels leave nothing within the levels")
+    values = np.ascontiguousarray(gram, np.float64)
+    flat = values.reshape(r, r * h)
+    lines = np.arange(r)
+    square = values[lines, lines]
+    whole = values.sum(axis=(0, 1)) / r
+    total = square.sum(axis=0) - whole
+    f = np.empty((len(assignments), h))
+    spread = np.zeros((0, h))
+    for a, level in enumerate(assignments):
+        belongs = sparse.csr_array((np.ones(r), (level, lines)), shape=(levels, r))
+        sums = (belongs @ flat).reshape(levels, r, h)
+        within_level = np.zeros((levels, h))
+        np.add.at(within_level, level, sums[level, lines])
+        between = (within_level / counts[:, None]).sum(axis=0) - whole
+        f[a] = (between / (levels - 1)) / _positive((total - between) / (r - levels), total)
+        if a == 0:
+            r2 = between / _positive(total, total)
+            n = counts[level][:, None]
+            squared = square - 2 * sums[level, lines] / n + within_level[level] / n**2
+            spread = np.sqrt(np.maximum(squared, 0))
+    return PseudoF(f, r2, _dispersion(spread, assignments, counts))
+
+
+def _positive(values: Floats, like: Floats) -> Floats:
+    """Return values without those that rounding made zero or less."""
+    return np.maximum(values, np.finfo(float).eps * np.maximum(np.abs(like), 1e-300))
+
+
+def _dispersion(spread: Floats, assignments: NDArray[np.integer], counts: Floats) -> Floats:
+    """Return the F (a, h) of a one-way ANOVA of distances to the own centre (r, h)."""
+    observed = assignments[0]
+    r, levels = len(spread), len(counts)
+
+    def level_means(level: NDArray[np.integer], values: Floats) -> Floats:
+        sums = np.zeros((levels, values.shape[1]))
+        np.add.at(sums, level, values)
+        return sums / counts[:, None]
+
+    def f_of(level: NDArray[np.integer], values: Floats) -> Floats:
+        means = level_means(level, values)
+        centred = means - values.mean(axis=0)
+        between = (counts[:, None] * centred**2).sum(axis=0)
+        within = ((values - means[level]) ** 2).sum(axis=0)
+        return (between / (levels - 1)) / _positive(within / (r - levels), between + within)
+
+    residuals = spread - level_means(observed, spread)[observed]
+    return np.stack(
+        [f_of(observed, spread)] + [f_of(level, residuals) for level in assignments[1:]]
+    )
+
+
+def permanova(
+    selection: Selection,
+    *,
+    by: str = "class",
+    layer: int | str = "all",
+    head: int | None = None,
+    metric: str = "cosine",
+    split: str | None = None,
+    person: int = 1,
+    permutations: int = 999,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Permanova:
+    """Test whether maps differ between classes (or persons), labels permuted within the other.
+
+    The cells are the mean maps of one class of one subject.
+
+    Parameters
+    ----------
+    selection
+        What is asked about.
+    by
+        ``class``: permuted within subjects. ``subject``: permuted within classes.
+    layer, head, split, person
+        As in `tssan_viz.compare_class`.
+    metric
+        ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
+    permutations
+        How many to draw.
+    seed
+        Of the draw.
+    progress
+        Called with (what, done, total).
+
+    Returns
+    -------
+    Permanova
+
+    Raises
+    ------
+    UserError
+        Fewer than two classes or subjects, or a factor that is none.
+    """
+    if by not in FACTORS:
+        raise UserError(f"by is {by!r}: choose one of {', '.join(FACTORS)}")
+    if permutations < 1:
+        raise UserError(f"permutations is {permutations}: at least 1 is needed")
+    chosen = choose(selection, layer=layer, head=head, split=split, person=person)
+    enough_classes_and_subjects(chosen)
+    subject, label = chosen.subject, chosen.label
+    factor, block = (label, subject) if by == "class" else (subject, label)
+    found, lines = [], []
+    n_heads = sum(len(heads) for heads, _ in heads_of_layers(chosen.selection).values())
+    for number, heads, gram in iter_grams(chosen, metric, progress):
+        keep = complete_cells(gram)
+        if not keep.all():
+            chosen.notes.append(
+                f"layer {number}: {int((~keep).sum())} cells share no segment with some other and "
+                "were left out"
+            )
+        _, level = np.unique(factor[keep], return_inverse=True)
+        drawn = permuted_within(level, block[keep], permutations, seed)
+        tested = pseudo_f(gram.values[np.ix_(keep, keep)], drawn)
+        found.append(tested.f)
+        dispersion = p_values(tested.dispersion)
+        lines.append(
+            pd.DataFrame(
+                {
+                    "layer": number,
+                    "head": heads,
+                    "F": tested.f[0],
+                    "R2": tested.r2,
+                    "p": np.nan,
+                    "p_max_t": np.nan,
+                    "q": np.nan,
+                    "dispersion_F": tested.dispersion[0],
+                    "dispersion_p": dispersion.p,
+                }
+            )
+        )
+        if progress is not None:
+            progress("PERMANOVA", sum(map(len, lines)), n_heads)
+    table = pd.concat(lines, ignore_index=True)
+    all_heads = p_values(np.concatenate(found, axis=1))
+    table["p"], table["p_max_t"], table["q"] = all_heads.p, all_heads.p_max_t, all_heads.q
+    notes = list(chosen.notes)
+    spread = table[(table["p_max_t"] <= 0.05) & (table["dispersion_p"] <= 0.05)]
+    if len(spread):
+        notes.append(
+            f"in {len(spread)} of {len(table)} heads the spread differs between the levels as "
+            "well, so that PERMANOVA may have found that rather than a difference of means"
+        )
+    return Permanova(
+        table=table,
+        factor=by,
+        block="subject" if by == "class" else "class",
+        n_cells=len(subject),
+        n_levels=len(np.unique(factor)),
+        n_blocks=len(np.unique(block)),
+        n_permutations=permutations,
+        seed=seed,
+        smallest_p=1 / (permutations + 1),
+        metric=metric,
+        notes=notes,
+    )

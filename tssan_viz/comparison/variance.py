@@ -1,0 +1,489 @@
+"""Shares of variance of maps: class, subject, their interaction, camera, replication.
+
+Sums of squares of unit vectors are traces, so that everything follows from the sums of unit vectors
+of each class × subject × camera × replication; no pair of videos is formed. Axis letters: g groups
+(class × subject × camera × replication), d length of a unit vector, h heads, e effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tssan_viz.comparison.cell_layers import (
+    choose,
+    enough_classes_and_subjects,
+    head_shares,
+    records,
+)
+from tssan_viz.comparison.cells import sum_units, vector_length
+from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
+from tssan_viz.comparison.similarity import check_metric
+from tssan_viz.selection import Selection
+
+EFFECTS = ("class", "subject", "class × subject", "camera", "replication", "residual")
+ORDERS = ("class first", "subject first")
+
+# Directions whose squared length is less than this share of the data's are rounding.
+_RANK = 1e-9
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class VarianceShares:
+    """What `variance_shares` found.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One line per layer, head, order and effect. ``order``: which of class and subject was
+        fitted first (in a balanced design it makes no difference). ``df``: degrees of freedom;
+        ``eta2``: its sum of squares over the total, these sum to 1 and grow with df; ``share``: its
+        variance component over the sum of all, an estimate without that bias, which may be
+        negative where the effect is small and is then shown as such. NaN where the design has
+        nothing to tell it by.
+    balanced : bool
+        Whether both orders agree.
+    n_subjects, n_classes, n_samples : int
+    metric : str
+    notes : list of str
+    """
+
+    table: pd.DataFrame
+    balanced: bool
+    n_subjects: int
+    n_classes: int
+    n_samples: int
+    metric: str
+    notes: list[str]
+
+    def wide(self, order: str = ORDERS[0], value: str = "share") -> pd.DataFrame:
+        """Return one line per layer and head with a column for each effect."""
+        lines = self.table[self.table["order"] == order]
+        wide = lines.pivot(index=["layer", "head"], columns="effect", values=value)
+        return wide[list(EFFECTS)].reset_index().rename_axis(columns=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; what is not defined is None."""
+        return {
+            "table": records(self.table),
+            "balanced": self.balanced,
+            "n_subjects": self.n_subjects,
+            "n_classes": self.n_classes,
+            "n_samples": self.n_samples,
+            "metric": self.metric,
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """Sequential sums of squares and variance components, in the order of `EFFECTS`.
+
+    Attributes
+    ----------
+    df : (e,) float64
+    ss, component : (h, e) float64
+        `component` is NaN where the design cannot tell the effect.
+    """
+
+    df: Floats
+    ss: Floats
+    component: Floats
+
+    @property
+    def eta2(self) -> Floats:
+        """Sums of squares over the total: (h, e)."""
+        return _over(self.ss, self.ss.sum(axis=1, keepdims=True))
+
+    @property
+    def share(self) -> Floats:
+        """Components over their sum: (h, e)."""
+        return _over(self.component, np.nansum(self.component, axis=1, keepdims=True))
+
+
+def _over(values: Floats, total: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.abs(total) > 0, values / total, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The fitted spaces of one order, and what each sum of squares is expected to be.
+
+    Sequential (type I) sums of squares of class and subject (or the other way round), class ×
+    subject, camera, replication. Components equate them to their expectations under random
+    effects, E[SS_i] = Σ_j σ_j² tr(P_i Z_j Z_jᵀ) + df_i σ² (Henderson 1953; Searle, Casella &
+    McCulloch 1992, chapter 5). In a balanced design these are the textbook's estimates.
+
+    Made by `model`.
+    """
+
+    counts: Floats
+    cell: NDArray[np.intp]
+    mains: tuple[Floats, Floats]
+    later: tuple[Floats, Floats]
+    class_first: bool
+    df: Floats
+    expected: Floats
+
+    def sums_of_squares(self, sums: Floats, squares: float) -> Floats:
+        """Return (e,) from sums of unit vectors (g, d) and the total of their squared norms."""
+        scaled = sums / np.sqrt(self.counts)[:, None]
+        mean = (sums.sum(axis=0) ** 2).sum() / self.counts.sum()
+        first, second = (((basis.T @ scaled) ** 2).sum() for basis in self.mains)
+        of_cell = np.zeros((int(self.cell.max()) + 1, sums.shape[1]))
+        np.add.at(of_cell, self.cell, sums)
+        cells = ((of_cell**2).sum(axis=1) / np.bincount(self.cell, self.counts)).sum() - mean
+        crossed = max(cells - first - second, 0.0) if self.df[2] else 0.0
+        camera, replication = (((basis.T @ scaled) ** 2).sum() for basis in self.later)
+        by_class, by_subject = (first, second) if self.class_first else (second, first)
+        found = [by_class, by_subject, crossed, camera, replication]
+        residual = max(squares - mean - sum(found), 0.0) if self.df[5] else 0.0
+        return np.array([*found, residual])
+
+
+def model(
+    counts: NDArray[np.number],
+    label: NDArray[np.integer],
+    subject: NDArray[np.integer],
+    camera: NDArray[np.integer],
+    replication: NDArray[np.integer],
+    *,
+    class_first: bool = True,
+) -> Model:
+    """Lay out the decomposition of groups with so many observations each.
+
+    Parameters
+    ----------
+    counts : (g,)
+        Observations of each group, at least 1.
+    label, subject, camera, replication : (g,) int
+        Of each group.
+    class_first
+        Whether class is fitted before subject.
+
+    Returns
+    -------
+    Model
+    """
+    n = np.asarray(counts, np.float64)
+    root = np.sqrt(n)
+    factors = [label, subject] if class_first else [subject, label]
+    dummies = [_dummies(factor) * root[:, None] for factor in factors]
+    mean = (root / np.sqrt(n.sum()))[:, None]
+    first = _basis(dummies[0], [mean])
+    second = _basis(dummies[1], [mean, first])
+    _, cell = np.unique(np.stack([label, subject], 1), axis=0, return_inverse=True)
+    cell = cell.reshape(-1)
+    of_camera = _dummies(camera) * root[:, None]
+    of_replication = _dummies(replication) * root[:, None]
+    third = _basis(_within(of_camera, cell, n), [])
+    fourth = _basis(_within(of_replication, cell, n), [third])
+    n_cells = int(cell.max()) + 1
+    mains = np.array([first.shape[1], second.shape[1]], np.float64)
+    by_class, by_subject = mains if class_first else mains[::-1]
+    crossed_df = n_cells - 1 - mains.sum()
+    df = np.array(
+        [by_class, by_subject, crossed_df, third.shape[1], fourth.shape[1], 0.0], np.float64
+    )
+    df[5] = n.sum() - 1 - df.sum()
+
+    effects = [
+        _dummies(label) * root[:, None],
+        _dummies(subject) * root[:, None],
+        None,
+        of_camera,
+        of_replication,
+    ]
+    expected = np.zeros((6, 6))
+    for j, z in enumerate(effects):
+        if z is None:
+            traces = _cell_traces(cell, n, n_cells, mean, first, second, third, fourth)
+        else:
+            a, b = ((first.T @ z) ** 2).sum(), ((second.T @ z) ** 2).sum()
+            per_cell = np.zeros((n_cells, z.shape[1]))
+            np.add.at(per_cell, cell, z * root[:, None])
+            cells = ((per_cell**2).sum(axis=1) / np.bincount(cell, n)).sum()
+            zero = ((mean.T @ z) ** 2).sum()
+            traces = [
+                a, b, cells - zero - a - b, ((third.T @ z) ** 2).sum(), ((fourth.T @ z) ** 2).sum()
+            ]  # fmt: skip
+        if not class_first:
+            traces[0], traces[1] = traces[1], traces[0]
+        expected[:5, j] = traces
+    expected[:, 5] = df
+    return Model(n, cell, (first, second), (third, fourth), class_first, df, expected)
+
+
+def _cell_traces(
+    cell: NDArray[np.intp],
+    n: Floats,
+    n_cells: int,
+    mean: Floats,
+    first: Floats,
+    second: Floats,
+    third: Floats,
+    fourth: Floats,
+) -> list[float]:
+    """tr(P Z Zᵀ) of the class × subject cells, whose columns are too many to be laid out."""
+    root = np.sqrt(n)
+
+    def trace(basis: Floats) -> float:
+        per_cell = np.zeros((n_cells, basis.shape[1]))
+        np.add.at(per_cell, cell, basis * root[:, None])
+        return float((per_cell**2).sum())
+
+    a, b = trace(first), trace(second)
+    # The projection on the cells leaves their columns as they are.
+    return [a, b, float(n.sum()) - trace(mean) - a - b, trace(third), trace(fourth)]
+
+
+def _dummies(codes: NDArray[np.integer]) -> Floats:
+    levels, of = np.unique(codes, return_inverse=True)
+    return (of.reshape(-1)[:, None] == np.arange(len(levels))).astype(np.float64)
+
+
+def _within(columns: Floats, cell: NDArray[np.intp], n: Floats) -> Floats:
+    """Take off each column its weighted projection on the cells."""
+    root = np.sqrt(n)
+    total = np.zeros((int(cell.max()) + 1, columns.shape[1]))
+    np.add.at(total, cell, columns * root[:, None])
+    return columns - (total / np.bincount(cell, n)[:, None])[cell] * root[:, None]
+
+
+def _basis(columns: Floats, before: Sequence[Floats]) -> Floats:
+    """Return an orthonormal basis of what columns add to those before: (g, rank)."""
+    size = (columns**2).sum()
+    left = columns
+    for _ in range(2):  # once more, as the first time leaves rounding
+        for basis in before:
+            left = left - basis @ (basis.T @ left)
+    values, vectors = np.linalg.eigh(left.T @ left)
+    real = values > _RANK * max(size, 1.0)
+    return (left @ vectors[:, real]) / np.sqrt(values[real])
+
+
+def components(models: Sequence[Model], ss: Floats) -> Decomposition:
+    """Estimate variance components from sums of squares that are summed over parts.
+
+    Parameters
+    ----------
+    models
+        One per part of the vectors (segments).
+    ss : (h, e)
+        Sums over the parts.
+
+    Returns
+    -------
+    Decomposition
+    """
+    df = np.sum([m.df for m in models], axis=0)
+    expected = np.sum([m.expected for m in models], axis=0)
+    told = df > 0.5
+    values = np.full(ss.shape, np.nan)
+    if told.any():
+        matrix = expected[np.ix_(told, told)]
+        if np.linalg.matrix_rank(matrix) == len(matrix):
+            values[:, told] = np.linalg.solve(matrix, ss[:, told].T).T
+    return Decomposition(df, ss, values)
+
+
+def shares_of_variance(
+    values: NDArray[np.floating],
+    label: NDArray[np.integer],
+    subject: NDArray[np.integer],
+    camera: NDArray[np.integer] | None = None,
+    replication: NDArray[np.integer] | None = None,
+    *,
+    class_first: bool = True,
+) -> Decomposition:
+    """Decompose the variance of vectors, or of one number.
+
+    Parameters
+    ----------
+    values : (n, d)
+        One vector per observation.
+    label, subject, camera, replication : (n,) int
+        Of each; None where all have the same.
+    class_first
+        Whether class is fitted before subject.
+
+    Returns
+    -------
+    Decomposition
+        With h = 1.
+    """
+    nothing = np.zeros(len(values), np.int64)
+    keys = np.stack(
+        [label, subject, nothing if camera is None else camera,
+         nothing if replication is None else replication], axis=1
+    )  # fmt: skip
+    groups, group = np.unique(keys, axis=0, return_inverse=True)
+    flat = np.asarray(values, np.float64)
+    sums = np.zeros((len(groups), flat.shape[1]))
+    np.add.at(sums, group.reshape(-1), flat)
+    made = model(np.bincount(group.reshape(-1)), *groups.T, class_first=class_first)
+    return components([made], made.sums_of_squares(sums, float((flat**2).sum()))[None])
+
+
+def variance_shares(
+    selection: Selection,
+    *,
+    layer: int | str = "all",
+    head: int | None = None,
+    metric: str = "cosine",
+    split: str | None = None,
+    person: int = 1,
+    progress: Progress | None = None,
+) -> VarianceShares:
+    """Say how much of what differs between maps is class, subject, camera, replication.
+
+    An observation is the unit vector of one map; like segments are decomposed with like, and added.
+    There is no p-value here: shares describe.
+
+    Parameters
+    ----------
+    selection
+        What is asked about.
+    layer, head, split, person
+        As in `tssan_viz.compare_class`.
+    metric
+        ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
+    progress
+        Called with (what, done, total).
+
+    Returns
+    -------
+    VarianceShares
+
+    Raises
+    ------
+    UserError
+        Fewer than two classes or subjects.
+    """
+    check_metric(metric)
+    chosen = choose(selection, layer=layer, head=head, split=split, person=person)
+    enough_classes_and_subjects(chosen)
+    rows = chosen.selection.rows()
+    names = ["label", "subject", "camera", "replication"]
+    keys = rows[names].astype("Int64").fillna(-1).to_numpy(np.int64)
+    groups, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    layers = heads_of_layers(chosen.selection)
+    cells = len(chosen.subject) + len(groups)
+    k = len(chosen.layout.segments)
+    fitted: dict[bytes, tuple[Model, Model]] = {}
+    parts: list[pd.DataFrame] = []
+    n_heads = sum(len(heads) for heads, _ in layers.values())
+    done = 0
+    for number, (heads, _) in layers.items():
+        site = site_of(chosen.selection, number)
+        size = (site["query"], site["key"])
+        for share in head_shares(heads, 4 * cells * k * vector_length(metric, size)):
+            made = sum_units(
+                chosen.layout,
+                (group, len(groups)),
+                map_reader(chosen.selection.select(layer=number, head=share)),
+                metric,
+                heads=len(share),
+                size=size,
+            )
+            for i, h in enumerate(share):
+                parts += _of_head(made.sums[:, i], made.counts[:, i], groups, fitted, number, h)
+            done += len(share)
+            if progress is not None:
+                progress("shares of variance", done, n_heads)
+    table = pd.concat(parts, ignore_index=True)
+    return _variance_shares(table, groups, rows, chosen.notes, metric)
+
+
+def _of_head(
+    sums: NDArray[np.float32],
+    counts: Floats,
+    groups: NDArray[np.int64],
+    fitted: dict[bytes, tuple[Model, Model]],
+    layer: int,
+    head: int,
+) -> list[pd.DataFrame]:
+    """Decompose one head from sums (g, k, d) and counts (g, k)."""
+    ss = np.zeros((2, len(EFFECTS)))
+    models: tuple[list[Model], list[Model]] = ([], [])
+    for k in range(counts.shape[1]):
+        there = counts[:, k] > 0
+        if not there.any():
+            continue
+        # Heads and segments mostly share one design, which is laid out once.
+        key = counts[:, k].tobytes()
+        if key not in fitted:
+            arguments = (counts[there, k], *groups[there].T)
+            fitted[key] = (model(*arguments), model(*arguments, class_first=False))
+        of_segment = sums[there, k].astype(np.float64)
+        for i, made in enumerate(fitted[key]):
+            ss[i] += made.sums_of_squares(of_segment, float(counts[there, k].sum()))
+            models[i].append(made)
+    parts = []
+    for i, order in enumerate(ORDERS):
+        found = components(models[i], ss[i : i + 1])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "layer": layer,
+                    "head": head,
+                    "order": order,
+                    "effect": EFFECTS,
+                    "df": found.df.astype(int),
+                    "eta2": np.where(found.df > 0, found.eta2[0], np.nan),
+                    "component": found.component[0],
+                    "share": found.share[0],
+                }
+            )
+        )
+    return parts
+
+
+def _variance_shares(
+    table: pd.DataFrame,
+    groups: NDArray[np.int64],
+    rows: pd.DataFrame,
+    notes: list[str],
+    metric: str,
+) -> VarianceShares:
+    notes = list(notes)
+    first, second = (table.loc[table["order"] == order, "eta2"].to_numpy() for order in ORDERS)
+    balanced = bool(np.allclose(first, second, atol=1e-6, equal_nan=True))
+    if not balanced:
+        notes.append(
+            "the design is not balanced: what class and subject share goes to whichever is fitted "
+            "first, so both orders are given"
+        )
+    nothing = table.groupby("effect")["df"].max() == 0
+    missing = [effect for effect in EFFECTS if nothing[effect]]
+    if missing:
+        notes.append(f"the design has nothing to tell {', '.join(missing)} by")
+    if "residual" in missing:
+        notes.append(
+            "there is one video per class × subject, so that their interaction holds all that "
+            "differs between videos as well"
+        )
+    negative = table.loc[table["share"] < 0, "effect"].unique().tolist()
+    if negative:
+        notes.append(
+            f"negative estimates ({', '.join(negative)}) are shown as they are: these effects are "
+            "no larger than chance differences"
+        )
+    return VarianceShares(
+        table=table,
+        balanced=balanced,
+        n_subjects=len(np.unique(groups[:, 1])),
+        n_classes=len(np.unique(groups[:, 0])),
+        n_samples=int(rows["sample"].nunique()),
+        metric=metric,
+        notes=notes,
+    )
