@@ -17,6 +17,7 @@ _HOME = {
     "record": "tssan_viz.recording",
     "open_store": "tssan_viz.store",
     "Selection": "tssan_viz.selection",
+    "compare": "tssan_viz.comparison",
     "compare_class": "tssan_viz.comparison",
     "figure5": "tssan_viz.figures",
     "head_view": "tssan_viz.views",
@@ -26,6 +27,7 @@ _HOME = {
 
 __all__ = [
     "Selection",
+    "compare",
     "compare_class",
     "figure5",
     "head_view",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tssan_viz.comparison import compare_class
+    from tssan_viz.comparison import compare, compare_class
     from tssan_viz.figures import figure5
     from tssan_viz.recording import record
     from tssan_viz.selection import Selection

@@ -12,6 +12,8 @@ from tssan_viz.selection import Selection
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore, ClassEntry
 
+NO_TEST_WITHIN_SUBJECTS = "no subject has two classes, so that nothing can be exchanged"
+
 
 def resolve(
     source: AttentionStore | Selection, class_name: str | int, with_class: str | int | None
@@ -185,7 +187,7 @@ def say_who_is_missing(
             f"{MIN_SUBJECTS_FOR_INTERVAL} it would be too short, whatever the method"
         )
     if design.n_assignments == 1:
-        notes.append("no test: no subject has two classes, so that nothing can be exchanged")
+        notes.append(f"no test: {NO_TEST_WITHIN_SUBJECTS}")
 
 
 def _counted(n: int, what: str) -> str:

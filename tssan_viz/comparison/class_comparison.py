@@ -22,12 +22,20 @@ from tssan_viz.comparison.cells import (
     sum_units,
 )
 from tssan_viz.comparison.choosing import (
+    NO_TEST_WITHIN_SUBJECTS,
     check_subjects,
     choose_layers,
     choose_rows,
     narrow,
     resolve,
     say_who_is_missing,
+)
+from tssan_viz.comparison.comparison import (
+    Accuracy,
+    Comparison,
+    intervals_without_p,
+    records,
+    reversals,
 )
 from tssan_viz.comparison.kept import KeptCells
 from tssan_viz.comparison.kept_answers import (
@@ -49,6 +57,7 @@ from tssan_viz.comparison.statistics import (
     null_deltas,
     p_values,
 )
+from tssan_viz.comparison.views import view_table
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
 
@@ -56,9 +65,9 @@ if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore, ClassEntry
 
 
-@dataclass(frozen=True, eq=False)
-class ClassComparison:
-    """What `compare_class` found.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClassComparison(Comparison):
+    """What `compare_class` found; `Comparison` describes what it shares with other answers.
 
     Attributes
     ----------
@@ -67,77 +76,73 @@ class ClassComparison:
     other : ClassEntry or None
         The class that it was compared with; None for all others.
     table : DataFrame
-        One line per layer and head. `W`: mean similarity of the same class in two subjects (for
-        two classes the mean of both, which are `W_class` and `W_other`); `B`: of the class in one
-        subject and another class in another; `delta` = W − B; `hedges_g`; `low`, `high`: the
-        jackknife interval of delta, NaN under six subjects; `p`: permutation p of this head alone,
-        one-sided; `p_max_t`: corrected for all lines of the table; `q`: false discovery rate;
-        `W_pairs`, `B_pairs`: the same means over all single pairs of videos, which weigh subjects
-        by their number of videos.
+        `W` is of the same class in two subjects (for two classes the mean of both, which are
+        `W_class` and `W_other`); `B` of the class in one subject and another class in another.
     neighbours : DataFrame
         `class_name`, `class_code`, `similarity`: the other classes from nearest to farthest; the
         similarity is B with that class alone, averaged over the heads of the table.
+    views : DataFrame
+        The class's maps across cameras, over all single pairs of videos. One line per layer and
+        head; `same_view`, `other_view`: of two subjects seen by one camera, or by two;
+        `subject_same_view`, `subject_other_view`: of one subject. Empty with one camera.
     subjects : list of int
-        Subjects that have the class (for two classes: either of them). They are the unit.
-    n_exchanged : int
-        Subjects within which classes could be exchanged.
-    n_samples, n_class_samples : int
-        Videos that took part, and those of the class among them.
+        Subjects that have the class (for two classes: either of them).
+    n_class_samples : int
+        Videos of the class.
     n_other_classes : int
         Classes that it was compared with.
-    run, store, split, metric, person
-        Where the maps come from and how they were compared. `split` is None where rows have none.
-    layers, heads : tuple of int
-        What was tested.
-    n_permutations, n_assignments, enumerated, smallest_p, seed, alpha
-        How it was tested: exchanges that were compared with the observed labels, how many there
-        are in all, whether all were gone through, and the smallest p that this can give.
-    notes : list of str
-        What was decided without being asked, and what was left out.
     """
 
     entry: ClassEntry
     other: ClassEntry | None
-    table: pd.DataFrame
     neighbours: pd.DataFrame
-    subjects: list[int]
-    n_exchanged: int
-    n_samples: int
+    views: pd.DataFrame
     n_class_samples: int
     n_other_classes: int
-    run: str
-    store: str
-    split: str | None
-    metric: str
-    person: int
-    layers: tuple[int, ...]
-    heads: tuple[int, ...]
-    n_permutations: int
-    n_assignments: int
-    enumerated: bool
-    smallest_p: float
-    seed: int
-    alpha: float
-    notes: list[str]
-    _selection: Selection = field(repr=False)
     _layout: Layout = field(repr=False)
 
     @property
-    def tested(self) -> bool:
-        """Whether there was anything to exchange, so that there are p-values."""
-        return self.n_assignments > 1
+    def title(self) -> str:
+        """What is compared with what, as a heading."""
+        against = "all other classes" if self.other is None else str(self.other)
+        return f"{self.entry} against {against}"
 
     @property
-    def significant(self) -> pd.DataFrame:
-        """The lines of `table` with p max-T at or below alpha."""
-        return self.table[self.table["p_max_t"] <= self.alpha]
+    def exchange_words(self) -> tuple[str, str]:
+        """What the test exchanges, and where."""
+        return "class means" if self.other is None else "the two labels", "within each of"
 
     @property
-    def summary(self) -> list[str]:
-        """The answer in sentences, which claim no more than what was tested."""
-        from tssan_viz.comparison.summary import sentences
+    def claim(self) -> str:
+        """What a significant head shows, as a clause."""
+        name = f"“{self.entry.name}”"
+        if self.other is not None:
+            # What is tested is the mean of both: one class may well be alike no more than that.
+            return (
+                "maps of two subjects resemble each other more when both are of the same class, "
+                f"{name} or “{self.other.name}” (the mean of both), than when one is of each"
+            )
+        many = self.n_other_classes
+        others = "the other class" if many == 1 else f"the {many} other classes"
+        return (
+            f"maps of {name} resemble each other across subjects more, on average, than they "
+            f"resemble maps of {others}"
+        )
 
-        return sentences(self)
+    @property
+    def sides(self) -> tuple[Selection, Selection]:
+        """The rows of the class, and the others."""
+        of_class = self._selection.select(label=self.entry.label)
+        return of_class, self._selection - of_class
+
+    @property
+    def side_names(self) -> tuple[str, ...]:
+        """The class, and what it is compared with."""
+        return self.entry.name, "the others" if self.other is None else self.other.name
+
+    def group_maps(self, layer: int, head: int) -> NDArray[np.float32]:
+        """Return the mean map of the class and of the others, (2, q, s); see `mean_maps`."""
+        return np.stack(self.mean_maps(layer, head)[:2])
 
     def mean_maps(
         self, layer: int, head: int
@@ -180,43 +185,18 @@ class ClassComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the maps as plain values for JSON; what is not defined is None."""
+        shared = self._described()
+        table = shared.pop("table")
         return {
             "schema": 1,
             "class": _entry_dict(self.entry),
             "with": None if self.other is None else _entry_dict(self.other),
-            "store": self.store,
-            "run": self.run,
-            "split": self.split,
-            "person": self.person,
-            "metric": self.metric,
-            "layers": list(self.layers),
-            "heads": list(self.heads),
-            "n_subjects": len(self.subjects),
-            "subjects": self.subjects,
-            "n_samples": self.n_samples,
+            **shared,
             "n_class_samples": self.n_class_samples,
             "n_other_classes": self.n_other_classes,
-            "test": {
-                "statistic": "delta = W - B",
-                "alternative": "greater",
-                "exchange": "the labels of the two classes within each subject"
-                if self.other
-                else "class means within each subject",
-                "subjects_exchanged": self.n_exchanged,
-                "permutations": self.n_permutations,
-                "assignments": self.n_assignments,
-                "enumerated": self.enumerated,
-                "smallest_p": self.smallest_p if self.tested else None,
-                "seed": None if self.enumerated else self.seed,
-                "alpha": self.alpha,
-                "corrections": {
-                    "p_max_t": f"max-T (Westfall-Young) over {len(self.table)} heads",
-                    "q": f"Benjamini-Hochberg over {len(self.table)} heads",
-                },
-                "interval": f"{1 - self.alpha:.0%} leave-one-subject-out jackknife, t quantiles",
-            },
-            "table": _records(self.table),
-            "neighbours": _records(self.neighbours),
+            "table": table,
+            "neighbours": records(self.neighbours),
+            "views": records(self.views),
             "summary": self.summary,
             "notes": self.notes,
         }
@@ -224,12 +204,6 @@ class ClassComparison:
 
 def _entry_dict(entry: ClassEntry) -> dict[str, Any]:
     return {"label": entry.label, "name": entry.name, "code": entry.code}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = frame.astype(object)
-    records = plain.where(plain.notna(), None).to_dict(orient="records")
-    return [{str(name): value for name, value in record.items()} for record in records]
 
 
 def compare_class(
@@ -315,7 +289,7 @@ def compare_class(
         seed=seed,
     )
 
-    table, neighbours = _compare_layers(
+    table, neighbours, views = _compare_layers(
         selection, layout, design, entry, metric, person, alpha, progress, notes
     )
     rows = selection.rows()
@@ -324,11 +298,17 @@ def compare_class(
     subjects = [layout.subjects[s] for s in np.unique(taking_part)]
     with_both = np.intersect1d(layout.subject[design.of_class], layout.subject[~design.of_class])
     say_who_is_missing(layout, design, len(subjects), len(with_both), entry, other, notes)
+    accuracy = Accuracy.of(selection)
+    if accuracy is not None:
+        notes += accuracy.note()
     return ClassComparison(
         entry=entry,
         other=other,
         table=table,
         neighbours=neighbours,
+        views=views,
+        accuracy=accuracy,
+        reason=None if design.n_assignments > 1 else NO_TEST_WITHIN_SUBJECTS,
         subjects=subjects,
         n_exchanged=len(with_both),
         n_samples=len(videos),
@@ -363,12 +343,13 @@ def _compare_layers(
     alpha: float,
     progress: Progress | None,
     notes: list[str],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Go through the layers one at a time, so that memory holds the cells of one layer only."""
     parts: list[pd.DataFrame] = []
     deltas: list[NDArray[np.float64]] = []
     near: list[NDArray[np.float64]] = []
     others: list[int] = []
+    views: list[pd.DataFrame] = []
     left_out: list[str] = []
     chosen = heads_of_layers(selection)
     kept = KeptCells.of(selection, person=person, metric=metric, notes=notes, progress=progress)
@@ -407,6 +388,7 @@ def _compare_layers(
         if design.two_classes:
             columns |= {"W_class": found.within_each[0], "W_other": found.within_each[1]}
         parts.append(pd.DataFrame(columns))
+        views.append(view_table(selection, layout, kept, layer, heads, metric, entry.label))
         if compared.left_out.any():
             left_out.append(f"{int(compared.left_out.sum())} in layer {layer}")
     if left_out:
@@ -419,11 +401,7 @@ def _compare_layers(
         progress("permuting", 0, 1)
     tested = p_values(np.concatenate(deltas, axis=1))
     table["p"], table["p_max_t"], table["q"] = tested.p, tested.p_max_t, tested.q
-    if ((table["low"] > 0) & (table["p"] > alpha)).any():
-        notes.append(
-            "where the interval is above 0 and p is large, other classes stand out as much: the "
-            "interval asks about other subjects, the test about other classes"
-        )
+    notes += intervals_without_p(table, alpha) + reversals(table, alpha)
     if progress is not None:
         progress("permuting", 1, 1)
     entries = selection.catalogue.by_label
@@ -435,7 +413,7 @@ def _compare_layers(
         }
     )
     neighbours = neighbours.sort_values("similarity", ascending=False, kind="stable")
-    return table, neighbours.reset_index(drop=True)
+    return table, neighbours.reset_index(drop=True), pd.concat(views, ignore_index=True)
 
 
 # ---- cells, kept or from maps

@@ -333,6 +333,83 @@ def _mean(values: Floats) -> Floats:
         return np.nanmean(values, axis=0)
 
 
+def subject_similarities(
+    sums: NDArray[np.float32],
+    counts: NDArray[np.float64],
+    subject: NDArray[np.intp],
+    label: NDArray[np.intp],
+) -> tuple[Floats, Floats]:
+    """Compare subjects by all pairs of their single maps of one class, like segments.
+
+    Parameters
+    ----------
+    sums : (r, h, k, d)
+        Plain sums of unit vectors of each cell, one class of one subject.
+    counts : (r, h, k)
+        How many are in each.
+    subject, label : (r,)
+        Of each cell; subjects count from 0.
+
+    Returns
+    -------
+    total, pairs : (s, s, h) float64
+        Sums of similarities and the number of pairs; no map with itself.
+    """
+    s, h = int(subject.max()) + 1, sums.shape[1]
+    total, pairs = np.zeros((s, s, h)), np.zeros((s, s, h))
+    for one in np.unique(label):
+        members = np.flatnonzero(label == one)
+        place = np.ix_(subject[members], subject[members])
+        of_heads = np.moveaxis(sums[members], 0, 2).astype(np.float64)  # (h, k, n, d)
+        n = np.moveaxis(counts[members], 0, 2)  # (h, k, n)
+        # A unit vector's product with itself is 1.
+        itself = np.eye(len(members)) * n[..., None]
+        values = (of_heads @ of_heads.swapaxes(-1, -2) - itself).sum(axis=1)
+        total[place] += np.moveaxis(values, 0, -1)
+        pairs[place] += np.moveaxis((n[..., None] * n[..., None, :] - itself).sum(1), 0, -1)
+    return total, pairs
+
+
+def describe_groups_of_subjects(
+    total: Floats, pairs: Floats, group: NDArray[np.intp], n_groups: int
+) -> GroupEstimates:
+    """Describe groups of which at least one is a single subject; there is no test of it.
+
+    W of a single subject is over its own videos, W of several subjects over pairs of them.
+
+    Parameters
+    ----------
+    total, pairs : (s, s, h)
+        From `subject_similarities`.
+    group : (s,)
+        The group of each subject.
+    """
+    g, h = n_groups, total.shape[2]
+    between_each = np.full((g, g, h), np.nan)
+    summed, counted = np.zeros(h), np.zeros(h)
+    for a, b in product(range(g), repeat=2):
+        chosen = (group == a)[:, None] & (group == b)
+        if a == b and (group == a).sum() > 1:
+            chosen &= ~np.eye(len(group), dtype=bool)
+        between_each[a, b] = ratio(total[chosen].sum(0), pairs[chosen].sum(0))
+        if a != b:
+            summed += total[chosen].sum(0)
+            counted += pairs[chosen].sum(0)
+    within_each = between_each[np.arange(g), np.arange(g)]
+    within, between = _mean(within_each), ratio(summed, counted)
+    unknown = np.full(h, np.nan)
+    return GroupEstimates(
+        within=within,
+        between=between,
+        delta=within - between,
+        within_each=within_each,
+        between_each=between_each,
+        hedges_g=unknown,
+        low=unknown,
+        high=unknown,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class GroupEstimates:
     """The numbers of a comparison of groups, one per head: (h,) float64, NaN where not defined.
@@ -401,7 +478,7 @@ def estimate_groups(
 
 
 def _subject_tables(cells: GroupCells) -> tuple[Floats, Floats]:
-    """Sum similarities and count pairs by groups and subjects: (g, g, s, s, h), none with itself."""
+    """Sum and count pairs by groups and subjects: (g, g, s, s, h), no subject with itself."""
     names, subject = np.unique(cells.subject, return_inverse=True)
     g, s = cells.n_groups, len(names)
     sums = np.zeros((g * s, g * s, cells.n_heads))
@@ -428,13 +505,13 @@ def _interval(
     alpha: float,
 ) -> tuple[Floats, Floats]:
     n = cells.n_subjects
+    nothing = np.full_like(delta, np.nan)
+    if n < MIN_SUBJECTS_FOR_INTERVAL or not np.isfinite(without).any():
+        return nothing, nothing.copy()
     if exchange != "subjects":
         complete = np.isfinite(without).all(axis=0)
         low, high = jackknife_interval(delta, without, n, alpha=alpha)
         return np.where(complete, low, np.nan), np.where(complete, high, np.nan)
-    nothing = np.full_like(delta, np.nan)
-    if n < MIN_SUBJECTS_FOR_INTERVAL:
-        return nothing, nothing.copy()
     names, subject = np.unique(cells.subject, return_inverse=True)
     of_subject = np.zeros(len(names), np.intp)
     of_subject[subject] = cells.group

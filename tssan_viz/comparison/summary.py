@@ -9,16 +9,16 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tssan_viz.comparison.class_comparison import ClassComparison
+    from tssan_viz.comparison.comparison import Comparison
 
 
-def sentences(comparison: ClassComparison) -> list[str]:
+def sentences(comparison: Comparison) -> list[str]:
     """Say the answer, its strongest head, and the test.
 
     Parameters
     ----------
     comparison
-        From `tssan_viz.compare_class`.
+        From `tssan_viz.compare` or `tssan_viz.compare_class`.
 
     Returns
     -------
@@ -40,35 +40,21 @@ def format_p(p: float) -> str:
     return f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
-def _answer(c: ClassComparison) -> str:
-    name = f"“{c.entry.name}”"
+def _answer(c: Comparison) -> str:
     videos = f"{len(c.subjects)} subjects, {c.n_samples} videos"
-    if c.other is None:
-        many = c.n_other_classes
-        others = "the other class" if many == 1 else f"the {many} other classes"
-        claim = (
-            f"maps of {name} resemble each other across subjects more, on average, than they "
-            f"resemble maps of {others}"
-        )
-    else:
-        # What is tested is the mean of both: one class alone may well be alike no more than that.
-        claim = (
-            "maps of two subjects resemble each other more when both are of the same class, "
-            f"{name} or “{c.other.name}” (the mean of both), than when one is of each"
-        )
     if not c.tested:
-        return f"Described, not tested: whether {claim} ({videos}, for this network)."
+        return f"Described, not tested: whether {c.claim} ({videos}, for this network)."
     found = c.significant
     n = int(c.table["p_max_t"].notna().sum())
     level = f"p max-T ≤ {c.alpha:g}"
     if found.empty:
         none = "The one head tested does not show" if n == 1 else f"No head of {n} shows"
         return (
-            f"{none} that {claim} ({level}; {videos}, for this network). "
+            f"{none} that {c.claim} ({level}; {videos}, for this network). "
             "That is no evidence that they do not."
         )
     where = "the one head tested" if n == 1 else f"{len(found)} of {n} heads"
-    return f"In {where} {claim} ({level}; {videos}, for this network): {_heads(found)}."
+    return f"In {where} {c.claim} ({level}; {videos}, for this network): {_heads(found)}."
 
 
 def _heads(found: pd.DataFrame) -> str:
@@ -79,12 +65,10 @@ def _heads(found: pd.DataFrame) -> str:
     return "; ".join(layers)
 
 
-def _strongest(c: ClassComparison) -> str | None:
-    table = c.table.dropna(subset=["delta"])
-    if table.empty:
+def _strongest(c: Comparison) -> str | None:
+    line = c.strongest
+    if line is None:
         return None
-    by_test = table.sort_values(["p_max_t", "delta"], ascending=[True, False], kind="stable")
-    line = by_test.iloc[0]
     interval = (
         ""
         if np.isnan(line["low"])
@@ -99,17 +83,17 @@ def _strongest(c: ClassComparison) -> str | None:
     )
 
 
-def _test(c: ClassComparison) -> str:
+def _test(c: Comparison) -> str:
     if not c.tested:
-        return "There are no p-values, as no subject has two classes that could be exchanged."
-    exchanged = "the two labels" if c.other is not None else "class means"
+        return f"There are no p-values: {c.reason}."
+    what, where = c.exchange_words
     how = (
-        f"all {c.n_assignments:,} ways to exchange {exchanged}"
+        f"all {c.n_assignments:,} ways to exchange {what}"
         if c.enumerated
-        else f"{c.n_permutations:,} random exchanges of {exchanged} (seed {c.seed})"
+        else f"{c.n_permutations:,} random exchanges of {what} (seed {c.seed})"
     )
     sentence = (
-        f"One-sided permutation test: {how} within each of {c.n_exchanged} subjects; smallest "
+        f"One-sided permutation test: {how} {where} {c.n_exchanged} subjects; smallest "
         f"possible p {format_p(c.smallest_p)}"
     )
     if c.smallest_p > c.alpha:
