@@ -51,15 +51,14 @@ def test_joints_rest_where_they_are_on_average() -> None:
 
 
 def test_another_video_is_of_another_class_and_has_as_many_persons_if_it_can() -> None:
-    labels = torch.tensor([0, 0, 1, 1, 2, 2])
-    present = torch.ones(6, 1, 2, dtype=torch.bool)
-    present[[0, 2, 3], :, 1] = False
-    chosen = other_videos(labels, present)
-    assert (labels[chosen] != labels).all()
-    assert chosen[0] in (2, 3)
-    assert chosen[2] == 0
+    labels, persons = np.array([0, 0, 1, 1, 2, 2]), np.array([1, 2, 1, 1, 2, 2])
+    for seed in range(20):
+        chosen = other_videos(range(6), range(6), labels, persons, seed=seed)
+        assert (labels[chosen] != labels).all()
+        assert (persons[chosen] == persons).all()
+    assert other_videos([1], [2, 3], labels, persons)[0] in (2, 3)
     with pytest.raises(UserError, match="all videos are of one"):
-        other_videos(torch.zeros(3, dtype=torch.long), present[:3])
+        other_videos([0], [0, 1], labels, persons)
 
 
 def test_ways_are_named_and_other_frames_given_where_they_are_put() -> None:

@@ -13,6 +13,7 @@ from tssan_viz.cli import (
     describe,
     evaluate,
     exchange,
+    explain,
     export_network,
     figure,
     info,
@@ -58,6 +59,7 @@ app.command("import")(exchange.import_)
 app.command()(compare.compare)
 app.command()(view.view)
 app.command()(figure.figure)
+app.command()(explain.explain)
 app.command()(serve.serve)
 
 

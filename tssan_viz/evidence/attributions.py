@@ -26,8 +26,8 @@ OF_ATTENTION = ("received", "rollout", "flow", "value-norm", "relevance", "atten
 WITHOUT_ATTENTION = ("integrated-gradients", "occlusion")
 METHODS = OF_ATTENTION + WITHOUT_ATTENTION
 
-WINDOW, STRIDE = 8, 4
-"""Frames that occlusion takes away at once, and how far it goes on."""
+WINDOWS = 8
+"""Occlusion takes so large a part of the frames away at once, and goes on by half of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,13 +326,14 @@ def occlusion_by_frame(
     *,
     extra: Sequence[Tensor] = (),
     replacement: Replacement,
-    window: int = WINDOW,
-    stride: int = STRIDE,
+    window: int | None = None,
+    stride: int | None = None,
 ) -> Tensor:
     """Take some frames at a time away and see what the target's logit loses (Zeiler, Fergus 2014).
 
     By Captum's `Occlusion`, over a tensor that says which frames are kept; a frame in several
-    windows gets their mean. One frame alone is hardly missed, as its neighbours tell it.
+    windows gets their mean. One frame alone is hardly missed, as its neighbours tell it: windows
+    are an eighth of the frames long and half as far apart, unless others are asked for.
 
     Returns
     -------
@@ -352,12 +353,13 @@ def occlusion_by_frame(
         return model(replaced(x, shown, instead), *rest[len(other) :])
 
     keep = clips.new_ones(n, k * t)
-    window = min(window, k * t)
+    window = max(1, round(k * t / WINDOWS)) if window is None else min(window, k * t)
+    stride = max(1, window // 2) if stride is None else min(stride, window)
     with torch.no_grad():
         lost: Tensor = Occlusion(kept_only).attribute(
             keep,
             sliding_window_shapes=(window,),
-            strides=(min(stride, window),),
+            strides=(stride,),
             baselines=0,
             target=target,
             additional_forward_args=(clips, *other, *extra),

@@ -14,9 +14,12 @@ Axis letters: n video, k segment, m person, t frame, v joint, c coordinate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tssan_viz.errors import UserError
@@ -114,36 +117,40 @@ def rested_joints(clips: Tensor, moving: Tensor) -> Tensor:
     return torch.where(moving[:, None, :, None, :, None], clips, rest)
 
 
-def other_videos(labels: Tensor, present: Tensor, *, seed: int = 0) -> Tensor:
+def other_videos(
+    asked: Sequence[int],
+    pool: Sequence[int],
+    labels: NDArray[np.integer],
+    persons: NDArray[np.integer],
+    *,
+    seed: int = 0,
+) -> list[int]:
     """Choose for each video another one of another class, with as many persons where there is one.
 
     Parameters
     ----------
-    labels
-        int64 (n,).
-    present
-        bool (n, k, m).
+    asked, pool
+        Places of the videos, and of those to choose from.
+    labels, persons
+        Class of every video, and how many persons it has.
     seed
         Of the draw.
-
-    Returns
-    -------
-    Tensor
-        int64 (n,): places among the same videos.
 
     Raises
     ------
     UserError
-        There is one class only.
+        There is no other class.
     """
-    generator = torch.Generator().manual_seed(seed)
-    persons = present.any(dim=1).sum(dim=1)  # (n,)
-    unlike = labels[:, None] != labels[None]
-    if not unlike.any(dim=1).all():
-        raise UserError(
-            "frames of another video are to be of another class, and all videos are of one; choose "
-            "interpolated or frozen"
-        )
-    alike = unlike & (persons[:, None] == persons[None])
-    fits = torch.where(alike.any(dim=1, keepdim=True), alike, unlike)
-    return torch.multinomial(fits.double().cpu(), 1, generator=generator)[:, 0]
+    rng = np.random.default_rng(seed)
+    places = np.asarray(pool)
+    chosen = []
+    for video in asked:
+        unlike = places[labels[places] != labels[video]]
+        if not len(unlike):
+            raise UserError(
+                "frames of another video are to be of another class, and all videos are of one; "
+                "choose interpolated or frozen"
+            )
+        alike = unlike[persons[unlike] == persons[video]]
+        chosen.append(int(rng.choice(alike if len(alike) else unlike)))
+    return chosen
