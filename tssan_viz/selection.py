@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tssan_viz.errors import UserError
+from tssan_viz.site import counted_heads, ranges
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.reader import AttentionStore, unknown_sample
 from tssan_viz.store.schema import StoredSample, decode, named
@@ -87,7 +88,7 @@ class _Answer:
             stream=stream,
             sites=sites,
             layers=tuple(sites.index.tolist()),
-            heads=tuple(range(1, int(sites["heads"].max()) + 1)),
+            heads=_numbers(sites),
             frame=frame,
             said=(),
             emptied=None if len(frame) else f"run {run!r} has no rows",
@@ -100,7 +101,10 @@ class _Answer:
                 f"maps of several streams cannot be read together; this is {self.stream!r}"
             )
         layers = _choose("layer", given.get("layer"), self.layers, self.run)
-        heads = _choose("head", given.get("head"), self.heads, self.run)
+        # Of layers that do not all hold the same heads, those chosen say which there are.
+        there = _numbers(self.sites.loc[list(layers)])
+        left = tuple(head for head in self.heads if head in there)
+        heads = _choose("head", given.get("head"), left, self.run)
         keep = np.ones(len(self.frame), bool)
         said, emptied = list(self.said), self.emptied
         for name, values in given.items():
@@ -304,7 +308,7 @@ class Selection:
         return (
             f"{len(self)} row{'s' * (len(self) != 1)} of {videos} video{'s' * (videos != 1)} "
             f"({what}) in run {self.run!r}, layer{'s' * (len(self.layers) > 1)} "
-            f"{_ranges(self.layers)}, head{'s' * (len(self.heads) > 1)} {_ranges(self.heads)}"
+            f"{ranges(self.layers)}, head{'s' * (len(self.heads) > 1)} {ranges(self.heads)}"
             + "".join(f"; {note}" for note in self.notes)
         )
 
@@ -341,8 +345,8 @@ class Selection:
             ("store", self.store.url, other.store.url),
             ("run", self.run, other.run),
             ("stream", self.stream, other.stream),
-            ("layers", _ranges(self.layers), _ranges(other.layers)),
-            ("heads", _ranges(self.heads), _ranges(other.heads)),
+            ("layers", ranges(self.layers), ranges(other.layers)),
+            ("heads", ranges(self.heads), ranges(other.heads)),
         ):
             if mine != theirs:
                 raise UserError(
@@ -448,12 +452,12 @@ class Selection:
                 f"layer {n}: {q} × {s}" for n, q, s in self._sites[["query", "key"]].itertuples()
             ]
             raise UserError(f"maps of these layers differ in size ({named(sizes)}); name one layer")
-        few = self._sites[self._sites["heads"] < max(self.heads)]
-        if len(few):
-            raise UserError(
-                f"layer {few.index[0]} has {few['heads'].iloc[0]} heads, "
-                f"head {max(self.heads)} was asked for; name the layer or the heads"
-            )
+        for layer, there in self._sites["numbers"].items():
+            if missing := sorted({*self.heads} - {*there}):
+                raise UserError(
+                    f"layer {layer} has {counted_heads(there)}, and head {missing[0]} was asked "
+                    "for; name the layer or the heads"
+                )
         return {int(number): self.heads for number in self._sites["site"]}
 
     def _read(self, frame: pd.DataFrame) -> np.ndarray:
@@ -806,20 +810,14 @@ def _choose(what: str, wanted: Any, there: tuple[int, ...], run: str) -> tuple[i
     strange = [number for number in wanted if number not in there]
     if strange:
         raise UserError(
-            f"run {run!r}: no {what} {named(strange)}; there is {_ranges(there)}, counted from 1"
+            f"run {run!r}: no {what} {named(strange)}; there is {ranges(there)}, counted from 1"
         )
     return tuple(dict.fromkeys(wanted))
 
 
-def _ranges(numbers: tuple[int, ...]) -> str:
-    """Return numbers as a person writes them: 1–4, 7."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in parts)
+def _numbers(sites: pd.DataFrame) -> tuple[int, ...]:
+    """Return the heads that any of some sites holds."""
+    return tuple(sorted({head for numbers in sites["numbers"] for head in numbers}))
 
 
 def _within(said: Sequence[str]) -> str:

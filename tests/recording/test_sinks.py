@@ -11,8 +11,12 @@ import torch
 from torch import nn
 
 from tests.recording.support import CATALOGUE, Model, watch_calls
-from tssan_viz.recording import RecordingError, Sink, UnrecordableModel, record
+from tssan_viz.errors import UserError
+from tssan_viz.recording import Probe, RecordingError, Sink, UnrecordableModel, record
+from tssan_viz.recording.following import Following
 from tssan_viz.store import open_store
+from tssan_viz.store.sql import query
+from tssan_viz.store.verification import verify
 
 
 def test_memory_needs_neither_lance_nor_duckdb_nor_arrow():
@@ -72,7 +76,10 @@ def test_a_store_keeps_metadata_of_any_name_and_says_which_heads(tmp_path):
     rows = store.rows("r").set_index("sample")
     assert rows.loc["a", "mood"] == "calm"
     assert rows["weight"].tolist() == [1.5, 2.0]
-    assert store.select(run="r").maps().sizes["head"] == 2
+    assert store.sites("r")["numbers"].tolist() == [(1, 3), (4, 2)]
+    assert store.select(run="r", layer=1).maps()["head"].to_numpy().tolist() == [1, 3]
+    with pytest.raises(UserError, match="layer 1 has heads 1, 3, and head 2 was asked for"):
+        store.select(run="r").maps()
     provenance = store.sites("r")["provenance"].tolist()
     assert [text.rpartition("; ")[2] for text in provenance] == [
         "heads 1, 3 of 4",
@@ -180,3 +187,62 @@ def test_the_report_is_for_people():
     assert "1, and 1 of nobody" in text
     assert "compute" in text
     assert recorder.report().seconds_spent > 0
+
+
+def test_chosen_heads_keep_their_numbers_wherever_they_are_asked_for(tmp_path):
+    torch.manual_seed(0)
+    model, clips = Model(heads=4), torch.randn(3, 6, 8)
+    said = {"sample": ["a", "b", "c"], "label": [0, 1, 0], "class_name": ["x", "y", "x"]}
+    for folder, heads in (("all", None), ("some", [2, 4])):
+        with record(model, tmp_path / folder, run="r", heads=heads) as recorder:
+            recorder.samples(**said)
+            model(clips)
+    whole, part = open_store(tmp_path / "all").select(), open_store(tmp_path / "some").select()
+    assert part.heads == (2, 4)
+    assert "heads 2, 4" in str(part)
+    assert part.maps()["head"].to_numpy().tolist() == [2, 4]
+    np.testing.assert_allclose(part.maps(), whole.select(head=[2, 4]).maps(), atol=5e-4)
+    means = part.mean("label").sel(head=4), whole.mean("label").sel(head=4)
+    np.testing.assert_allclose(*means, atol=5e-4)
+    measures = whole.measures()
+    entropy = measures[measures["head"].isin([2, 4])]["entropy"]
+    np.testing.assert_allclose(part.measures()["entropy"], entropy, rtol=1e-5)
+    with pytest.raises(UserError, match="no head 3; there is 2, 4"):
+        part.select(head=3)
+    asked = query(part.store, "select distinct head from maps order by head")
+    assert asked["head"].to_pylist() == [2, 4]
+    assert verify(part.store).damaged == []
+
+
+def test_chosen_heads_go_on_with_the_same_and_refuse_others(tmp_path):
+    model = Model(heads=4)
+
+    def once(name, heads):
+        with record(model, tmp_path / "s", run="r", heads=heads) as recorder:
+            recorder.samples(sample=[name])
+            model(torch.randn(1, 6, 8))
+
+    once("a", [2, 4])
+    once("b", [2, 4])
+    assert len(open_store(tmp_path / "s").rows("r")) == 2
+    with pytest.raises(UserError, match=r"other sites: layers\.0\.attend \(heads 2, 4, 6 × 6"):
+        once("c", [1, 2])
+
+
+def test_logged_heads_have_their_own_numbers():
+    model, logged = Model(heads=4), {}
+    following = Following(
+        record(model, heads=[2, 4], phase="train"),
+        probe=Probe([({"sample": ["a"]}, torch.randn(1, 6, 8))]),
+        every_n_epochs=1,
+        loggers=[lambda name, value, step: logged.setdefault(name, value)],
+        figures=["layers.0.*"],
+        steps=False,
+    )
+    following.begin()
+    following.look(0, 0)
+    following.end(None)
+    numbers = {name.rpartition("/")[2] for name in logged if "entropy" in name}
+    assert numbers == {"head2", "head4"}
+    titles = [axis.get_title() for axis in logged["attention/probe"].axes]
+    assert titles == ["layers.0.attend, head 2", "layers.0.attend, head 4"]

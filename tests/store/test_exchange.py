@@ -75,7 +75,7 @@ def test_part_of_the_layers_and_heads_is_a_run_of_its_own(store, tmp_path):
     import_run(tmp_path / "part.npz", into)
     back = into.select()
     assert back.layers == (2,)
-    assert back.heads == (1, 2)
+    assert back.heads == (1, 3)
     np.testing.assert_array_equal(back.maps().values, selection.maps().values)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tssan_viz.cli.common import StoreArgument, console, open_store, quoted
+from tssan_viz.site import counted_heads
 
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
@@ -80,7 +81,8 @@ def _say_more(store: AttentionStore, run: str) -> None:
         (
             "sites",
             [
-                f"{s.stream} layer {s.layer}: {s.heads} heads of {s.query} × {s.key}, {s.kind}"
+                f"{s.stream} layer {s.layer}: {counted_heads(s.numbers)} of {s.query} × {s.key}, "
+                f"{s.kind}"
                 for s in sites.itertuples()
             ],
         ),

@@ -95,13 +95,14 @@ class Following:
     def _log(self, step: int, phase: str = "train") -> None:
         if not self._loggers:
             return
-        means = self._recorder.means()
+        means, maps_of_sites = self._recorder.means(), self._recorder.mean_maps()
+        numbers = {site.name: site.numbers for site in self._recorder.sites}
         if means:
-            log_measures(self._loggers, means, step=step, phase=phase)
+            log_measures(self._loggers, means, step=step, phase=phase, heads=numbers)
         maps = {
             (site, head): values
-            for site, heads in self._recorder.mean_maps().items()
-            for head, values in enumerate(heads, start=1)
+            for site, of_heads in maps_of_sites.items()
+            for head, values in zip(numbers[site], of_heads, strict=True)
         }
         if maps:
             log_figure(self._loggers, f"attention/{phase}", heads_figure(maps), step=step)

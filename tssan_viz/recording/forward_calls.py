@@ -400,6 +400,7 @@ class ForwardCalls:
                 stream=call.site.stream,
                 kind=call.site.kind,
                 provenance=how,
+                numbers=() if heads is None else tuple(heads),
             )
         if shape != (site.heads, site.query, site.key):
             raise RecordingError(

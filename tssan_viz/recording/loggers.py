@@ -12,7 +12,7 @@ What can be logged to is found by what it can do, so that nothing is imported fo
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ def log_measures(
     *,
     step: int,
     phase: str = "train",
+    heads: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Log the mean measures of every head.
 
@@ -44,12 +45,16 @@ def log_measures(
         Steps taken.
     phase
         What the rows were of: ``train`` or ``probe``.
+    heads
+        The numbers of each site's heads, where not all of them were recorded.
     """
     numbers = {
         f"attention/{phase}/{measure}/{site}/head{head}": float(value)
         for site, by_measure in measures.items()
         for measure, values in by_measure.items()
-        for head, value in enumerate(values, start=1)
+        for head, value in zip(
+            (heads or {}).get(site, range(1, len(values) + 1)), values, strict=True
+        )
         if np.isfinite(value)
     }
     for logger in loggers:

@@ -93,9 +93,8 @@ def record(
     only
         Patterns of site names, ``"*.layers.3.*"``: only these are recorded.
     heads
-        Which heads, counted from 1: for all sites, or by patterns of site names. `Recorder.maps`
-        knows them by these numbers; a store counts those that it holds, and its sites' provenance
-        says which they are.
+        Which heads, counted from 1: for all sites, or by patterns of site names. They keep these
+        numbers wherever they are shown or asked for.
     softmax
         Names of the softmax modules of attention that is written out by hand, or a mapping from
         them to the kind of the site.
@@ -542,8 +541,7 @@ class Recorder:
                 with self._timed("queue"):
                     self._writing.wait()
                 self._writing.raise_error()
-        chosen = {name: self._heads.of(name) for name in self._sites}
-        return self._sink.maps(stream=stream, site=site, heads=chosen)
+        return self._sink.maps(stream=stream, site=site)
 
     def means(self) -> dict[str, dict[str, np.ndarray]]:
         """Return the mean of every measure over the rows since the last call, for loggers.

@@ -173,20 +173,14 @@ class MemorySink:
     def end(self, error: BaseException | None) -> None:
         """Nothing is left to do: the blocks are there."""
 
-    def maps(
-        self,
-        *,
-        stream: str | None = None,
-        site: str | None = None,
-        heads: Mapping[str, Sequence[int] | None] | None = None,
-    ) -> xarray.DataArray:
+    def maps(self, *, stream: str | None = None, site: str | None = None) -> xarray.DataArray:
         """Return the maps as a labelled array; see `Recorder.maps`."""
         import xarray
 
         if not self.blocks:
             raise RecordingError("nothing was recorded yet: announce samples and call the model")
         chosen = self._chosen(stream, site)
-        numbers = {tuple((heads or {}).get(s.name) or range(1, s.heads + 1)) for s in chosen}
+        numbers = {s.numbers for s in chosen}
         if len(numbers) > 1:
             raise RecordingError(
                 f"the sites were recorded with other heads each: {sorted(numbers)}; give site= one "

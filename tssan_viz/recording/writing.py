@@ -289,7 +289,7 @@ class Writing:
             if not keep.all():
                 maps[name], measures[name] = maps[name][keep], measures[name][keep]
             if self._sites[name].kind == "softmax":
-                _refuse_nan(name, measures[name], rows)
+                _refuse_nan(self._sites[name], measures[name], rows)
         if keep.any():
             self._hand_over(announcement, rows, maps, measures)
         self.rows_written += int(keep.sum())
@@ -326,13 +326,13 @@ class Writing:
         self._sink.write(Block(rows, maps, by_measure, tuple(fresh.values())))
 
 
-def _refuse_nan(name: str, measures: np.ndarray, rows: Mapping[str, list[Any]]) -> None:
+def _refuse_nan(site: Site, measures: np.ndarray, rows: Mapping[str, list[Any]]) -> None:
     entropy = measures[:, :, MEASURES.index("entropy")]
     if np.isfinite(entropy).all():
         return
-    row, head = np.argwhere(~np.isfinite(entropy))[0]
+    r, h = np.argwhere(~np.isfinite(entropy))[0]
     raise RecordingError(
-        f"{name} attended with probabilities that are no numbers: sample {rows['sample'][row]}, "
-        f"segment {rows['segment'][row]}, person {rows['person'][row]}, head {head + 1}. Its "
+        f"{site.name} attended with probabilities that are no numbers: sample {rows['sample'][r]}, "
+        f"segment {rows['segment'][r]}, person {rows['person'][r]}, head {site.numbers[h]}. Its "
         "queries or keys are NaN or infinite; if the person is not there, say so with present="
     )

@@ -101,11 +101,17 @@ def _description(selection: Selection) -> str:
 
 
 def _sites(selection: Selection) -> list[Site]:
-    """Return the sites of the selection, with as many heads as are selected."""
+    """Return the sites of the selection, with the heads that are selected."""
     stored = selection.store.stored_sites(selection.run)
     by_layer = {site.layer: site for site in stored if site.stream == selection.stream}
     return [
-        Site(**{**asdict(by_layer[layer]), "heads": len(selection.heads)})
+        Site(
+            **{
+                **asdict(by_layer[layer]),
+                "heads": len(selection.heads),
+                "numbers": selection.heads,
+            }
+        )
         for layer in selection.layers
     ]
 
@@ -115,13 +121,13 @@ def _measures(selection: Selection) -> dict[str, np.ndarray]:
     store, run = selection.store, selection.run
     stored = store.stored_sites(run)
     of = RowMeasures(store, run, stored).of(selection.rows())
-    names = [
-        next(s.name for s in stored if (s.stream, s.layer) == (selection.stream, layer))
-        for layer in selection.layers
-    ]
-    heads = [head - 1 for head in selection.heads]
+    by_layer = {site.layer: site for site in stored if site.stream == selection.stream}
+    places = {
+        site.name: [site.numbers.index(head) for head in selection.heads]
+        for site in (by_layer[layer] for layer in selection.layers)
+    }
     return {
-        measure: np.stack([per_site[name][:, heads] for name in names], axis=1)
+        measure: np.stack([per_site[name][:, at] for name, at in places.items()], axis=1)
         for measure, per_site in of.items()
     }
 

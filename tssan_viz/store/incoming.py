@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
-from tssan_viz.store.schema import MEASURES, ROW_COLUMNS, Site, decode, named, row_id
+from tssan_viz.store.schema import MEASURES, ROW_COLUMNS, Site, named, row_id, row_sums
 
 ROW_SUM_TOLERANCE = 1e-3
-_ROWS_AT_A_TIME = 16
 
 OWN_COLUMNS = ("row_id", "run", "checksum", "rank")
 # What a column of further metadata may not be called: the table `maps` has these besides the rows'.
@@ -194,15 +193,7 @@ class Incoming:
         return checked
 
     def _check_sums(self, site: Site, value: np.ndarray, table: pa.Table) -> None:
-        ones = np.ones(site.key, np.float32)
-        # In parts that stay in the processor's cache.
-        sums = np.concatenate(
-            [
-                decode(value[i : i + _ROWS_AT_A_TIME]) @ ones
-                for i in range(0, len(value), _ROWS_AT_A_TIME)
-            ]
-            or [np.empty(value.shape[:-1], np.float32)]
-        )
+        sums = row_sums(value)
         # Written so that NaN fails too.
         wrong = ~(np.abs(sums - 1) < ROW_SUM_TOLERANCE)
         if wrong.any():
@@ -212,11 +203,12 @@ class Incoming:
         if wrong.any():
             r, h, q = np.argwhere(wrong)[0]
             raise UserError(
-                f"sample {table['sample'][int(r)].as_py()!r}, site {site.name!r}, head {h + 1}, "
-                f"query frame {q}: the attention sums to {sums[r, h, q]:.4f}, not to 1 "
-                f"(tolerance {ROW_SUM_TOLERANCE}); {int(wrong.sum())} of {wrong.size} map rows are "
-                "so. Probabilities are recorded before dropout; a map that is no softmax needs a "
-                "site of kind 'signed' or 'adjacency'"
+                f"sample {table['sample'][int(r)].as_py()!r}, site {site.name!r}, "
+                f"head {site.numbers[h]}, query frame {q}: the attention sums to "
+                f"{sums[r, h, q]:.4f}, not to 1 (tolerance {ROW_SUM_TOLERANCE}); "
+                f"{int(wrong.sum())} of {wrong.size} map rows are so. Probabilities are "
+                "recorded before dropout; a map that is no softmax needs a site of kind 'signed' "
+                "or 'adjacency'"
             )
 
     def measures(

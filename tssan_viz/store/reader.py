@@ -53,7 +53,7 @@ _SAMPLES_AT_A_TIME = 256
 _COMPARED = 4
 
 # Small, and everything hangs on them: their files are compared with their digests when opened.
-_COMPARED_WHOLE = ("runs", "sites", "catalogue", "rows")
+_COMPARED_WHOLE = ("runs", "sites", "heads", "catalogue", "rows")
 
 
 _RUN_COLUMNS = (
@@ -238,7 +238,7 @@ class AttentionStore:
     @property
     def notes(self) -> list[str]:
         """What a person should know, for instance that a version could not be read."""
-        for name in ("runs", "sites", "catalogue", "rows", "measures", "samples"):
+        for name in ("runs", "sites", "heads", "catalogue", "rows", "measures", "samples"):
             self._open(name)
         for maps in sorted((self.path / "maps").glob("*/*x*")):
             self._open(str(maps.relative_to(self.path)))
@@ -369,10 +369,18 @@ class AttentionStore:
     def stored_sites(self, run: str) -> tuple[Site, ...]:
         """Return a run's sites, in the order of recording."""
 
+        def of(opened: _Opened) -> dict[int, tuple[int, ...]]:
+            return {n["site"]: tuple(n["numbers"]) for n in opened.lines_of(run).to_pylist()}
+
+        chosen = self._read("heads", lambda opened: opened.once(run, lambda _: of(opened))) or {}
+
         def read(opened: _Opened) -> tuple[Site, ...]:
             lines = opened.lines_of(run).sort_by("site").to_pylist()
             return tuple(
-                Site(**{k: v for k, v in line.items() if k not in ("run", "site")})
+                Site(
+                    **{k: v for k, v in line.items() if k not in ("run", "site")},
+                    numbers=chosen.get(line["site"], ()),
+                )
                 for line in lines
             )
 
@@ -387,14 +395,14 @@ class AttentionStore:
         Returns
         -------
         DataFrame
-            ``site`` (from 1), ``name``, ``stream``, ``layer``, ``heads``, ``query``, ``key``,
-            ``kind``, ``provenance``.
+            ``site`` (from 1), ``name``, ``stream``, ``layer``, ``heads`` (how many), ``numbers``
+            (which, from 1), ``query``, ``key``, ``kind``, ``provenance``.
         """
         sites = self.stored_sites(self.checked_run(run))
         frame = pd.DataFrame([vars(site) for site in sites])
         frame.insert(0, "site", range(1, len(sites) + 1))
-        order = ["site", "name", "stream", "layer", "heads", "query", "key", "kind", "provenance"]
-        return frame[order]
+        order = "site name stream layer heads numbers query key kind provenance"
+        return frame[order.split()]
 
     def stored_catalogue(self, run: str) -> Catalogue:
         """Return the catalogue exactly as it was given to the writer."""
@@ -523,9 +531,9 @@ class AttentionStore:
         (shape,) = shapes
         code = self.stored_code(run)
         columns = {
-            map_columns(number, max(heads))[head - 1]: code_of(code, stored[number - 1].kind)
+            column: code_of(code, stored[number - 1].kind)
             for number, heads in sites.items()
-            for head in heads
+            for column in map_columns(number, heads)
         }
         plain = set(columns.values()) == {"float16"}
         heads = len(next(iter(sites.values())))

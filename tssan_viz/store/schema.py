@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -92,6 +93,9 @@ SITES = pa.schema(
     ]
 )
 
+# Which heads of a site are stored, for runs that have not all of them.
+HEADS = pa.schema([("run", pa.string()), ("site", pa.int16()), ("numbers", pa.list_(pa.int16()))])
+
 CATALOGUE = pa.schema([("run", pa.string()), ("catalogue", pa.string())])
 
 RUNS = pa.schema(
@@ -119,6 +123,7 @@ REPORTS = pa.schema(
 SCHEMAS = {
     "runs": RUNS,
     "sites": SITES,
+    "heads": HEADS,
     "catalogue": CATALOGUE,
     "rows": ROWS,
     "measures": MEASURES,
@@ -197,9 +202,9 @@ def row_id(
     return int.from_bytes(digest, "little") & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def map_columns(site: int, heads: int) -> list[str]:
-    """Return the names of the columns that hold the maps of the site with this number (from 1)."""
-    return [f"site{site}_head{head}" for head in range(1, heads + 1)]
+def map_columns(site: int, heads: Iterable[int]) -> list[str]:
+    """Return the names of the columns that hold maps of a site's heads, both counted from 1."""
+    return [f"site{site}_head{head}" for head in heads]
 
 
 def maps_folder(query: int, key: int, rank: int = 0) -> str:
@@ -232,16 +237,43 @@ def run_folder(run: str) -> str:
 
 
 _HALF_TO_SINGLE = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
+# So many values stay in the processor's cache.
+_PART = 1 << 16
 
 
 def decode(maps: np.ndarray) -> np.ndarray:
-    """Return float16 maps as float32, exactly (a table look-up, twice as fast as NumPy's cast).
+    """Return float16 maps as float32, exactly (a table look-up, faster than NumPy's cast).
 
     Maps that are float32 already, of a run with another code, are returned as they are.
     """
     if maps.dtype == np.float32:
         return maps
-    return np.take(_HALF_TO_SINGLE, np.ascontiguousarray(maps).view(np.uint16))
+    codes = np.ascontiguousarray(maps).view(np.uint16).reshape(-1)
+    values = np.empty(codes.size, np.float32)
+    for start in range(0, codes.size, _PART):
+        part = slice(start, start + _PART)
+        # Every code is in the table: "clip" saves the copy that "raise" makes.
+        np.take(_HALF_TO_SINGLE, codes[part], out=values[part], mode="clip")
+    return values.reshape(maps.shape)
+
+
+def row_sums(maps: np.ndarray) -> np.ndarray:
+    """Return the sums over keys of float16 or float32 maps (…, s), as float32 (…).
+
+    Where torch is loaded, as in every recording, its cast of float16 is used: it is five times as
+    fast as `decode`.
+    """
+    keys = maps.shape[-1]
+    lines = maps.reshape(-1, keys)
+    sums = np.empty(len(lines), np.float32)
+    together = max(1, _PART // keys)
+    torch = sys.modules.get("torch") if lines.flags.writeable else None
+    ones = np.ones(keys, np.float32)
+    for start in range(0, len(lines), together):
+        part = lines[start : start + together]
+        values = decode(part) if torch is None else torch.from_numpy(part).float().numpy()
+        np.matmul(values, ones, out=sums[start : start + together])
+    return sums.reshape(maps.shape[:-1])
 
 
 def named(values: Sequence[object], limit: int = 8) -> str:

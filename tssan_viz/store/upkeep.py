@@ -81,7 +81,7 @@ def remove(store: AttentionStore, run: str) -> int:
             locks.enter_context(RunLock(folder, run, rank))
         alone = nobody_writes(store.path, besides=folder)
         # The list of runs first: from then on nothing of it is shown, whatever happens.
-        for name in ("runs", "rows", "measures", "samples", "reports", "catalogue", "sites"):
+        for name in ["runs", *(name for name in SCHEMAS if name != "runs")]:
             table = DurableTable(store.path / name, SCHEMAS[name], shared=True)
             if table.open() is not None:
                 table.delete(pc.field("run") == run)
@@ -225,9 +225,7 @@ def all_maps(
     """Return the maps (r, h, q, s) of all sites of rows, each compared with its checksum."""
     ids = rows["row_id"].to_numpy(np.int64)
     return {
-        site.name: store.read_maps(run, ids, {number: range(1, site.heads + 1)}, compare_all=True)[
-            :, 0
-        ]
+        site.name: store.read_maps(run, ids, {number: site.numbers}, compare_all=True)[:, 0]
         for number, site in enumerate(sites, start=1)
     }
 
@@ -255,7 +253,13 @@ class RowMeasures:
         shape = (len(rows), int(self._starts[-1]), len(self.names))
         self._values = np.full(shape, np.nan, np.float32)
         if len(frame) and self.names:
-            head = self._starts[frame["site"].to_numpy(int) - 1] + frame["head"].to_numpy(int) - 1
+            site, number = frame["site"].to_numpy(int), frame["head"].to_numpy(int)
+            head = np.zeros(len(frame), int)
+            for i, one in enumerate(sites):
+                mine = site == i + 1
+                places = np.zeros(max(one.numbers) + 1, int)
+                places[list(one.numbers)] = np.arange(one.heads)
+                head[mine] = self._starts[i] + places[number[mine]]
             at = self._at(frame["row_id"].to_numpy(np.int64))
             self._values[at, head] = frame[self.names].to_numpy(np.float32, na_value=np.nan)
 

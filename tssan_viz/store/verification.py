@@ -20,7 +20,7 @@ from tssan_viz.store.reader import AttentionStore, fixed_size_values
 from tssan_viz.store.schema import Site, decode, map_columns, maps_folder, named, run_folder
 from tssan_viz.store.tables import StoreDamaged, data_files, newest_manifest, open_whole
 
-_TABLES = ("runs", "sites", "catalogue", "rows", "measures", "samples", "reports")
+_TABLES = ("runs", "sites", "heads", "catalogue", "rows", "measures", "samples", "reports")
 _BATCH_BYTES = 64 << 20
 
 
@@ -164,7 +164,7 @@ def _check_maps(
             column: (site, code_of(code, site.kind))
             for number, site in enumerate(sites, start=1)
             if (site.query, site.key) == shape
-            for column in map_columns(number, site.heads)
+            for column in map_columns(number, site.numbers)
         }
         seen: set[int] = set()
         for lines in _batches(dataset, path, columns, found):

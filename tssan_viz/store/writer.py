@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
+from tssan_viz.site import counted_heads
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.codes import checked_code, code_of, column_type, encode
 from tssan_viz.store.durable import RunLock, nobody_writes, sync_file, turn, write_atomically
@@ -23,6 +24,7 @@ from tssan_viz.store.incoming import Incoming
 from tssan_viz.store.schema import (
     CATALOGUE,
     FORMAT,
+    HEADS,
     MEASURES,
     REPORTS,
     ROW_COLUMNS,
@@ -256,7 +258,7 @@ class RunWriter:
             for number, site in self._sites_of(shape):
                 fields += [
                     (column, column_type(code_of(self.code, site.kind), *shape))
-                    for column in map_columns(number, site.heads)
+                    for column in map_columns(number, site.numbers)
                 ]
             fields.append(("checksums", pa.list_(pa.uint32(), len(fields) - 1)))
             tables[shape] = DurableTable(
@@ -301,19 +303,29 @@ class RunWriter:
             text = json.dumps(dict(info), ensure_ascii=False, default=str)
         except TypeError as error:
             raise UserError(f"run {self.run!r}: info cannot be stored as JSON: {error}") from error
+        chosen = [
+            {"run": self.run, "site": number, "numbers": site.numbers}
+            for number, site in enumerate(self.sites, start=1)
+            if site.numbers != tuple(range(1, site.heads + 1))
+        ]
         for name, schema, table in (
-            ("sites", SITES, lines),
+            ("sites", SITES, pa.table(lines, schema=SITES)),
+            ("heads", HEADS, pa.Table.from_pylist(chosen, schema=HEADS)),
             (
                 "catalogue",
                 CATALOGUE,
-                {"run": [self.run], "catalogue": [self._catalogue.to_json()]},
+                pa.table(
+                    {"run": [self.run], "catalogue": [self._catalogue.to_json()]},
+                    schema=CATALOGUE,
+                ),
             ),
         ):
             durable = DurableTable(path / name, schema, shared=True)
             if durable.open() is not None:
                 # Left by a session that died before its run was entered.
                 durable.delete(pc.field("run") == self.run)
-            durable.append(pa.table(table, schema=schema))
+            if len(table):
+                durable.append(table)
         line = {"run": [self.run], "created": [created], "info": [text], "code": [self.code]}
         runs.append(pa.table(line, schema=RUNS))
 
@@ -321,7 +333,7 @@ class RunWriter:
         stored = store.stored_sites(self.run)
         if stored != self.sites:
             differing = [
-                f"{old.name} ({old.heads} heads, {old.query} × {old.key}, {old.kind})"
+                f"{old.name} ({counted_heads(old.numbers)}, {old.query} × {old.key}, {old.kind})"
                 for old in stored
                 if old not in self.sites
             ]
@@ -479,10 +491,10 @@ class RunWriter:
         checksums = []
         for number, site in self._sites_of(shape):
             code = code_of(self.code, site.kind)
-            for h, column in enumerate(map_columns(number, site.heads)):
+            for h, column in enumerate(map_columns(number, site.numbers)):
                 # A copy in any case: the caller may use its buffer again before the commit.
                 lines = encode(values[site.name][:, h], code)
-                checksums.append([zlib.crc32(line) for line in lines])
+                checksums.append(list(map(zlib.crc32, lines)))
                 columns[column] = pa.FixedSizeListArray.from_arrays(
                     pa.array(lines.reshape(-1)), size
                 )
@@ -504,7 +516,7 @@ class RunWriter:
                 "site": pa.array(np.full(count, number, np.int16)),
                 "stream": pa.array([site.stream] * count),
                 "layer": pa.array(np.full(count, site.layer, np.int16)),
-                "head": pa.array(np.tile(np.arange(1, site.heads + 1, dtype=np.int16), len(ids))),
+                "head": pa.array(np.tile(np.array(site.numbers, np.int16), len(ids))),
                 "rank": pa.array(np.full(count, self.rank, np.int16)),
             }
             for measure, per_site in measures.items():
