@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tssan_viz.comparison.alignment import AlignedSelection
 from tssan_viz.comparison.kept_files import (
     DamagedCells,
     KeptLayer,
@@ -167,7 +168,8 @@ class KeptCells:
             None where the selection is not made of whole cells: its answer is in the maps.
         """
         scope = Scope.of(selection.rows(), person)
-        if scope is None:
+        # Aligned maps are not those that are stored.
+        if scope is None or isinstance(selection, AlignedSelection):
             return None
         kept = cls(selection, scope, metric, notes, progress)
         mine = zip(map(tuple, kept._cells.tolist()), kept._digests.tolist(), strict=True)
@@ -253,6 +255,11 @@ class KeptCells:
             (self._folder / f"{layer_name(self._stream, layer)}.json").unlink(missing_ok=True)
         except OSError:
             self._refused = True
+
+    def places(self, layer: int, heads: Sequence[int]) -> list[int]:
+        """Return where heads, by their numbers, lie among those that the layer's cells hold."""
+        there = list(self._sites[layer]["numbers"])
+        return [there.index(head) for head in heads]
 
     def _site(self, layer: int) -> dict[str, Any]:
         site = self._sites[layer]
