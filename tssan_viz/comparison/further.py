@@ -1,0 +1,219 @@
+"""The analyses that stand beside W, B and Δ, each asked of the rows of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tssan_viz.comparison.reading import Progress
+from tssan_viz.comparison.similarity import METRICS
+from tssan_viz.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tssan_viz.comparison.comparison import Comparison
+
+ANALYSES = {
+    "variance": "How much is class, subject, camera and replication?",
+    "decoding": "Is a head about the action or about the person?",
+    "difference": "Where do the mean maps differ?",
+    "measures": "In which measures do the two sides differ?",
+    "permanova": "Do the classes differ as a whole?",
+    "matrix": "Which classes are alike?",
+}
+"""What can be shown, and the question that each answers."""
+
+# So many lines of a long table are shown; the rest is in the result.
+_SHOWN = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """One analysis of the rows of a comparison.
+
+    Attributes
+    ----------
+    name, title : str
+        One of `ANALYSES`, and its question.
+    table : DataFrame or None
+        What is shown of it.
+    result : object or None
+        What the analysis returned; None where it could not be made.
+    notes : list of str
+        What it decided, or why it could not be made.
+    """
+
+    name: str
+    title: str
+    table: pd.DataFrame | None
+    result: Any
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        if self.result is None:
+            return {"result": None, "notes": self.notes}
+        return dict(self.result.to_dict())
+
+
+def parse_analyses(text: str | None) -> list[str]:
+    """Read the names of analyses, separated by commas; ``all`` is each of them.
+
+    Raises
+    ------
+    UserError
+        There is no such analysis.
+    """
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return list(ANALYSES)
+    for name in names:
+        if name not in ANALYSES:
+            raise UserError(f"cannot show {name!r}: choose among {', '.join(ANALYSES)}, or all")
+    return list(dict.fromkeys(names))
+
+
+def analyse(
+    comparison: Comparison,
+    names: Sequence[str],
+    *,
+    permutations: int = 1000,
+    progress: Progress | None = None,
+) -> list[Analysis]:
+    """Ask the rows of a comparison further questions.
+
+    An analysis that the rows cannot carry says why instead of failing the others.
+
+    Parameters
+    ----------
+    comparison
+        From `tssan_viz.compare`.
+    names
+        Of `ANALYSES`.
+    permutations
+        How many each analysis draws.
+    progress
+        Called with (what, done, total).
+    """
+    return [_analyse(comparison, name, permutations, progress) for name in names]
+
+
+def _analyse(
+    comparison: Comparison, name: str, permutations: int, progress: Progress | None
+) -> Analysis:
+    from tssan_viz.comparison.class_matrix import class_matrix
+    from tssan_viz.comparison.decoding import decodability
+    from tssan_viz.comparison.difference import difference_maps
+    from tssan_viz.comparison.measure_contrasts import measure_contrasts
+    from tssan_viz.comparison.permanova import permanova
+    from tssan_viz.comparison.variance import variance_shares
+
+    notes: list[str] = []
+    metric = comparison.metric
+    if metric not in METRICS:
+        metric = METRICS[0]
+        if name not in ("difference", "measures"):
+            notes.append(f"by {metric}: {comparison.metric} has no form that this can use")
+    where: dict[str, Any] = {
+        "split": comparison.split,
+        "person": comparison.person,
+        "progress": progress,
+    }
+    seeded = {**where, "permutations": permutations, "seed": comparison.seed}
+    selection = comparison.selection
+    result: Any
+    try:
+        if name in ("difference", "measures"):
+            sides = comparison.sides
+            if sides is None:
+                raise UserError("this takes two groups of one run")
+            ask = difference_maps if name == "difference" else measure_contrasts
+            result = ask(*sides, alpha=comparison.alpha, **seeded)
+        elif name == "variance":
+            result = variance_shares(selection, metric=metric, **where)
+        elif name == "decoding":
+            result = decodability(selection, metric=metric, **seeded)
+        elif name == "permanova":
+            result = permanova(selection, metric=metric, **seeded)
+        else:
+            result = class_matrix(selection, metric=metric, **where)
+    except UserError as error:
+        return Analysis(name, ANALYSES[name], None, None, [f"not made: {error}"])
+    notes += [note for note in result.notes if note not in comparison.notes]
+    return Analysis(name, ANALYSES[name], _shown(name, result), result, notes)
+
+
+# What is shown of each table, and what its columns are called there; results have all.
+_COLUMNS: dict[str, dict[str, str]] = {
+    "decoding": {
+        "layer": "layer",
+        "head": "head",
+        "class_accuracy": "class",
+        "class_chance": "by chance",
+        "class_p_max_t": "class p max-T",
+        "subject_accuracy": "person",
+        "subject_chance": "by chance ",
+        "subject_p_max_t": "person p max-T",
+    },
+    "difference": {
+        "layer": "layer",
+        "head": "head",
+        "largest": "largest",
+        "query": "query",
+        "key": "key",
+        "p": "p max-T",
+        "cells": "cells that differ",
+    },
+    "measures": {
+        "layer": "layer",
+        "head": "head",
+        "measure": "measure",
+        "mean_a": "first",
+        "mean_b": "second",
+        "difference": "difference",
+        "hedges_g": "g",
+        "p_max_t": "p max-T",
+    },
+    "permanova": {
+        "layer": "layer",
+        "head": "head",
+        "F": "F",
+        "R2": "R²",
+        "p": "p",
+        "p_max_t": "p max-T",
+        "q": "q",
+        "dispersion_p": "spread p",
+    },
+    "matrix": {
+        "class_name": "class",
+        "W": "W",
+        "nearest": "nearest",
+        "nearest_similarity": "similarity",
+        "farthest": "farthest",
+        "margin": "margin",
+    },
+}
+
+
+def is_p(column: object) -> bool:
+    """Whether a column holds p-values or false discovery rates."""
+    name = str(column)
+    return name in ("p", "q", "p_max_t") or name.endswith(("p max-T", "_p", "_q", " p", "_p_max_t"))
+
+
+def _shown(name: str, result: Any) -> pd.DataFrame:
+    """Return what fits a page of a result: the strongest lines of long tables."""
+    table: pd.DataFrame
+    if name == "variance":
+        table = result.wide()
+        return table
+    table = result.table
+    if name in ("measures", "difference"):
+        p = "p_max_t" if name == "measures" else "p"
+        table = table.sort_values(p, kind="stable").head(_SHOWN)
+    columns = {old: new for old, new in _COLUMNS[name].items() if old in table}
+    return table[list(columns)].rename(columns=columns).reset_index(drop=True)
