@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.recording.support import CATALOGUE, Model, watch_calls
+from tssan_viz.comparison import compare_class
 from tssan_viz.errors import UserError
 from tssan_viz.recording import Probe, RecordingError, Sink, UnrecordableModel, record
 from tssan_viz.recording.following import Following
@@ -246,3 +247,25 @@ def test_logged_heads_have_their_own_numbers():
     assert numbers == {"head2", "head4"}
     titles = [axis.get_title() for axis in logged["attention/probe"].axes]
     assert titles == ["layers.0.attend, head 2", "layers.0.attend, head 4"]
+
+
+def test_chosen_heads_are_compared_as_they_are_among_all(tmp_path):
+    torch.manual_seed(0)
+    model, clips = Model(heads=4), torch.randn(24, 6, 8)
+    labels = [i % 3 for i in range(24)]
+    for folder, heads in (("all", None), ("some", [2, 4])):
+        with record(model, tmp_path / folder, run="r", heads=heads, split="test") as recorder:
+            recorder.samples(
+                sample=[f"v{i}" for i in range(24)],
+                label=labels,
+                class_name=["abc"[label] for label in labels],
+                subject=[i // 3 for i in range(24)],
+            )
+            model(clips)
+    whole = compare_class(open_store(tmp_path / "all"), "a").table
+    from_maps = compare_class(open_store(tmp_path / "some"), "a").table
+    from_kept = compare_class(open_store(tmp_path / "some"), "a").table
+    assert from_maps.equals(from_kept)
+    assert from_maps["head"].tolist() == [2, 4, 2, 4]
+    same = whole[whole["head"].isin([2, 4])]
+    np.testing.assert_allclose(from_maps[["W", "B"]], same[["W", "B"]], atol=1e-4)

@@ -145,8 +145,8 @@ def iter_grams(
     for done, (layer, (heads, whole)) in enumerate(layers.items()):
         gram = None
         if kept is not None:
-            from_zero = [head - 1 for head in heads]
-            gram = kept.answer(layer, partial(kept_gram, heads=from_zero), make=whole)
+            places = kept.places(layer, heads)
+            gram = kept.answer(layer, partial(kept_gram, heads=places), make=whole)
         if gram is None:
             part = selection.select(layer=layer, head=heads)
             site = site_of(selection, layer)
@@ -197,8 +197,8 @@ def iter_cell_maps(
         shape = (len(layout.subject), len(heads), site["query"], site["key"])
         means = None
         if kept is not None:
-            from_zero = [head - 1 for head in heads]
-            means = kept.answer(layer, partial(_kept_means, heads=from_zero), make=whole)
+            places = kept.places(layer, heads)
+            means = kept.answer(layer, partial(_kept_means, heads=places), make=whole)
         if means is None:
             part = selection.select(layer=layer, head=heads)
             cells = sum_units(

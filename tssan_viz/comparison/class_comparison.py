@@ -358,7 +358,8 @@ def _compare_layers(
     for done, (layer, (heads, whole)) in enumerate(chosen.items()):
         compared = None
         if kept is not None:
-            work = partial(_from_kept, layout=layout, label=entry.label, heads=heads)
+            places = kept.places(layer, heads)
+            work = partial(_from_kept, layout=layout, label=entry.label, places=places)
             compared = kept.answer(layer, work, make=whole)
         if compared is None:
             part = selection.select(layer=layer, head=heads)
@@ -429,11 +430,10 @@ class _Compared:
 
 
 def _from_kept(
-    kept: KeptLayer, at: NDArray[np.intp], *, layout: Layout, label: int, heads: list[int]
+    kept: KeptLayer, at: NDArray[np.intp], *, layout: Layout, label: int, places: list[int]
 ) -> _Compared:
-    from_zero = [head - 1 for head in heads]
-    sides = kept_sides(kept, at, layout.subject, layout.label == label, from_zero)
-    return _Compared(kept_gram(kept, at, from_zero), sides, kept_left_out(kept, at, from_zero))
+    sides = kept_sides(kept, at, layout.subject, layout.label == label, places)
+    return _Compared(kept_gram(kept, at, places), sides, kept_left_out(kept, at, places))
 
 
 def _from_maps(
@@ -458,8 +458,9 @@ def _cell_means(
     site = site_of(selection, layer)
     size = (site["query"], site["key"])
     if kept is not None:
+        (place,) = kept.places(layer, [head])
         found = kept.answer(
-            layer, lambda cells, at: kept_mean_maps(cells, at, head - 1, size), make=True
+            layer, lambda cells, at: kept_mean_maps(cells, at, place, size), make=True
         )
         if found is not None:
             return found

@@ -389,7 +389,8 @@ def _compare_layers(
     for done, (layer, (heads, whole)) in enumerate(chosen.items()):
         found: _Read | None = None
         if kept is not None:
-            work = partial(_from_kept, layout=layout, n_groups=n_groups, heads=heads)
+            places = kept.places(layer, heads)
+            work = partial(_from_kept, layout=layout, n_groups=n_groups, places=places)
             found = kept.answer(layer, work, make=whole)
         if found is None:
             part = selection.select(layer=layer, head=heads)
@@ -448,17 +449,16 @@ def _reporter(progress: Progress, done: int, layers: int) -> Any:
 
 
 def _from_kept(
-    kept: KeptLayer, at: NDArray[np.intp], *, layout: Layout, n_groups: int, heads: list[int]
+    kept: KeptLayer, at: NDArray[np.intp], *, layout: Layout, n_groups: int, places: list[int]
 ) -> _Read:
-    from_zero = [head - 1 for head in heads]
     label, group = np.divmod(layout.label, n_groups)
     # Groups are of whole subjects, so the order of the cells is that of the kept ones.
     blocks = []
     for one in np.unique(label):
         members = np.flatnonzero(label == one)
-        blocks.append((members, kept_gram(kept, at[members], from_zero)))
-    cells = GroupCells(layout.subject, group, label, blocks, n_groups, len(heads))
-    return cells, int(kept_left_out(kept, at, from_zero).sum()), None
+        blocks.append((members, kept_gram(kept, at[members], places)))
+    cells = GroupCells(layout.subject, group, label, blocks, n_groups, len(places))
+    return cells, int(kept_left_out(kept, at, places).sum()), None
 
 
 def _from_maps(

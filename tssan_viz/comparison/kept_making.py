@@ -287,7 +287,9 @@ class _Counter:
 def _reader(
     store: AttentionStore, plan: Plan, heads: range, stop: threading.Event, counter: _Counter
 ) -> ReadMaps:
-    sites = {plan.site["site"]: [head + 1 for head in heads]}
+    number = plan.site["site"]
+    numbers = store.stored_sites(plan.run)[number - 1].numbers
+    sites = {number: [numbers[place] for place in heads]}
     share = len(heads) / plan.site["heads"]
 
     def read(rows: int) -> Iterator[NDArray[np.floating]]:

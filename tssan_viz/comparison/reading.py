@@ -27,12 +27,14 @@ def site_of(selection: Selection, layer: int) -> dict[str, int]:
 
 def heads_of_layers(selection: Selection) -> dict[int, tuple[list[int], bool]]:
     """Return for each layer the heads that it has of those asked for, and whether that is all."""
+    sites = selection.store.sites(selection.run)
+    by_layer = sites[sites["stream"] == selection.stream].set_index("layer")["numbers"]
     found = {}
     for layer in selection.layers:
-        count = site_of(selection, layer)["heads"]
-        heads = [head for head in selection.heads if head <= count]
+        there = by_layer.loc[layer]
+        heads = [head for head in selection.heads if head in there]
         if heads:
-            found[layer] = (heads, len(heads) == count)
+            found[layer] = (heads, len(heads) == len(there))
     return found
 
 

@@ -56,10 +56,10 @@ def view_table(
         return nothing
     found = None
     if kept is not None:
-        from_zero, people = [head - 1 for head in heads], list(layout.subjects)
+        places, people = kept.places(layer, heads), list(layout.subjects)
         found = kept.answer(
             layer,
-            lambda cells, _: kept_view_similarities(cells, label, from_zero, people)[1:],
+            lambda cells, _: kept_view_similarities(cells, label, places, people)[1:],
             make=False,
         )
     if found is None:
