@@ -18,7 +18,7 @@ from tssan_viz.cli.common import RunOption, StoreOption, console, err_console, o
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tssan_viz.comparison import Comparison
+    from tssan_viz.comparison import ClassComparison, Comparison
     from tssan_viz.comparison.further import Analysis
     from tssan_viz.selection import Selection
     from tssan_viz.store import AttentionStore
@@ -100,10 +100,18 @@ def compare(
     metric: Annotated[
         str,
         typer.Option(
-            help="Similarity of two maps: cosine, pearson, hellinger or cka.",
+            help="Similarity of two maps: cosine, pearson, hellinger or cka; or a distance, from "
+            "pairs that are drawn: jsd, wasserstein or tv.",
             rich_help_panel=_TEST,
         ),
     ] = "cosine",
+    align: Annotated[
+        str,
+        typer.Option(
+            help="none, or beside it seconds (real time) or dtw (along the skeletons' motion).",
+            rich_help_panel=_TEST,
+        ),
+    ] = "none",
     permutations: Annotated[
         int,
         typer.Option(
@@ -199,6 +207,7 @@ def compare(
             head=head,
             split=split,
             metric=metric,
+            align=align,
             permutations=permutations,
             seed=seed,
             progress=report,
@@ -317,7 +326,7 @@ def print_comparison(result: Comparison) -> None:
             )
         )
     if isinstance(result, ClassComparison):
-        _print_around_class(result.neighbours, result.views, result.strongest)
+        _print_around_class(result)
     if isinstance(result, GroupComparison):
         for line in result.groups.to_dict(orient="records"):
             console.print(
@@ -339,9 +348,9 @@ def print_comparison(result: Comparison) -> None:
         console.print(Text(f"note: {note}", style="dim"))
 
 
-def _print_around_class(
-    neighbours: pd.DataFrame, views: pd.DataFrame, strongest: pd.Series | None
-) -> None:
+def _print_around_class(result: ClassComparison) -> None:
+    """Print the nearest and farthest classes, and the class across views."""
+    neighbours, views, strongest = result.neighbours, result.views, result.strongest
     if len(neighbours) > 1:
         shown = min(3, len(neighbours) // 2)
         console.print(_named("nearest", neighbours.head(shown)))
@@ -371,7 +380,9 @@ def _value(value: float) -> str:
 def _named(what: str, classes: pd.DataFrame) -> Text:
     pairs = zip(classes["class_name"], classes["similarity"], strict=True)
     return Text.assemble(
-        (f"{what}: ", "bold"), ", ".join(f"{name} {similarity:.3f}" for name, similarity in pairs)
+        (f"{what}: ", "bold"),
+        # Of a distance the similarity is minus it.
+        ", ".join(f"{name} {abs(similarity):.3f}" for name, similarity in pairs),
     )
 
 
@@ -433,6 +444,10 @@ def _table(result: Comparison, width: int) -> Table:
         columns.append(("p max-T", "p_max_t", format_p))
         if roomy:
             columns.append(("q", "q", format_p))
+    if "delta_aligned" in result.table and roomy:
+        columns.append(("Δ aligned", "delta_aligned", number(3, "+")))
+        if result.tested and wide:
+            columns.append(("p max-T", "p_max_t_aligned", format_p))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("")
     for title, _, _ in columns:

@@ -37,6 +37,7 @@ from tssan_viz.comparison.comparison import (
     records,
     reversals,
 )
+from tssan_viz.comparison.distances import as_distances, draw_distances
 from tssan_viz.comparison.kept import KeptCells
 from tssan_viz.comparison.kept_answers import (
     kept_gram,
@@ -45,6 +46,7 @@ from tssan_viz.comparison.kept_answers import (
     kept_sides,
 )
 from tssan_viz.comparison.kept_files import KeptLayer
+from tssan_viz.comparison.pairs import DISTANCES
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.similarity import check_metric
 from tssan_viz.comparison.statistics import (
@@ -240,7 +242,8 @@ def compare_class(
     head
         One, counted from 1; None for all.
     metric
-        ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
+        ``cosine``, ``pearson``, ``hellinger`` or ``cka``; or a distance, from pairs of maps that
+        are drawn: ``jsd``, ``wasserstein`` or ``tv``.
     split
         Which split; subjects of different splits are never pooled. None: ``"test"``, or where that
         was not recorded the only other one, which `notes` then name.
@@ -266,7 +269,8 @@ def compare_class(
     UserError
         Fewer than two subjects, nothing to compare with, or options that do not exist.
     """
-    check_metric(metric)
+    if metric not in DISTANCES:
+        check_metric(metric)
     if permutations < 1:
         raise UserError(f"permutations is {permutations}: at least 1 is needed")
     if seed < 0:
@@ -290,7 +294,7 @@ def compare_class(
     )
 
     table, neighbours, views = _compare_layers(
-        selection, layout, design, entry, metric, person, alpha, progress, notes
+        selection, layout, design, entry, metric, person, alpha, seed, progress, notes
     )
     rows = selection.rows()
     videos = rows.drop_duplicates("sample")
@@ -341,6 +345,7 @@ def _compare_layers(
     metric: str,
     person: int,
     alpha: float,
+    seed: int,
     progress: Progress | None,
     notes: list[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -352,11 +357,18 @@ def _compare_layers(
     views: list[pd.DataFrame] = []
     left_out: list[str] = []
     chosen = heads_of_layers(selection)
-    kept = KeptCells.of(selection, person=person, metric=metric, notes=notes, progress=progress)
+    kept, drawn = None, None
+    if metric in DISTANCES:
+        drawn = draw_distances(selection, metric, person, seed, progress, notes)
+    else:
+        kept = KeptCells.of(selection, person=person, metric=metric, notes=notes, progress=progress)
     if kept is not None:
         kept.prepare([layer for layer, (_, whole) in chosen.items() if whole])
     for done, (layer, (heads, whole)) in enumerate(chosen.items()):
         compared = None
+        if drawn is not None:
+            nobody = np.zeros(len(heads), np.intp)
+            compared = _Compared(drawn.gram(layer), None, nobody)
         if kept is not None:
             places = kept.places(layer, heads)
             work = partial(_from_kept, layout=layout, label=entry.label, places=places)
@@ -370,7 +382,9 @@ def _compare_layers(
         deltas.append(null_deltas(gram, design))
         others, similarity = class_similarities(gram, layout.subject, layout.label, entry.label)
         near.append(similarity)
-        w_pairs, b_pairs = single_pair_means(compared.sides, two_classes=design.two_classes)
+        w_pairs = b_pairs = np.full(len(heads), np.nan)
+        if compared.sides is not None:
+            w_pairs, b_pairs = single_pair_means(compared.sides, two_classes=design.two_classes)
         columns = {
             "layer": layer,
             "head": heads,
@@ -388,8 +402,11 @@ def _compare_layers(
         }
         if design.two_classes:
             columns |= {"W_class": found.within_each[0], "W_other": found.within_each[1]}
+        if drawn is not None:
+            columns |= as_distances(columns, drawn, layer, design)
         parts.append(pd.DataFrame(columns))
-        views.append(view_table(selection, layout, kept, layer, heads, metric, entry.label))
+        if drawn is None:
+            views.append(view_table(selection, layout, kept, layer, heads, metric, entry.label))
         if compared.left_out.any():
             left_out.append(f"{int(compared.left_out.sum())} in layer {layer}")
     if left_out:
@@ -414,7 +431,11 @@ def _compare_layers(
         }
     )
     neighbours = neighbours.sort_values("similarity", ascending=False, kind="stable")
-    return table, neighbours.reset_index(drop=True), pd.concat(views, ignore_index=True)
+    return (
+        table,
+        neighbours.reset_index(drop=True),
+        (pd.concat(views, ignore_index=True) if views else pd.DataFrame()),
+    )
 
 
 # ---- cells, kept or from maps
@@ -422,10 +443,10 @@ def _compare_layers(
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """What the statistics need of a layer; left_out is (h,)."""
+    """What the statistics need of a layer; left_out is (h,), sides are not known of distances."""
 
     gram: Gram
-    sides: Sides
+    sides: Sides | None
     left_out: NDArray[np.intp]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tssan_viz.comparison.alignment import ALIGNMENTS, aligned
 from tssan_viz.comparison.class_comparison import compare_class
 from tssan_viz.comparison.comparison import Comparison
 from tssan_viz.comparison.group_comparison import compare_groups
 from tssan_viz.comparison.groups import check_by, parse_groups
 from tssan_viz.comparison.reading import Progress
-from tssan_viz.comparison.run_comparison import compare_runs
+from tssan_viz.comparison.run_comparison import RunComparison, compare_runs
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
 
@@ -32,6 +34,7 @@ def compare(
     layer: int | str = "all",
     head: int | None = None,
     metric: str = "cosine",
+    align: str = "none",
     split: str | None = None,
     person: int = 1,
     permutations: int = 10_000,
@@ -70,6 +73,9 @@ def compare(
         each class) or ``run``.
     groups
         Each like ``"subject:1,3"``; one group is compared with all others.
+    align
+        ``none``: in phase; ``seconds`` or ``dtw``: in phase and aligned, side by side; see
+        `tssan_viz.comparison.alignment.aligned`.
     layer, head, metric, split, person, permutations, seed, alpha, progress
         As in `tssan_viz.compare_class`.
 
@@ -87,6 +93,79 @@ def compare(
     --------
     >>> tssan_viz.compare(store, class_name="put on jacket").summary  # doctest: +SKIP
     """
+    check_alignment(align)
+    question: dict[str, Any] = {
+        "class_name": class_name,
+        "with_class": with_class,
+        "by": by,
+        "groups": groups,
+        "layer": layer,
+        "head": head,
+        "metric": metric,
+        "split": split,
+        "person": person,
+        "permutations": permutations,
+        "seed": seed,
+        "alpha": alpha,
+        "progress": progress,
+    }
+    if align == "none":
+        return _compare(a, b, **question)
+    if b is not None:
+        raise UserError(
+            "two selections are aligned together: ask compare(aligned(a | b, align), by=…), or a "
+            "class, so that there is one reference"
+        )
+    in_phase = _compare(a, None, **question)
+    if isinstance(in_phase, RunComparison):
+        raise UserError("runs are compared in phase: leave out align (--align)")
+    rows = aligned(in_phase.selection, align)
+    return beside_each_other(in_phase, _compare(rows, None, **question), align)
+
+
+def beside_each_other(in_phase: Comparison, other: Comparison, align: str) -> Comparison:
+    """Put what is found in aligned maps beside what is found in phase.
+
+    Parameters
+    ----------
+    in_phase, other
+        The same question, of the maps as they are and aligned.
+    align
+        How they were aligned.
+    """
+    names = ["delta", "low", "high", "p_max_t"]
+    columns = other.table[["layer", "head", *names]]
+    renamed = columns.rename(columns={name: f"{name}_aligned" for name in names})
+    table = in_phase.table.merge(renamed, on=["layer", "head"], how="left")
+    added = [note for note in other.notes if note not in in_phase.notes]
+    both = ((table["p_max_t"] <= in_phase.alpha) & (table["p_max_t_aligned"] <= other.alpha)).sum()
+    if in_phase.tested:
+        added.append(
+            f"of {len(in_phase.significant)} heads that are significant in phase and "
+            f"{len(other.significant)} in {align}, {both} are so in both"
+        )
+    return replace(in_phase, table=table, aligned=other, notes=[*in_phase.notes, *added])
+
+
+def _compare(
+    a: AttentionStore | Selection,
+    b: Selection | None,
+    *,
+    class_name: str | int | None,
+    with_class: str | int | None,
+    by: str | None,
+    groups: str | Sequence[str],
+    layer: int | str,
+    head: int | None,
+    metric: str,
+    split: str | None,
+    person: int,
+    permutations: int,
+    seed: int,
+    alpha: float,
+    progress: Progress | None,
+) -> Comparison:
+    """Find out what kind of question it is, and ask it."""
     shared: dict[str, Any] = {
         "layer": layer,
         "head": head,
@@ -130,6 +209,18 @@ def compare(
         selection = a.select(class_name=class_name)
     _refuse_empty(selection)
     return compare_groups(selection, by, groups=members, **permuted)
+
+
+def check_alignment(align: str) -> None:
+    """Refuse an alignment that there is not.
+
+    Raises
+    ------
+    UserError
+        It is none of `tssan_viz.comparison.alignment.ALIGNMENTS`.
+    """
+    if align not in ALIGNMENTS:
+        raise UserError(f"align is {align!r}: choose one of {', '.join(ALIGNMENTS)}")
 
 
 def _refuse_empty(selection: Selection) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from tssan_viz.comparison.similarity import METRICS
+
 if TYPE_CHECKING:
     from tssan_viz.figures import PaperFigure
     from tssan_viz.selection import Selection
@@ -77,7 +79,9 @@ class Comparison(ABC):
         asked about, of two subjects; `B`: where they have not; `delta` = W − B; `hedges_g`;
         `low`, `high`: the jackknife interval of delta, NaN under six subjects; `p`: permutation p
         of this head alone, one-sided; `p_max_t`: corrected for all lines of the table; `q`: false
-        discovery rate; `W_pairs`, `B_pairs`: the same means over all single pairs of videos.
+        discovery rate; `W_pairs`, `B_pairs`: the same means over all single pairs of videos. Of a
+        distance (jsd, wasserstein, tv) W and B are distances and delta = B − W, so that more than
+        0 says the same; `W_error`, `B_error`: the standard error that comes from drawing pairs.
     subjects : list of int
         They are the unit of every statement.
     n_exchanged : int
@@ -97,6 +101,9 @@ class Comparison(ABC):
         Why there is no test; None when there is one.
     notes : list of str
         What was decided without being asked, and what was left out.
+    aligned : Comparison or None
+        The same of aligned maps, where that was asked for; its Δ, interval and p max-T stand in
+        the table as `…_aligned`.
     """
 
     table: pd.DataFrame
@@ -119,6 +126,7 @@ class Comparison(ABC):
     alpha: float
     reason: str | None
     notes: list[str]
+    aligned: Comparison | None = field(default=None, repr=False)
     _selection: Selection = field(repr=False)
 
     @property
@@ -139,6 +147,11 @@ class Comparison(ABC):
             return None
         order = table.sort_values(["p_max_t", "delta"], ascending=[True, False], kind="stable")
         return order.iloc[0]
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether W and B are distances, so that Δ is B − W."""
+        return self.metric not in METRICS
 
     @property
     def selection(self) -> Selection:
@@ -224,7 +237,7 @@ class Comparison(ABC):
                 "at_chance": accuracy.at_chance,
             },
             "test": {
-                "statistic": "delta = W - B",
+                "statistic": "delta = B - W" if self.is_distance else "delta = W - B",
                 "alternative": "greater",
                 "exchange": self.exchanged if self.tested else None,
                 "subjects_exchanged": self.n_exchanged,

@@ -25,13 +25,15 @@ from tssan_viz.comparison.contrasts import (
     group_deltas,
     subject_similarities,
 )
+from tssan_viz.comparison.distances import draw_distances
 from tssan_viz.comparison.groups import Grouping, group_by_condition, group_rows
 from tssan_viz.comparison.kept import KeptCells
 from tssan_viz.comparison.kept_answers import kept_gram, kept_left_out
 from tssan_viz.comparison.kept_files import KeptLayer
+from tssan_viz.comparison.pairs import DISTANCES, PairDistances
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
-from tssan_viz.comparison.similarity import check_metric
-from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, p_values
+from tssan_viz.comparison.similarity import METRICS, check_metric
+from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, Gram, p_values
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -212,7 +214,14 @@ def compare_groups(
     UserError
         A group is empty or a single video, or fewer than two subjects can be compared.
     """
-    check_metric(metric)
+    if metric in DISTANCES:
+        if by != "subject":
+            raise UserError(
+                f"{metric} is drawn between cells of subjects and classes, which {by} cuts "
+                "through: choose one of " + ", ".join(METRICS)
+            )
+    else:
+        check_metric(metric)
     _check(permutations, seed, alpha)
     notes = [note for note in selection.notes if "steps of the run" not in note]
     selection = choose_layers(selection, layer, head)
@@ -379,15 +388,20 @@ def _compare_layers(
     permutations, seed, alpha = options
     chosen = heads_of_layers(selection)
     # Groups of subjects are made of kept cells; all other groups cut through them.
-    kept = None
-    if exchange == "subjects":
+    kept, drawn = None, None
+    if metric in DISTANCES:
+        drawn = draw_distances(selection, metric, person, seed, progress, notes)
+    elif exchange == "subjects":
         kept = KeptCells.of(selection, person=person, metric=metric, notes=notes, progress=progress)
     if kept is not None:
         kept.prepare([layer for layer, (_, whole) in chosen.items() if whole])
     parts, deltas, between, left_out = [], [], [], []
     design: GroupDesign | None = None
+    sign = -1.0 if drawn is not None else 1.0
     for done, (layer, (heads, whole)) in enumerate(chosen.items()):
         found: _Read | None = None
+        if drawn is not None:
+            found = _from_distances(drawn, layer, layout, n_groups)
         if kept is not None:
             places = kept.places(layer, heads)
             work = partial(_from_kept, layout=layout, n_groups=n_groups, places=places)
@@ -407,14 +421,14 @@ def _compare_layers(
             deltas.append(group_deltas(cells, design, report))
         else:
             deltas.append(np.full((1, len(heads)), np.nan))
-        between.append(estimates.between_each)
+        between.append(sign * estimates.between_each)
         parts.append(
             pd.DataFrame(
                 {
                     "layer": layer,
                     "head": heads,
-                    "W": estimates.within,
-                    "B": estimates.between,
+                    "W": sign * estimates.within,
+                    "B": sign * estimates.between,
                     "delta": estimates.delta,
                     "hedges_g": estimates.hedges_g,
                     "low": estimates.low,
@@ -422,7 +436,7 @@ def _compare_layers(
                     "p": np.nan,
                     "p_max_t": np.nan,
                     "q": np.nan,
-                    **{f"W_{g + 1}": estimates.within_each[g] for g in range(n_groups)},
+                    **{f"W_{g + 1}": sign * estimates.within_each[g] for g in range(n_groups)},
                 }
             )
         )
@@ -459,6 +473,18 @@ def _from_kept(
         blocks.append((members, kept_gram(kept, at[members], places)))
     cells = GroupCells(layout.subject, group, label, blocks, n_groups, len(places))
     return cells, int(kept_left_out(kept, at, places).sum()), None
+
+
+def _from_distances(drawn: PairDistances, layer: int, layout: Layout, n_groups: int) -> _Read:
+    label, group = np.divmod(layout.label, n_groups)
+    gram = drawn.gram(layer)
+    blocks = []
+    for one in np.unique(label):
+        members = np.flatnonzero(label == one)
+        square = np.ix_(members, members)
+        counted = None if gram.counted is None else gram.counted[square]
+        blocks.append((members, Gram(gram.values[square], counted)))
+    return GroupCells(layout.subject, group, label, blocks, n_groups, gram.values.shape[2]), 0, None
 
 
 def _from_maps(

@@ -77,7 +77,8 @@ def _strongest(c: Comparison) -> str | None:
     by = "Largest Δ" if np.isnan(line["p_max_t"]) else "Smallest p max-T"
     tested = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
     return (
-        f"{by} in layer {line['layer']:.0f} head {line['head']:.0f}: similarity "
+        f"{by} in layer {line['layer']:.0f} head {line['head']:.0f}: "
+        f"{f'distance ({c.metric})' if c.is_distance else 'similarity'} "
         f"{line['W']:.3f} within, {line['B']:.3f} between, "
         f"Δ {line['delta']:+.3f}{interval}{tested}."
     )
