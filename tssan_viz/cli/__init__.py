@@ -15,6 +15,7 @@ from tssan_viz.cli import (
     exchange,
     explain,
     export_network,
+    faithfulness,
     figure,
     info,
     prepare,
@@ -60,6 +61,7 @@ app.command()(compare.compare)
 app.command()(view.view)
 app.command()(figure.figure)
 app.command()(explain.explain)
+app.command()(faithfulness.faithfulness)
 app.command()(serve.serve)
 
 

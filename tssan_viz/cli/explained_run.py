@@ -145,6 +145,12 @@ class ExplainedRun:
             raise UserError(f"no video of the {split} part is of class {entry.name}")
         return entry.name, indices
 
+    @staticmethod
+    def projections_of(model: nn.Module) -> tuple[Tensor, ...]:
+        """Return the output projections of a model's attention, call by call."""
+        attentions = [m for m in model.modules() if isinstance(m, MultiHeadAttention)]
+        return tuple(attention.out.weight.detach() for attention in attentions)
+
     def part(self, split: str) -> list[int]:
         """Return where the videos of ``test`` or ``train`` are."""
         parts = self.dataset.split(self.trained.protocol)
@@ -185,13 +191,12 @@ def explained_run(trained: TrainedRun, dataset: SkeletonDataset) -> ExplainedRun
             f"{trained.path}: a network of variant {trained.recipe.network.variant} attends to "
             "nothing"
         )
-    attentions = [m for m in network.modules() if isinstance(m, MultiHeadAttention)]
     streams = {"position_block": "position", "motion_block": "motion"}
     explained = Explained(
         FromPositions(network, trained.recipe.clips.motion_scale).eval(),
         tuple(network.row_axes),
         tuple(len(block.layers) for _, block in blocks),
-        tuple(attention.out.weight.detach() for attention in attentions),
+        ExplainedRun.projections_of(network),
     )
     layers = tuple(
         (streams.get(name, "main"), layer + 1)
