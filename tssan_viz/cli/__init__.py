@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from tssan_viz.cli import (
+    benchmark,
     compare,
     demo,
     describe,
@@ -62,6 +63,7 @@ app.command()(view.view)
 app.command()(figure.figure)
 app.command()(explain.explain)
 app.command()(faithfulness.faithfulness)
+app.command()(benchmark.benchmark)
 app.command()(serve.serve)
 
 

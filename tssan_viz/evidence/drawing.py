@@ -138,7 +138,7 @@ def curves_figure(curves: pd.DataFrame, *, title: str) -> PaperFigure:
         for place, (name, what) in enumerate(
             (("deletion", "taken away"), ("insertion", "put back"))
         ):
-            axes = figure.add_axes((0.07 + 0.385 * place, 0.16, 0.33, 0.66))
+            axes = figure.add_axes((0.07 + 0.37 * place, 0.16, 0.31, 0.66))
             methods = [m for m in curves["method"].unique() if m != "random"]
             for colour, method in zip(HEAD_COLOURS, methods, strict=False):
                 one = curves[curves["method"] == method]
@@ -169,7 +169,7 @@ def curves_figure(curves: pd.DataFrame, *, title: str) -> PaperFigure:
         figure.legend(
             *axes.get_legend_handles_labels(),
             loc="center left",
-            bbox_to_anchor=(0.8, 0.5),
+            bbox_to_anchor=(0.765, 0.5),
             frameon=False,
         )
     return figure
