@@ -548,6 +548,32 @@ def make_clips(
     )
 
 
+def mix(clips: Clips, mate: Tensor, share: float) -> Clips:
+    """Mix every clip of a batch with another one.
+
+    Parameters
+    ----------
+    clips
+        A batch of n.
+    mate
+        int64 (n,): which clip each is mixed with.
+    share
+        How much of each clip itself is in the mixture; the rest is its mate's.
+
+    Returns
+    -------
+    Clips
+        Of the same shape. A person is present where either clip has them; `frames` are the clip's
+        own.
+    """
+    return Clips(
+        position=torch.lerp(clips.position[mate], clips.position, share),
+        motion=torch.lerp(clips.motion[mate], clips.motion, share),
+        present=clips.present | clips.present[mate],
+        frames=clips.frames,
+    )
+
+
 def _augment(batch: Batch, recipe: ClipsRecipe, generator: torch.Generator) -> Batch:
     """Return the sequences as other people, seen by another sensor, might have moved."""
     if recipe.mirror:

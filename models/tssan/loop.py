@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from tssan.callbacks import Bar, Keep, Metrics, Resumable, check_same_run
-from tssan.clips import Clips, make_clips
+from tssan.clips import Clips, make_clips, mix
 from tssan.errors import LostLoss
 from tssan.network import SkeletonNetwork
 from tssan.ranks import Rank
@@ -174,12 +174,18 @@ class Fit(pl.LightningModule):
         # All ranks make the clips of the whole batch, a small part of a step, so that what is
         # random in them does not hang on how many ranks there are.
         clips = self._clips(self.train_part, places, train=True)
+        mixture = None
+        if self.recipe.training.mixup:
+            mate, share = self._mixture(len(places))
+            clips = mix(clips, mate.to(clips.position.device), share)
+            mixture = self.train_part.labels[places[mate[mine]]], share
         if self.rank.count > 1:
             clips = Clips(*(part[mine.to(part.device)] for part in clips))
         loss, right = self._look(
             clips,
             self.train_part.labels[places[mine]],
             smoothing=self.recipe.training.label_smoothing,
+            mixture=mixture,
         )
         size = len(mine) if self.rank.number < len(places) else 0
         self.tally.add(loss, right, size)
@@ -227,11 +233,35 @@ class Fit(pl.LightningModule):
             generator=self.clip_randomness if train else None,
         )
 
-    def _look(self, clips: Clips, labels: Tensor, *, smoothing: float) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and how many are right."""
+    def _mixture(self, size: int) -> tuple[Tensor, float]:
+        """Return which clip of the batch each is mixed with, and how much it keeps of itself."""
+        # Drawn like the clips, the same on every rank.
+        seed = int(torch.randint(2**62, (), generator=self.clip_randomness))
+        draw = np.random.default_rng(seed)
+        alpha = self.recipe.training.mixup
+        return torch.as_tensor(draw.permutation(size)), float(draw.beta(alpha, alpha))
+
+    def _look(
+        self,
+        clips: Clips,
+        labels: Tensor,
+        *,
+        smoothing: float,
+        mixture: tuple[Tensor, float] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean loss and how many are right.
+
+        A mixture gives the labels of the other clips that are in these, and how much is not
+        theirs; what is right is the label of the clip itself.
+        """
         labels = labels.to(self.device)
         every = self.network(clips.position, clips.motion, clips.present, every_classifier=True)
         loss = self.network.loss(every, labels, label_smoothing=smoothing)
+        if mixture is not None:
+            # Cross-entropy is linear in its target: this is the loss of the mixed targets.
+            others, share = mixture
+            other = self.network.loss(every, others.to(self.device), label_smoothing=smoothing)
+            loss = share * loss + (1 - share) * other
         right = (self.network.score(every.detach()).argmax(dim=1) == labels).sum()
         return loss, right
 

@@ -307,6 +307,10 @@ class TrainingRecipe:
         ``cosine`` and ``constant`` only, since one-cycle has a warm-up of its own [C: none].
     label_smoothing
         Share of the target that is spread over all classes [S: none].
+    mixup
+        Every clip is mixed with another of its batch, λ of the one and 1 − λ of the other, and so
+        are their targets; λ is drawn from Beta(mixup, mixup) for each batch (Zhang et al., *mixup*,
+        2018); 0: nothing is mixed [S: none].
     clip_gradient
         Greatest norm of the gradient; None: any [C: none stated].
     validation
@@ -334,6 +338,7 @@ class TrainingRecipe:
     plateau_epochs: int = 5
     warmup_epochs: int = 0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
     clip_gradient: float | None = None
     validation: float = 0.05
     validation_subjects: tuple[int, ...] = ()
@@ -342,7 +347,7 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "batch_size", "plateau_epochs")
-        _at_least(self, 0, "weight_decay", "warmup_epochs")
+        _at_least(self, 0, "weight_decay", "warmup_epochs", "mixup")
         _above(self, 0, "learning_rate")
         _one_of(self, "optimizer", ("adam", "adamw"))
         _one_of(self, "schedule", ("plateau", "one_cycle", "cosine", "constant"))

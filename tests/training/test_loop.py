@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tssan.clips import make_clips, mix
 from tssan.errors import DataError
 from tssan.loop import Fit, Order, learning_rate_share
+from tssan.network import build_network
 from tssan.ranks import Rank, check_devices
 from tssan.sequences import Sequences
 from tssan.training import TrainedRun, load_run, train
@@ -91,8 +93,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, *, epoch: int, step: int) -> None:
     """Make one loss infinite times zero."""
     look = Fit._look
 
-    def spoiled(self, clips, labels, *, smoothing):
-        loss, right = look(self, clips, labels, smoothing=smoothing)
+    def spoiled(self, clips, labels, **given):
+        loss, right = look(self, clips, labels, **given)
         number = self.trainer.fit_loop.epoch_loop.batch_idx
         if self.training and (self.current_epoch, number) == (epoch, step):
             loss = loss * math.nan
@@ -125,8 +127,8 @@ def test_weights_lost_in_the_last_step_of_an_epoch_are_seen_in_validation(
 ) -> None:
     look = Fit._look
 
-    def spoiled(self, clips, labels, *, smoothing):
-        loss, right = look(self, clips, labels, smoothing=smoothing)
+    def spoiled(self, clips, labels, **given):
+        loss, right = look(self, clips, labels, **given)
         return (loss if self.training else loss * math.nan), right
 
     monkeypatch.setattr(Fit, "_look", spoiled)
@@ -188,6 +190,37 @@ def test_the_order_of_an_epoch_hangs_on_seed_and_epoch_alone(toys) -> None:
     assert sorted(place for batch in batches(1, 3) for place in batch) == list(range(54))
 
 
+def test_mixed_clips_have_the_loss_of_mixed_targets(toys) -> None:
+    part = Sequences.load(toys, toys.split().train, 2)
+    module = Fit(
+        build_network(RECIPE, joints=6, coordinates=3, classes=3).eval(),
+        recipe(mixup=0.4, label_smoothing=0.1),
+        part,
+        part,
+        seed=0,
+    )
+    places = torch.arange(8)
+    mate, share = module._mixture(8)
+    assert sorted(mate.tolist()) == list(range(8))
+    assert 0 < share < 1
+    clips = make_clips(part.batch(places.tolist()), RECIPE.clips, train=False)
+    mixed = mix(clips, mate, share)
+    loss, _ = module._look(
+        mixed, part.labels[places], smoothing=0.1, mixture=(part.labels[mate], share)
+    )
+    targets = torch.nn.functional.one_hot(part.labels[places], 3).float()
+    expected = torch.nn.functional.cross_entropy(
+        module.network(
+            share * clips.position + (1 - share) * clips.position[mate],
+            share * clips.motion + (1 - share) * clips.motion[mate],
+            clips.present | clips.present[mate],
+        ),
+        share * targets + (1 - share) * targets[mate],
+        label_smoothing=0.1,
+    )
+    torch.testing.assert_close(loss, expected)
+
+
 WITHOUT_DROPOUT = {"dropout": 0.0, "encoder_dropout": 0.0, "classifier_dropout": 0.0}
 
 
@@ -197,7 +230,7 @@ def test_two_processes_train_like_one_with_the_same_batches(toys, tmp_path: Path
     43 of 44 sequences make the first batch, so that one process has nothing of the last. Dropout is
     drawn by every process for itself and is left out here.
     """
-    chosen = recipe(WITHOUT_DROPOUT, batch_size=43, clip_gradient=0.5)
+    chosen = recipe(WITHOUT_DROPOUT, batch_size=43, clip_gradient=0.5, mixup=0.4)
     one = train(chosen, toys, tmp_path / "one", seed=1, progress=False)
     threads = torch.get_num_threads()
     two = train(chosen, toys, tmp_path / "two", seed=1, progress=False, devices=2)
