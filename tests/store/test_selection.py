@@ -92,7 +92,7 @@ def test_parts_make_the_whole(store, rows):
 def test_scattered_rows_are_picked_and_near_ones_read_in_one_go(store, monkeypatch):
     scattered = store.select(subject=2, camera=1, person=1)
     whole = scattered.maps().values
-    monkeypatch.setattr("tssan_viz.store.reader._STRETCH", 0)
+    monkeypatch.setattr("tssan_viz.store.map_reading._STRETCH", 0)
     np.testing.assert_array_equal(scattered.maps().values, whole)
     frame = scattered.rows()
     backwards = store.read_maps(

@@ -30,7 +30,8 @@ from pathlib import Path
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo, UnknownClass
-from tssan_viz.store.reader import AttentionStore, StoreNotFound
+from tssan_viz.store.opened import StoreNotFound
+from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import FORMAT, READABLE_FORMATS, Site, StoredSample
 from tssan_viz.store.tables import StoreDamaged, StoreWriteError
 from tssan_viz.store.writer import RunWriter, prepare_folder

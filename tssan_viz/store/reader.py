@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-import threading
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import lance
 import numpy as np
@@ -21,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
-from tssan_viz.store import digests
 from tssan_viz.store.catalogue import Catalogue, ClassEntry
-from tssan_viz.store.codes import Code, checked_code, code_of, decode_lines
+from tssan_viz.store.codes import Code, checked_code, code_of
+from tssan_viz.store.map_reading import Ranks, RowIndex, read_into
+from tssan_viz.store.opened import Datasets, Opened, damaged_file
 from tssan_viz.store.schema import (
     MEASURES,
     ROWS,
@@ -34,27 +31,16 @@ from tssan_viz.store.schema import (
     named,
     run_folder,
 )
-from tssan_viz.store.tables import StoreDamaged, data_files, newest_version, open_whole, written_at
+from tssan_viz.store.tables import StoreDamaged
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
     from tssan_viz.store.writer import RunWriter
 
-T = TypeVar("T")
-
-# Reading a stretch as a whole is cheaper than picking, as long as it holds less than this many
-# times what is wanted, and fits in memory.
-_STRETCH = 5
-_STRETCH_BYTES = 256 << 20
-
 _SAMPLES_AT_A_TIME = 256
 
 # So many rows of each reading of maps are compared with their checksums.
 _COMPARED = 4
-
-# Small, and everything hangs on them: their files are compared with their digests when opened.
-_COMPARED_WHOLE = ("runs", "sites", "heads", "catalogue", "rows")
-
 
 _RUN_COLUMNS = (
     "run",
@@ -73,54 +59,6 @@ _RUN_COLUMNS = (
     "accuracy",
     "info",
 )
-
-
-class StoreNotFound(UserError):
-    """There is no attention store at that place."""
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A dataset at one version, with what was worked out for that version."""
-
-    dataset: lance.LanceDataset
-    written: int
-    note: str | None
-    damaged: tuple[Path, ...]
-    derived: dict[Any, Any]
-
-    def once(self, key: Any, work: Callable[[lance.LanceDataset], T]) -> T:
-        """Return what `work` makes of this version, worked out at the first call."""
-        if key not in self.derived:
-            self.derived[key] = work(self.dataset)
-        return self.derived[key]
-
-    def is_newest(self, path: Path) -> bool:
-        """Return whether nobody has committed since; a store made anew counts from 1 again."""
-        version = self.dataset.version
-        return newest_version(path) == version and written_at(path, version) == self.written
-
-    def lines_of(self, run: str) -> pa.Table:
-        """Return a run's lines, unless some of them lie in a damaged file."""
-        condition = pc.field("run") == run
-        if not self.damaged:
-            return self.dataset.to_table(filter=condition)
-        whole = []
-        for fragment in self.dataset.get_fragments():
-            names = {Path(file.path).name for file in fragment.data_files()}
-            damaged = [file for file in self.damaged if file.name in names]
-            if not damaged:
-                whole.append(fragment)
-            elif run in fragment.to_table(columns=["run"])["run"].unique().to_pylist():
-                raise _damaged_file(damaged[0], f"lines of run {run!r} are in it")
-        return self.dataset.scanner(filter=condition, fragments=whole).to_table()
-
-
-def _damaged_file(file: Path, what: str) -> StoreDamaged:
-    return StoreDamaged(
-        f"{file} is damaged: it is not what was written, and {what}. "
-        "`tssan-viz verify` names all that is damaged; what is not is still answered"
-    )
 
 
 def readable(table: pa.Table) -> pd.DataFrame:
@@ -159,10 +97,8 @@ class AttentionStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = str(path)
-        self._opened: dict[Path, _Opened] = {}
-        self._compared: dict[Path, bool] = {}
+        self._datasets = Datasets(path)
         self._readings = 0
-        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[type[AttentionStore], tuple[Path]]:
         # Another process (a Dask worker) opens it for itself.
@@ -173,96 +109,27 @@ class AttentionStore:
 
     # ---- datasets
 
-    def _open(self, name: str) -> _Opened | None:
-        """Return a dataset at its newest whole version; None where nothing was written yet."""
-        path = self.path / name
-        with self._lock:
-            before = self._opened.get(path)
-            if not (path / "_versions").exists():
-                if not (self.path / "store.json").exists():
-                    raise StoreNotFound(f"the attention store {self.url} is gone")
-                return None
-            if before is not None and not before.note and before.is_newest(path):
-                # Opening costs milliseconds, looking at a list of names does not.
-                return before
-            whole = None if before is None or before.note else before.dataset.version
-            dataset, note = open_whole(path, whole)
-            # A store that was removed and made anew counts its versions from 1 again.
-            written = written_at(path, dataset.version)
-            now = (dataset.version, written, note)
-            if before is None or (before.dataset.version, before.written, before.note) != now:
-                damaged = self._damaged_files(dataset, path) if name in _COMPARED_WHOLE else ()
-                before = self._opened[path] = _Opened(dataset, written, note, damaged, {})
-                if note:
-                    warnings.warn(note, stacklevel=4)
-            return before
-
-    def _damaged_files(self, dataset: lance.LanceDataset, path: Path) -> tuple[Path, ...]:
-        """Return which of a dataset's files are not what was written; each is read once."""
-        damaged = []
-        for file in data_files(dataset, path):
-            if file not in self._compared:
-                try:
-                    self._compared[file] = digests.is_damaged(path, file)
-                except FileNotFoundError:
-                    # Merged and dropped meanwhile; whoever reads it opens the dataset anew.
-                    continue
-            if self._compared[file]:
-                damaged.append(file)
-        return tuple(damaged)
-
-    def _forget(self, name: str) -> None:
-        with self._lock:
-            self._opened.pop(self.path / name, None)
-
-    def _read(self, name: str, work: Callable[[_Opened], T]) -> T | None:
-        """Return what `work` reads from a dataset; None where nothing was written yet.
-
-        A recording that ends while we read merges files and drops the old ones; then the dataset
-        is opened anew and read again.
-        """
-        opened = self._open(name)
-        if opened is None:
-            return None
-        try:
-            return work(opened)
-        except (OSError, ValueError):
-            self._forget(name)
-        opened = self._open(name)
-        try:
-            return None if opened is None else work(opened)
-        except (OSError, ValueError) as error:
-            reason = str(error).split("\n")[0]
-            raise StoreDamaged(f"{self.path / name} cannot be read: {reason}") from error
-
     @property
     def notes(self) -> list[str]:
         """What a person should know, for instance that a version could not be read."""
-        for name in ("runs", "sites", "heads", "catalogue", "rows", "measures", "samples"):
-            self._open(name)
+        for name in ("runs", "sites", "catalogue", "rows", "measures", "samples"):
+            self._datasets.open(name)
         for maps in sorted((self.path / "maps").glob("*/*x*")):
-            self._open(str(maps.relative_to(self.path)))
-        with self._lock:
-            found = list(self._opened.values())
-        notes = [opened.note for opened in found if opened.note]
-        return notes + [
-            f"{file} is damaged: it is not what was written; `tssan-viz verify` says more"
-            for opened in found
-            for file in opened.damaged
-        ]
+            self._datasets.open(str(maps.relative_to(self.path)))
+        return self._datasets.notes()
 
     # ---- runs
 
     def _runs(self) -> pd.DataFrame:
-        def read(opened: _Opened) -> pd.DataFrame:
+        def read(opened: Opened) -> pd.DataFrame:
             if opened.damaged:
-                raise _damaged_file(opened.damaged[0], "the runs are listed in it")
+                raise damaged_file(opened.damaged[0], "the runs are listed in it")
             return opened.once(
                 "all",
                 lambda dataset: readable(dataset.to_table()).sort_values("created", kind="stable"),
             )
 
-        found = self._read("runs", read)
+        found = self._datasets.read("runs", read)
         if found is None:
             return pd.DataFrame({"run": [], "created": [], "info": []})
         return found
@@ -291,7 +158,7 @@ class AttentionStore:
             lines = dataset.to_table(columns=["run", "code"])
             return dict(zip(lines["run"].to_pylist(), lines["code"].to_pylist(), strict=True))
 
-        codes = self._read("runs", lambda opened: opened.once("codes", read)) or {}
+        codes = self._datasets.read("runs", lambda opened: opened.once("codes", read)) or {}
         return checked_code(codes.get(run, "float16"))
 
     def runs(self) -> pd.DataFrame:
@@ -369,12 +236,15 @@ class AttentionStore:
     def stored_sites(self, run: str) -> tuple[Site, ...]:
         """Return a run's sites, in the order of recording."""
 
-        def of(opened: _Opened) -> dict[int, tuple[int, ...]]:
+        def of(opened: Opened) -> dict[int, tuple[int, ...]]:
             return {n["site"]: tuple(n["numbers"]) for n in opened.lines_of(run).to_pylist()}
 
-        chosen = self._read("heads", lambda opened: opened.once(run, lambda _: of(opened))) or {}
+        chosen = (
+            self._datasets.read("heads", lambda opened: opened.once(run, lambda _: of(opened)))
+            or {}
+        )
 
-        def read(opened: _Opened) -> tuple[Site, ...]:
+        def read(opened: Opened) -> tuple[Site, ...]:
             lines = opened.lines_of(run).sort_by("site").to_pylist()
             return tuple(
                 Site(
@@ -384,7 +254,9 @@ class AttentionStore:
                 for line in lines
             )
 
-        found = self._read("sites", lambda opened: opened.once(run, lambda _: read(opened)))
+        found = self._datasets.read(
+            "sites", lambda opened: opened.once(run, lambda _: read(opened))
+        )
         if not found:
             raise StoreDamaged(f"{self.url}: run {run!r} has no sites")
         return found
@@ -407,13 +279,15 @@ class AttentionStore:
     def stored_catalogue(self, run: str) -> Catalogue:
         """Return the catalogue exactly as it was given to the writer."""
 
-        def read(opened: _Opened) -> Catalogue:
+        def read(opened: Opened) -> Catalogue:
             lines = opened.lines_of(run).to_pylist()
             if not lines:
                 raise StoreDamaged(f"{self.url}: run {run!r} has no catalogue")
             return Catalogue.from_json(lines[-1]["catalogue"])
 
-        found = self._read("catalogue", lambda opened: opened.once(run, lambda _: read(opened)))
+        found = self._datasets.read(
+            "catalogue", lambda opened: opened.once(run, lambda _: read(opened))
+        )
         if found is None:
             raise StoreDamaged(f"{self.url}: run {run!r} has no catalogue")
         return found
@@ -444,7 +318,7 @@ class AttentionStore:
 
         Columns of further metadata are there in the runs that have any.
         """
-        found = self._read(
+        found = self._datasets.read(
             "rows",
             lambda opened: opened.once(("arrow", run), lambda _: _rows_of(opened.lines_of(run))),
         )
@@ -454,17 +328,17 @@ class AttentionStore:
         """Return a run's rows in the order of recording, with further metadata as columns."""
         run = self.checked_run(run)
 
-        def read(opened: _Opened) -> pd.DataFrame:
+        def read(opened: Opened) -> pd.DataFrame:
             return readable(_rows_of(opened.lines_of(run)))
 
-        found = self._read(
+        found = self._datasets.read(
             "rows", lambda opened: opened.once(("frame", run), lambda _: read(opened))
         )
         return readable(ROWS.empty_table()) if found is None else found.copy(deep=False)
 
     def measures(self, run: str) -> pd.DataFrame:
         """Return a run's measures, one line per row × layer × head."""
-        found = self._read("measures", lambda opened: opened.lines_of(run))
+        found = self._datasets.read("measures", lambda opened: opened.lines_of(run))
         if found is None:
             found = MEASURES.empty_table()
         ranks = self._ranks(run)
@@ -475,19 +349,19 @@ class AttentionStore:
         frame = readable(found).drop(columns="rank", errors="ignore")
         return frame.dropna(axis="columns", how="all") if len(frame) else frame
 
-    def _ranks(self, run: str) -> _Ranks | None:
+    def _ranks(self, run: str) -> Ranks | None:
         """Return which process each row is of; None where there was one."""
 
-        def read(opened: _Opened) -> _Ranks | None:
+        def read(opened: Opened) -> Ranks | None:
             rows = _rows_of(opened.lines_of(run))
             ranks = rows["rank"].to_numpy()
             if not ranks.any():
                 return None
             numbers = rows["row_id"].to_numpy()
             order = np.argsort(numbers)
-            return _Ranks(numbers[order], ranks[order])
+            return Ranks(numbers[order], ranks[order])
 
-        return self._read(
+        return self._datasets.read(
             "rows", lambda opened: opened.once(("ranks", run), lambda _: read(opened))
         )
 
@@ -568,17 +442,18 @@ class AttentionStore:
         # Other rows are compared each time.
         compared = np.arange(self._readings % step, len(row_ids), step)
 
-        def read(opened: _Opened) -> tuple[int, str] | None:
-            positions = _positions(opened.once("index", _row_index), row_ids)
+        def read(opened: Opened) -> tuple[int, str] | None:
+            index = opened.once("index", RowIndex.of)
+            positions = index.positions(row_ids)
             if positions is None:
                 why = f". {opened.note}" if opened.note else ""
                 raise StoreDamaged(
                     f"{self.path / name} lacks maps of rows that the store lists{why}"
                 )
-            return _read_into(opened.dataset, positions, columns, out, compared)
+            return read_into(opened.dataset, index, positions, columns, out, compared)
 
-        differing = self._read(name, read)
-        if not (self.path / name / "_versions").exists():
+        differing = self._datasets.read(name, read)
+        if self._datasets.open(name) is None:
             raise StoreDamaged(f"{self.path / name} lacks maps of rows that the store lists")
         if differing is not None:
             at, column = differing
@@ -605,11 +480,11 @@ class AttentionStore:
         """
         run = self.checked_run(run)
 
-        def read(opened: _Opened) -> dict[str, Any] | None:
+        def read(opened: Opened) -> dict[str, Any] | None:
             position = opened.once("index", _sample_index).get((run, sample))
             return None if position is None else opened.dataset.take([position]).to_pylist()[0]
 
-        line = self._read("samples", read)
+        line = self._datasets.read("samples", read)
         if line is not None:
             return _stored_sample(line)
         rows = self.rows(run)
@@ -636,14 +511,14 @@ class AttentionStore:
         Those that were not are left out.
         """
 
-        def read(opened: _Opened, part: Sequence[str]) -> list[dict[str, Any]]:
+        def read(opened: Opened, part: Sequence[str]) -> list[dict[str, Any]]:
             index = opened.once("index", _sample_index)
             positions = [index[(run, name)] for name in part if (run, name) in index]
             return opened.dataset.take(positions).to_pylist() if positions else []
 
         for start in range(0, len(names), _SAMPLES_AT_A_TIME):
             part = names[start : start + _SAMPLES_AT_A_TIME]
-            for line in self._read("samples", partial(read, part=part)) or []:
+            for line in self._datasets.read("samples", partial(read, part=part)) or []:
                 yield _stored_sample(line)
 
     def nearest(
@@ -670,7 +545,9 @@ class AttentionStore:
             lines = dataset.to_table(columns=["sample", "duplicate_of"], filter=copies).to_pylist()
             return {line["sample"]: line["duplicate_of"] for line in lines}
 
-        found = self._read("samples", lambda opened: opened.once(("duplicates", run), read))
+        found = self._datasets.read(
+            "samples", lambda opened: opened.once(("duplicates", run), read)
+        )
         return found or {}
 
     # ---- the rest
@@ -695,7 +572,7 @@ class AttentionStore:
 
     def dataset(self, name: str) -> lance.LanceDataset | None:
         """Return one of the store's datasets at its newest whole version, None if there is none."""
-        opened = self._open(name)
+        opened = self._datasets.open(name)
         return None if opened is None else opened.dataset
 
     def writer(
@@ -737,34 +614,6 @@ def _or_none(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _row_index(dataset: lance.LanceDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the dataset's row numbers, sorted, and where each lies."""
-    numbers = dataset.to_table(columns=["row_id"])["row_id"].to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    return numbers[order], order
-
-
-def _positions(index: tuple[np.ndarray, np.ndarray], row_ids: np.ndarray) -> np.ndarray | None:
-    numbers, order = index
-    if not len(numbers):
-        return None
-    at = np.minimum(np.searchsorted(numbers, row_ids), len(numbers) - 1)
-    return order[at] if (numbers[at] == row_ids).all() else None
-
-
-@dataclass(frozen=True)
-class _Ranks:
-    """Which process each row is of: row numbers, sorted, and their ranks."""
-
-    numbers: np.ndarray
-    ranks: np.ndarray
-
-    def of(self, row_ids: np.ndarray) -> np.ndarray:
-        """Return the ranks of rows; −1 for rows that are not there."""
-        at = np.minimum(np.searchsorted(self.numbers, row_ids), len(self.numbers) - 1)
-        return np.where(self.numbers[at] == row_ids, self.ranks[at], -1)
-
-
 def _rows_of(lines: pa.Table) -> pa.Table:
     """Return stored rows as they are shown, whatever format they were stored in."""
     if "rank" not in lines.column_names:
@@ -780,55 +629,6 @@ def _rows_of(lines: pa.Table) -> pa.Table:
         if len(first) < lines.num_rows:
             lines = lines.take(np.sort(first))
     return lines
-
-
-def fixed_size_values(column: pa.ChunkedArray, lines: int) -> np.ndarray:
-    """Return fixed-size lists as an array (lines, values)."""
-    chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
-    values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-    return values.reshape(lines, -1)
-
-
-def _read_into(
-    dataset: lance.LanceDataset,
-    positions: np.ndarray,
-    columns: dict[str, Code],
-    out: np.ndarray,
-    compared: np.ndarray,
-) -> tuple[int, str] | None:
-    """Fill `out` (r, columns, q, s) with the lines at `positions`.
-
-    Returns
-    -------
-    Where a map of the rows `compared` differs from its checksum: which row, which column; or None.
-    """
-    first, last = int(positions.min()), int(positions.max())
-    span = last - first + 1
-    names = dataset.schema.names
-    # The first format had no checksum for each map.
-    wanted_columns = [*columns, *(["checksums"] if "checksums" in names else [])]
-    if span <= _STRETCH * len(positions) and span * out[0].nbytes <= _STRETCH_BYTES:
-        table = dataset.to_table(columns=wanted_columns, offset=first, limit=span)
-        wanted = positions - first
-    else:
-        unique, wanted = np.unique(positions, return_inverse=True)
-        table = dataset.take(unique.tolist(), columns=wanted_columns)
-    as_they_lie = len(wanted) == table.num_rows and (wanted == np.arange(len(wanted))).all()
-    checksums = None
-    if "checksums" in names:
-        checksums = fixed_size_values(table["checksums"], table.num_rows)[wanted[compared]]
-    for c, (column, code) in enumerate(columns.items()):
-        lines = fixed_size_values(table[column], table.num_rows)
-        if not as_they_lie:
-            lines = lines[wanted]
-        if checksums is not None:
-            # Columns lie in the order of the checksums, behind the row's number.
-            stored = checksums[:, names.index(column) - 1]
-            for i, checksum in zip(compared.tolist(), stored.tolist(), strict=True):
-                if zlib.crc32(lines[i]) != checksum:
-                    return i, column
-        out[:, c] = decode_lines(lines, code, *out.shape[2:])
-    return None
 
 
 def _sample_index(dataset: lance.LanceDataset) -> dict[tuple[str, str], int]:

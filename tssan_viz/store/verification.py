@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from tssan_viz.store import digests
 from tssan_viz.store.codes import code_of, decode_lines
 from tssan_viz.store.incoming import ROW_SUM_TOLERANCE
-from tssan_viz.store.reader import AttentionStore, fixed_size_values
+from tssan_viz.store.map_reading import fixed_size_values
+from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import Site, decode, map_columns, maps_folder, named, run_folder
 from tssan_viz.store.tables import StoreDamaged, data_files, newest_manifest, open_whole
 

@@ -1,0 +1,160 @@
+"""Maps out of a Lance dataset: where rows lie, which process they are of, and their checksums."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from tssan_viz.store.codes import Code, decode_lines
+
+# Reading a stretch as a whole is cheaper than picking, as long as it holds less than this many
+# times what is wanted, and fits in memory.
+_STRETCH = 5
+_STRETCH_BYTES = 256 << 20
+# So few rows are picked, wherever they lie.
+_FEW = 16
+# Lines that are copied to their place while the next ones are read.
+_LINES = 64
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process each row is of: row numbers, sorted, and their ranks."""
+
+    numbers: np.ndarray
+    ranks: np.ndarray
+
+    def of(self, row_ids: np.ndarray) -> np.ndarray:
+        """Return the ranks of rows; −1 for rows that are not there."""
+        at = np.minimum(np.searchsorted(self.numbers, row_ids), len(self.numbers) - 1)
+        return np.where(self.numbers[at] == row_ids, self.ranks[at], -1)
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """Where a dataset's rows lie: row numbers, sorted, and the position of each; its columns."""
+
+    numbers: np.ndarray
+    order: np.ndarray
+    columns: list[str]
+
+    @classmethod
+    def of(cls, dataset: lance.LanceDataset) -> RowIndex:
+        """Return the index of a dataset."""
+        numbers = dataset.to_table(columns=["row_id"])["row_id"].to_numpy()
+        order = np.argsort(numbers, kind="stable")
+        return cls(numbers[order], order, dataset.schema.names)
+
+    def positions(self, row_ids: np.ndarray) -> np.ndarray | None:
+        """Return where rows lie; None if any is not there."""
+        if not len(self.numbers):
+            return None
+        at = np.minimum(np.searchsorted(self.numbers, row_ids), len(self.numbers) - 1)
+        return self.order[at] if (self.numbers[at] == row_ids).all() else None
+
+
+def fixed_size_values(column: pa.ChunkedArray, lines: int) -> np.ndarray:
+    """Return fixed-size lists as an array (lines, values)."""
+    chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
+    values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return values.reshape(lines, -1)
+
+
+def read_into(
+    dataset: lance.LanceDataset,
+    index: RowIndex,
+    positions: np.ndarray,
+    columns: dict[str, Code],
+    out: np.ndarray,
+    compared: np.ndarray,
+) -> tuple[int, str] | None:
+    """Fill `out` (r, columns, q, s) with the lines at `positions`.
+
+    Returns
+    -------
+    Where a map of the rows `compared` differs from its checksum: which row, which column; or None.
+    """
+    first, last = int(positions.min()), int(positions.max())
+    span = last - first + 1
+    dense = span <= _STRETCH * len(positions) and span * out[0].nbytes <= _STRETCH_BYTES
+    if len(positions) > _FEW and span == len(positions) and (np.diff(positions) == 1).all():
+        return _stretch_into(dataset, index, first, columns, out, compared)
+    checked = _Compared(dataset, index, positions, compared)
+    if len(positions) > _FEW and dense:
+        table = dataset.to_table(columns=[*columns], offset=first, limit=span, batch_size=_LINES)
+        wanted = positions - first
+    else:
+        unique, wanted = np.unique(positions, return_inverse=True)
+        table = dataset.take(unique.tolist(), columns=[*columns])
+    as_they_lie = len(wanted) == table.num_rows and (wanted == np.arange(len(wanted))).all()
+    for c, (column, code) in enumerate(columns.items()):
+        lines = fixed_size_values(table[column], table.num_rows)
+        if not as_they_lie:
+            lines = lines[wanted]
+        differing = checked.differing(column, lines, 0)
+        if differing is not None:
+            return differing, column
+        out[:, c] = decode_lines(lines, code, *out.shape[2:])
+    return None
+
+
+def _stretch_into(
+    dataset: lance.LanceDataset,
+    index: RowIndex,
+    first: int,
+    columns: dict[str, Code],
+    out: np.ndarray,
+    compared: np.ndarray,
+) -> tuple[int, str] | None:
+    """Fill `out` with lines that lie one behind the other, as they come."""
+    checked = _Compared(dataset, index, first + np.arange(len(out)), compared)
+    start = 0
+    for batch in dataset.to_batches(
+        columns=[*columns], offset=first, limit=len(out), batch_size=_LINES
+    ):
+        count = batch.num_rows
+        for c, (column, code) in enumerate(columns.items()):
+            lines = batch[column].flatten().to_numpy().reshape(count, -1)
+            differing = checked.differing(column, lines, start)
+            if differing is not None:
+                return differing, column
+            out[start : start + count, c] = decode_lines(lines, code, *out.shape[2:])
+        start += count
+    return None
+
+
+class _Compared:
+    """The checksums of some of the rows that are read."""
+
+    def __init__(
+        self,
+        dataset: lance.LanceDataset,
+        index: RowIndex,
+        positions: np.ndarray,
+        compared: np.ndarray,
+    ) -> None:
+        self._index = index
+        self._rows = compared
+        # The first format had no checksum for each map.
+        if "checksums" not in index.columns or not len(compared):
+            self._rows = compared[:0]
+            return
+        unique, back = np.unique(positions[compared], return_inverse=True)
+        table = dataset.take(unique.tolist(), columns=["checksums"])
+        self._stored = fixed_size_values(table["checksums"], len(unique))[back]
+
+    def differing(self, column: str, lines: np.ndarray, start: int) -> int | None:
+        """Return which of the rows from `start` on, whose lines these are, is not as recorded."""
+        low, high = np.searchsorted(self._rows, [start, start + len(lines)])
+        if low == high:
+            return None
+        # Columns lie in the order of the checksums, behind the row's number.
+        stored = self._stored[low:high, self._index.columns.index(column) - 1]
+        for row, checksum in zip(self._rows[low:high].tolist(), stored.tolist(), strict=True):
+            if zlib.crc32(lines[row - start]) != checksum:
+                return row
+        return None
