@@ -204,12 +204,37 @@ def test_the_precision_of_products_is_the_users_again_after_many_threads():
         ([], "numbers from 1"),
         ([0], "numbers from 1"),
         ([1, 1], "each once"),
+        (3, "asks for 3; it would be a list"),
+        (["1"], "numbers from 1"),
         ({"layer.*": [1]}, r"'layer\.\*', and no site is called so; watched are layers\.0\.attend"),
     ],
 )
 def test_heads_that_are_none_are_refused_at_once(heads, why):
     with pytest.raises(RecordingError, match=why):
         record(Model(), heads=heads)
+
+
+def test_heads_may_come_as_an_array():
+    with record(Model(heads=4), unlabelled=True, heads=np.array([2, 3])) as recorder:
+        recorder.model(x())
+    assert recorder.maps()["head"].to_numpy().tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"sample": "ab"}, "sample is 'ab'; it is a list of names"),
+        ({"label": ["wave", "sit"]}, "'wave' as a label, which is a whole number.*class_name="),
+        ({"subject": [1, "P2"]}, "'P2' as a subject.*number the people from 1"),
+        ({"camera": 1.5}, "1.5 as a camera"),
+    ],
+)
+def test_words_where_numbers_belong_are_refused_before_the_model_runs(said, why):
+    with record(Model(), MemoryStore()) as recorder:
+        with pytest.raises(RecordingError, match=why):
+            recorder.samples(**{"sample": ["a", "b"], **said})
+        recorder.samples(sample=["a", "b"], label=["1", 2], subject=[np.int64(3), float("nan")])
+        recorder.model(x())
 
 
 def test_a_step_of_none_is_counted():

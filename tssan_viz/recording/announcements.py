@@ -34,6 +34,15 @@ DESCRIPTIONS = (
     "epoch",
     "phase",
 )
+_NUMBERS = {
+    "label": "the class's name goes into class_name=",
+    "subject": "number the people from 1; their names can go along under another name",
+    "camera": "number the cameras from 1; their names can go along under another name",
+    "setup": "number them from 1",
+    "replication": "number them from 1",
+    "step": "it counts the steps taken",
+    "epoch": "it counts the epochs finished",
+}
 _MADE_HERE = (
     "row_id",
     "run",
@@ -83,10 +92,9 @@ class Announcement:
 
     @property
     def named(self) -> str:
-        """The axes and their lengths, for a message."""
-        return " × ".join(
-            f"{axis} = {size}" for axis, size in zip(self.axes, self.sizes, strict=True)
-        )
+        """How many rows there are to be, for a message: by axes, where there are several."""
+        axes = [f"{axis} = {size}" for axis, size in zip(self.axes, self.sizes, strict=True)]
+        return axes[0] if len(axes) == 1 else f"{' × '.join(axes)} = {self.rows}"
 
 
 def announce(
@@ -99,6 +107,8 @@ def announce(
     **descriptions: Any,
 ) -> Announcement:
     """Check what `Recorder.samples` was told and bring it into one form."""
+    if isinstance(sample, str):
+        raise RecordingError(f"sample is {sample!r}; it is a list of names, one for each sample")
     names = [str(_plain(name)) for name in sample]
     return Announcement(
         samples=names,
@@ -177,7 +187,22 @@ def _columns(descriptions: Mapping[str, Any], n: int) -> dict[str, list[Any]]:
         if len(values) != n:
             raise RecordingError(f"samples() got {n} samples and {len(values)} values of {name}")
         columns[name] = [_plain(value) for value in values]
+        if name in _NUMBERS:
+            _refuse_words(name, columns[name])
     return columns
+
+
+def _refuse_words(name: str, values: Sequence[Any]) -> None:
+    for value in values:
+        try:
+            whole = value is None or int(value) == float(value)
+        except (TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise RecordingError(
+                f"samples() was given {value!r} as a {name}, which is a whole number: "
+                f"{_NUMBERS[name]}"
+            )
 
 
 def _sizes(

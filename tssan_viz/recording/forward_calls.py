@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tssan_viz.recording.announcements import Announcement, announce, some, unlabelled
 from tssan_viz.recording.calls import AttentionCall, WatchedSite
@@ -45,7 +46,7 @@ class ForwardCalls:
         Takes the batches that are whole.
     constants
         What holds for every row: phase, step, epoch, split.
-    describe, unlabelled
+    describe, unlabelled, pad_to
         As given to `tssan_viz.record`.
 
     Attributes
@@ -72,6 +73,7 @@ class ForwardCalls:
         *,
         describe: DescribeCall | None,
         unlabelled: bool,
+        pad_to: int | None,
     ) -> None:
         self._watched = watched
         self._heads = heads
@@ -81,6 +83,7 @@ class ForwardCalls:
         self._constants = constants
         self._describe = describe
         self._unlabelled = unlabelled
+        self._pad_to = pad_to
 
         self.watcher: Watcher | None = None
         self.resting = False
@@ -235,6 +238,7 @@ class ForwardCalls:
             self._came.setdefault(site.name, call.site)
             with self.stages.timed("compute"), self.clock.running(call.device):
                 maps, measures = call.compute(None if heads is None else [h - 1 for h in heads])
+                maps = F.pad(maps, (0, site.key - call.key, 0, site.query - call.query))
             with self.stages.timed("transfer"):
                 valid = call.row_valid
                 batch.maps[site.name] = SiteMaps(
@@ -377,7 +381,7 @@ class ForwardCalls:
         if call.rows != announcement.rows:
             raise RecordingError(
                 f"{name} attended over {call.rows} rows, and samples() announced "
-                f"{announcement.named} = {announcement.rows}: give axes and sizes as "
+                f"{announcement.named}: give axes and sizes as "
                 "the model flattens them"
             )
         if heads is not None and max(heads) > call.heads:
@@ -385,7 +389,13 @@ class ForwardCalls:
                 f"{name} has heads 1 to {call.heads}, and heads= asks for {list(heads)}"
             )
         count = call.heads if heads is None else len(heads)
-        shape = (count, call.query, call.key)
+        query, key = self._pad_to or call.query, self._pad_to or call.key
+        if max(call.query, call.key) > max(query, key):
+            raise RecordingError(
+                f"{name} made maps of {call.query} × {call.key}, and pad_to={self._pad_to}: give "
+                "the length of the longest sequence"
+            )
+        shape = (count, query, key)
         site = self._sites.get(name)
         if site is None:
             how = call.site.provenance
@@ -395,8 +405,8 @@ class ForwardCalls:
                 name=name,
                 layer=call.site.layer,
                 heads=count,
-                query=call.query,
-                key=call.key,
+                query=query,
+                key=key,
                 stream=call.site.stream,
                 kind=call.site.kind,
                 provenance=how,
@@ -405,8 +415,9 @@ class ForwardCalls:
         if shape != (site.heads, site.query, site.key):
             raise RecordingError(
                 f"{name} made maps of (heads, query, key) {shape}, after "
-                f"{(site.heads, site.query, site.key)} before: record maps of another shape as a "
-                "run of their own"
+                f"{(site.heads, site.query, site.key)} before, and a run's maps have one shape: "
+                "give pad_to= the length of the longest sequence, pad the batches to one length "
+                "themselves, or record each shape as a run of its own"
             )
         return site
 

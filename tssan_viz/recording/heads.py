@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 
 from tssan_viz.recording.announcements import some
 from tssan_viz.recording.errors import RecordingError
@@ -28,10 +29,11 @@ class ChosenHeads:
             return
         by_pattern = asked if isinstance(asked, Mapping) else {"*": asked}
         for pattern, heads in by_pattern.items():
-            chosen = tuple(heads)
-            if not chosen or min(chosen) < 1 or len(set(chosen)) < len(chosen):
+            chosen = tuple(heads) if isinstance(heads, Iterable) else ()
+            whole = bool(chosen) and all(isinstance(head, Integral) and head > 0 for head in chosen)
+            if not whole or len(set(chosen)) < len(chosen):
                 raise RecordingError(
-                    f"heads= asks for {list(chosen)}; it would be numbers from 1, each once"
+                    f"heads= asks for {heads!r}; it would be a list of numbers from 1, each once"
                 )
             if not fnmatch.filter(names, pattern):
                 raise RecordingError(

@@ -63,6 +63,7 @@ def record(
     describe: DescribeCall | None = None,
     unlabelled: bool = False,
     policy: Policy | None = None,
+    pad_to: int | None = None,
     queue_bytes: int = QUEUE_BYTES,
     when_full: str = "block",
 ) -> Recorder:
@@ -106,6 +107,10 @@ def record(
         Record calls of which nothing is said at all; their rows are named after the call.
     policy
         Which calls and samples are recorded; all of them by default.
+    pad_to
+        For sequences of several lengths: the longest. Maps (q, s) of shorter ones are filled up
+        with zeros behind their last query and key, as masked frames are. Measures are those of the
+        map as it was.
     queue_bytes, when_full
         How much may wait to be written, and what happens when more comes: ``block`` waits,
         ``sample`` leaves calls out and counts them, ``error`` raises.
@@ -146,6 +151,7 @@ def record(
         describe=describe,
         unlabelled=unlabelled,
         policy=policy or Policy(),
+        pad_to=pad_to,
         queue_bytes=queue_bytes,
         when_full=when_full,
     )
@@ -176,9 +182,12 @@ class Recorder:
         describe: DescribeCall | None,
         unlabelled: bool,
         policy: Policy,
+        pad_to: int | None,
         queue_bytes: int,
         when_full: str,
     ) -> None:
+        if pad_to is not None and pad_to < 1:
+            raise RecordingError(f"pad_to is {pad_to}; it is the length of the longest sequence")
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module  # sites are named as in the model that is trained by one process
         self._model = model
@@ -201,6 +210,7 @@ class Recorder:
             constants,
             describe=describe,
             unlabelled=unlabelled,
+            pad_to=pad_to,
         )
         self._timed = self._calls.stages.timed
         self._watcher: Watcher | None = None
