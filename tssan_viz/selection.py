@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,8 @@ CONDITIONS = (
 
 # Maps are added up and compared in parts of this size (as float32).
 _MEAN_BYTES = 32 << 20
+# So many values stay in the processor's cache between being decoded and added.
+_CACHED_VALUES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -579,16 +583,12 @@ class Selection:
         shape = (len(wanted), len(self.heads), query, key)
         sums = np.zeros((int(np.prod(sizes)), *shape))
         counts = np.bincount(group[~missing], minlength=len(sums))
+        group[missing] = -1
         rows = max(1, _MEAN_BYTES // (4 * int(np.prod(shape))))
         start = 0
         for part, maps in self.iter_maps(rows):
-            within = group[start : start + len(part)]
-            left_out = missing[start : start + len(part)]
+            add_up(sums, group[start : start + len(part)], maps)
             start += len(part)
-            values_of_part = decode(maps)
-            for number in np.unique(within[~left_out]):
-                chosen = (within == number) & ~left_out
-                sums[number] += values_of_part[chosen].sum(0, dtype=np.float64)
         with np.errstate(invalid="ignore"):
             means = sums / counts.reshape(-1, 1, 1, 1, 1)
         return xarray.DataArray(
@@ -659,7 +659,7 @@ class Selection:
         return found.assign(similarity=similarity[order])
 
     def iter_maps(self, rows: int = 2048) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        """Go through the maps, at most `rows` rows at a time.
+        """Go through the maps, at most `rows` rows at a time; the next ones are read meanwhile.
 
         Yields
         ------
@@ -675,9 +675,19 @@ class Selection:
         """
         if rows < 1:
             raise UserError(f"rows is {rows}, at least 1 at a time")
-        for start in range(0, len(self), rows):
-            part = self._frame.iloc[start : start + rows]
-            yield part.reset_index(drop=True), self._read(part)
+        parts = [self._frame.iloc[i : i + rows] for i in range(0, len(self), rows)]
+        if len(parts) < 2:
+            for part in parts:
+                yield part.reset_index(drop=True), self._read(part)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="maps") as ahead:
+            # The next part is read while the caller works on this one.
+            coming = ahead.submit(self._read, parts[0])
+            for part, after in zip_longest(parts, parts[1:]):
+                maps = coming.result()
+                if after is not None:
+                    coming = ahead.submit(self._read, after)
+                yield part.reset_index(drop=True), maps
 
     def poses(self) -> xarray.DataArray:
         """Return the poses of the selection's videos, as views draw them.
@@ -741,6 +751,26 @@ class Selection:
             error = unknown_sample(name, known, self.run)
             raise UserError(f"not in this selection: {error}")
         return self.store.sample(name, self.run)
+
+
+def add_up(sums: np.ndarray, group: np.ndarray, maps: np.ndarray) -> None:
+    """Add maps to the sums of their groups.
+
+    Parameters
+    ----------
+    sums : float64 (g, …)
+        Is changed.
+    group : int (r,)
+        Which sum each row belongs to; −1 for none.
+    maps : float16 or float32 (r, …)
+        As `Selection.iter_maps` gives them.
+    """
+    together = max(1, _CACHED_VALUES // max(1, int(np.prod(maps.shape[1:]))))
+    for start in range(0, len(maps), together):
+        values = decode(maps[start : start + together], double=True)
+        for number, value in zip(group[start : start + together].tolist(), values, strict=True):
+            if number >= 0:
+                sums[number] += value
 
 
 def _checked_conditions(conditions: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,18 +36,29 @@ class Ranks:
 
 @dataclass(frozen=True)
 class RowIndex:
-    """Where a dataset's rows lie: row numbers, sorted, and the position of each; its columns."""
+    """Where a dataset's rows lie: row numbers, sorted, and the position of each.
+
+    With the checksums (r, columns) of all its maps in the order of positions, 4 bytes for each map:
+    picked a few at a time, they would cost more than the maps. The first format has none.
+    """
 
     numbers: np.ndarray
     order: np.ndarray
     columns: list[str]
+    checksums: np.ndarray | None
 
     @classmethod
     def of(cls, dataset: lance.LanceDataset) -> RowIndex:
         """Return the index of a dataset."""
-        numbers = dataset.to_table(columns=["row_id"])["row_id"].to_numpy()
+        columns = dataset.schema.names
+        read = [name for name in ("row_id", "checksums") if name in columns]
+        table = dataset.to_table(columns=read)
+        numbers = table["row_id"].to_numpy()
+        checksums = None
+        if "checksums" in read and len(numbers):
+            checksums = fixed_size_values(table["checksums"], len(numbers))
         order = np.argsort(numbers, kind="stable")
-        return cls(numbers[order], order, dataset.schema.names)
+        return cls(numbers[order], order, columns, checksums)
 
     def positions(self, row_ids: np.ndarray) -> np.ndarray | None:
         """Return where rows lie; None if any is not there."""
@@ -83,7 +94,7 @@ def read_into(
     dense = span <= _STRETCH * len(positions) and span * out[0].nbytes <= _STRETCH_BYTES
     if len(positions) > _FEW and span == len(positions) and (np.diff(positions) == 1).all():
         return _stretch_into(dataset, index, first, columns, out, compared)
-    checked = _Compared(dataset, index, positions, compared)
+    checked = _Compared(index, positions, compared)
     if len(positions) > _FEW and dense:
         table = dataset.to_table(columns=[*columns], offset=first, limit=span, batch_size=_LINES)
         wanted = positions - first
@@ -111,7 +122,7 @@ def _stretch_into(
     compared: np.ndarray,
 ) -> tuple[int, str] | None:
     """Fill `out` with lines that lie one behind the other, as they come."""
-    checked = _Compared(dataset, index, first + np.arange(len(out)), compared)
+    checked = _Compared(index, first + np.arange(len(out)), compared)
     start = 0
     for batch in dataset.to_batches(
         columns=[*columns], offset=first, limit=len(out), batch_size=_LINES
@@ -130,22 +141,12 @@ def _stretch_into(
 class _Compared:
     """The checksums of some of the rows that are read."""
 
-    def __init__(
-        self,
-        dataset: lance.LanceDataset,
-        index: RowIndex,
-        positions: np.ndarray,
-        compared: np.ndarray,
-    ) -> None:
-        self._index = index
-        self._rows = compared
-        # The first format had no checksum for each map.
-        if "checksums" not in index.columns or not len(compared):
-            self._rows = compared[:0]
-            return
-        unique, back = np.unique(positions[compared], return_inverse=True)
-        table = dataset.take(unique.tolist(), columns=["checksums"])
-        self._stored = fixed_size_values(table["checksums"], len(unique))[back]
+    def __init__(self, index: RowIndex, positions: np.ndarray, compared: np.ndarray) -> None:
+        self._columns = index.columns
+        self._rows = compared[:0]
+        if index.checksums is not None:
+            self._rows = compared
+            self._stored = index.checksums[positions[compared]]
 
     def differing(self, column: str, lines: np.ndarray, start: int) -> int | None:
         """Return which of the rows from `start` on, whose lines these are, is not as recorded."""
@@ -153,7 +154,7 @@ class _Compared:
         if low == high:
             return None
         # Columns lie in the order of the checksums, behind the row's number.
-        stored = self._stored[low:high, self._index.columns.index(column) - 1]
+        stored = self._stored[low:high, self._columns.index(column) - 1]
         for row, checksum in zip(self._rows[low:high].tolist(), stored.tolist(), strict=True):
             if zlib.crc32(lines[row - start]) != checksum:
                 return row

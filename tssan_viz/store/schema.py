@@ -237,23 +237,26 @@ def run_folder(run: str) -> str:
 
 
 _HALF_TO_SINGLE = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
+_HALF_TO_DOUBLE = _HALF_TO_SINGLE.astype(np.float64)
 # So many values stay in the processor's cache.
 _PART = 1 << 16
 
 
-def decode(maps: np.ndarray) -> np.ndarray:
+def decode(maps: np.ndarray, *, double: bool = False) -> np.ndarray:
     """Return float16 maps as float32, exactly (a table look-up, faster than NumPy's cast).
 
-    Maps that are float32 already, of a run with another code, are returned as they are.
+    Maps that are float32 already, of a run with another code, are returned as they are. With
+    `double`, as float64: what is to be added up in it would be cast one by one.
     """
     if maps.dtype == np.float32:
-        return maps
+        return maps.astype(np.float64) if double else maps
+    table = _HALF_TO_DOUBLE if double else _HALF_TO_SINGLE
     codes = np.ascontiguousarray(maps).view(np.uint16).reshape(-1)
-    values = np.empty(codes.size, np.float32)
+    values = np.empty(codes.size, table.dtype)
     for start in range(0, codes.size, _PART):
         part = slice(start, start + _PART)
         # Every code is in the table: "clip" saves the copy that "raise" makes.
-        np.take(_HALF_TO_SINGLE, codes[part], out=values[part], mode="clip")
+        np.take(table, codes[part], out=values[part], mode="clip")
     return values.reshape(maps.shape)
 
 
