@@ -238,7 +238,7 @@ def _asked(
     plants: dict[str, Planted],
     *,
     heads_only: bool = False,
-) -> dict[str, NDArray[np.floating]]:
+) -> dict[str, NDArray[Any]]:
     """Return the plant and every attribution of some videos, (n, f) or (n, v) each."""
     import numpy as np
 

@@ -1,0 +1,106 @@
+"""Findings beside the maps: written whole, read without torch, gone with their run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.evidence.test_faithfulness import known
+from tssan_viz.errors import UserError
+from tssan_viz.evidence.kept import (
+    FAITHFULNESS,
+    HEADS,
+    copy_evidence,
+    evidence_folder,
+    evidence_line,
+    keep,
+    kept_evidence,
+)
+from tssan_viz.store import AttentionStore, open_store
+from tssan_viz.store.upkeep import compact, merge, remove
+from tssan_viz.store.verification import verify
+
+
+@pytest.fixture
+def store(small_store: AttentionStore, tmp_path: Path) -> AttentionStore:
+    shutil.copytree(small_store.path, tmp_path / "store")
+    return open_store(tmp_path / "store")
+
+
+def finding() -> dict:
+    found = known()
+    found.methods[0] = "received"
+    return found.to_dict()
+
+
+def test_a_line_says_what_the_table_says(store: AttentionStore) -> None:
+    run = store.latest_run()
+    assert evidence_line(store, label=2) is None
+    kept = finding()
+    keep(store, run, FAITHFULNESS, 2, kept)
+    own, chance = kept["table"][0], kept["table"][-1]
+    half = (chance["deletion_high"] - chance["deletion_low"]) / 2
+    assert evidence_line(store, label=2) == (
+        f"deletion AUC {own['deletion']:.2f}, random {chance['deletion']:.2f} ± {half:.2f} "
+        "(received attention, 8 subjects)"
+    )
+    assert evidence_line(store, label=1) is None
+    assert evidence_line(store, label=2, method="flow") is None
+    of_video = evidence_line(store, label=2, sample="v3")
+    assert of_video is not None
+    assert of_video.endswith("(received attention, this video)")
+    # What was found over all classes stands for a class that was not asked about by itself.
+    keep(store, run, FAITHFULNESS, None, kept)
+    assert evidence_line(store, label=1) is not None
+
+
+def test_findings_outlive_upkeep_and_go_with_their_run(
+    store: AttentionStore, tmp_path: Path
+) -> None:
+    run = store.latest_run()
+    keep(store, run, FAITHFULNESS, 2, finding())
+    keep(store, run, HEADS, 2, {"table": []})
+    before = kept_evidence(store, run)
+    assert [one["kind"] for one in before] == [FAITHFULNESS, HEADS]
+    compact(store)
+    assert not verify(store).damaged
+    assert kept_evidence(open_store(store.path), run) == before
+    into = open_store(tmp_path / "other", create=True)
+    merge([store], into)
+    assert copy_evidence(store, into, run) == 2
+    assert kept_evidence(into, run) == before
+    assert not verify(into).damaged
+    folder = evidence_folder(store, run)
+    remove(store, run)
+    assert not folder.exists()
+
+
+def test_what_is_damaged_or_of_other_weights_is_passed_over(store: AttentionStore) -> None:
+    run = store.latest_run()
+    path = keep(store, run, FAITHFULNESS, 2, finding())
+    whole = json.loads(path.read_text())
+    path.with_name("faithfulness-1.json").write_text(path.read_text()[:100])
+    path.write_text(json.dumps(whole | {"checkpoint_sha256": "another"}))
+    assert kept_evidence(store, run) == []
+    assert evidence_line(store, label=2) is None
+    with pytest.raises(UserError, match="no run 'nobody'"):
+        keep(store, "nobody", FAITHFULNESS, 2, {})
+
+
+def test_reading_needs_no_torch(store: AttentionStore) -> None:
+    keep(store, store.latest_run(), FAITHFULNESS, 2, finding())
+    code = (
+        "import sys; from tssan_viz.store import open_store; "
+        "from tssan_viz.evidence.kept import evidence_line; "
+        f"print(evidence_line(open_store({str(store.path)!r}), label=2)); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line, torch_came = done.stdout.strip().splitlines()
+    assert line.startswith("deletion AUC")
+    assert torch_came == "False"
