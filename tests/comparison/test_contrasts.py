@@ -17,7 +17,13 @@ from tssan_viz.comparison.contrasts import (
     estimate_groups,
     group_deltas,
 )
-from tssan_viz.comparison.statistics import p_values
+from tssan_viz.comparison.statistics import (
+    Estimates,
+    estimate,
+    gram_matrix,
+    make_design,
+    p_values,
+)
 
 
 def make_cells(
@@ -330,3 +336,26 @@ def _covers(exchange: str, subjects: int) -> None:
         found = estimate_groups(cells, exchange)  # type: ignore[arg-type]
         inside += found.low[0] <= wanted <= found.high[0]
     assert 0.93 <= inside / 1000 <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subjects", [10, 20])
+@pytest.mark.parametrize(("two_classes", "classes"), [(False, 4), (True, 2)])
+def test_intervals_of_classes_cover(two_classes: bool, classes: int, subjects: int) -> None:
+    truth = np.random.default_rng(5).normal(size=8)
+
+    def delta(n: int, seed: int) -> Estimates:
+        rng = np.random.default_rng(seed)
+        units = rng.normal(size=(n, classes, 1, 1, 8)) + rng.normal(size=(n, 1, 1, 1, 8))
+        units[:, 0, 0, 0] += truth
+        units /= np.linalg.norm(units, axis=-1, keepdims=True)
+        subject, label = (x.reshape(-1) for x in np.indices((n, classes)))
+        flat = units.reshape(n * classes, 1, 1, 8).astype(np.float32)
+        gram = gram_matrix(flat, np.ones((len(flat), 1, 1), bool))
+        options = {"two_classes": two_classes, "n_permutations": 1}
+        return estimate(gram, make_design(subject, label == 0, **options))  # type: ignore[arg-type]
+
+    wanted = delta(700, 99).delta[0]
+    found = [delta(subjects, seed) for seed in range(1000)]
+    inside = np.mean([one.low[0] <= wanted <= one.high[0] for one in found])
+    assert 0.93 <= inside <= 0.97
