@@ -237,7 +237,8 @@ def run_folder(run: str) -> str:
 
 
 _HALF_TO_SINGLE = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
-_HALF_TO_DOUBLE = _HALF_TO_SINGLE.astype(np.float64)
+with np.errstate(invalid="ignore"):  # Some of the codes are signalling NaN.
+    _HALF_TO_DOUBLE = _HALF_TO_SINGLE.astype(np.float64)
 # So many values stay in the processor's cache.
 _PART = 1 << 16
 
