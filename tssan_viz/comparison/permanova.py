@@ -88,13 +88,19 @@ class PseudoF:
     dispersion: Floats
 
 
-def pseudo_f(gram: NDArray[np.floating], assignments: NDArray[np.integer]) -> PseudoF:
+def pseudo_f(
+    gram: NDArray[np.floating],
+    assignments: NDArray[np.integer],
+    block: NDArray[np.integer] | None = None,
+) -> PseudoF:
     """Compute pseudo-F and the F of dispersion for each assignment of levels.
 
     F = (SS_A / (l − 1)) / (SS_W / (r − l)), SS from squared Euclidean distances of the vectors
     (Anderson 2001): d² = G_ii + G_jj − 2 G_ij. Dispersion is the F of a one-way ANOVA of the
-    distances to the centre of the own level (Anderson 2006), whose deviations from their level's
-    mean are permuted.
+    distances to the centre of the own level (Anderson 2006), of vectors without their block's
+    mean. For it the vectors are permuted without their level's mean, so that levels that lie apart
+    do not pass for levels that spread, and the centres are taken anew. (With the blocks' means in
+    them it rejects in 7 of 100 data sets without any difference, instead of 5.)
 
     Parameters
     ----------
@@ -103,6 +109,8 @@ def pseudo_f(gram: NDArray[np.floating], assignments: NDArray[np.integer]) -> Ps
     assignments : (a, r) int
         The level of each cell, counted from 0, the observed ones first. All have the same numbers
         of cells at each level.
+    block : (r,) int or None
+        Within what levels were permuted; None for everywhere.
 
     Returns
     -------
@@ -123,26 +131,22 @@ def pseudo_f(gram: NDArray[np.floating], assignments: NDArray[np.integer]) -> Ps
     if r <= levels:
         raise UserError(f"{r} cells at {levels} levels leave nothing within the levels")
     values = np.ascontiguousarray(gram, np.float64)
-    flat = values.reshape(r, r * h)
-    lines = np.arange(r)
-    square = values[lines, lines]
+    plain = values
+    if block is not None:
+        _, of_block = np.unique(block, return_inverse=True)
+        plain = _centred(values, of_block, np.bincount(of_block).astype(np.float64))
+    centred = _centred(plain, assignments[0], counts)
     whole = values.sum(axis=(0, 1)) / r
-    total = square.sum(axis=0) - whole
-    f = np.empty((len(assignments), h))
-    spread = np.zeros((0, h))
+    total = values[np.arange(r), np.arange(r)].sum(axis=0) - whole
+    f, dispersion = np.empty((2, len(assignments), h))
     for a, level in enumerate(assignments):
-        belongs = sparse.csr_array((np.ones(r), (level, lines)), shape=(levels, r))
-        sums = (belongs @ flat).reshape(levels, r, h)
-        within_level = np.zeros((levels, h))
-        np.add.at(within_level, level, sums[level, lines])
+        _, within_level = _level_sums(values, level, levels)
         between = (within_level / counts[:, None]).sum(axis=0) - whole
         f[a] = (between / (levels - 1)) / _positive((total - between) / (r - levels), total)
         if a == 0:
             r2 = between / _positive(total, total)
-            n = counts[level][:, None]
-            squared = square - 2 * sums[level, lines] / n + within_level[level] / n**2
-            spread = np.sqrt(np.maximum(squared, 0))
-    return PseudoF(f, r2, _dispersion(spread, assignments, counts))
+        dispersion[a] = _anova(_to_centre(centred if a else plain, level, counts), level, counts)
+    return PseudoF(f, r2, dispersion)
 
 
 def _positive(values: Floats, like: Floats) -> Floats:
@@ -150,27 +154,43 @@ def _positive(values: Floats, like: Floats) -> Floats:
     return np.maximum(values, np.finfo(float).eps * np.maximum(np.abs(like), 1e-300))
 
 
-def _dispersion(spread: Floats, assignments: NDArray[np.integer], counts: Floats) -> Floats:
-    """Return the F (a, h) of a one-way ANOVA of distances to the own centre (r, h)."""
-    observed = assignments[0]
-    r, levels = len(spread), len(counts)
+def _level_sums(values: Floats, level: NDArray[np.integer], levels: int) -> tuple[Floats, Floats]:
+    """Sum dot products over the cells of each level: of each cell (l, r, h), and again (l, h)."""
+    r, _, h = values.shape
+    lines = np.arange(r)
+    belongs = sparse.csr_array((np.ones(r), (level, lines)), shape=(levels, r))
+    sums = (belongs @ values.reshape(r, r * h)).reshape(levels, r, h)
+    within = np.zeros((levels, h))
+    np.add.at(within, level, sums[level, lines])
+    return sums, within
 
-    def level_means(level: NDArray[np.integer], values: Floats) -> Floats:
-        sums = np.zeros((levels, values.shape[1]))
-        np.add.at(sums, level, values)
-        return sums / counts[:, None]
 
-    def f_of(level: NDArray[np.integer], values: Floats) -> Floats:
-        means = level_means(level, values)
-        centred = means - values.mean(axis=0)
-        between = (counts[:, None] * centred**2).sum(axis=0)
-        within = ((values - means[level]) ** 2).sum(axis=0)
-        return (between / (levels - 1)) / _positive(within / (r - levels), between + within)
+def _centred(values: Floats, level: NDArray[np.integer], counts: Floats) -> Floats:
+    """Return the dot products (r, r, h) of the vectors without their level's mean."""
+    sums, _ = _level_sums(values, level, len(counts))
+    half = values - (sums / counts[:, None, None])[level]
+    sums, _ = _level_sums(np.ascontiguousarray(half.swapaxes(0, 1)), level, len(counts))
+    return half - (sums / counts[:, None, None])[level].swapaxes(0, 1)
 
-    residuals = spread - level_means(observed, spread)[observed]
-    return np.stack(
-        [f_of(observed, spread)] + [f_of(level, residuals) for level in assignments[1:]]
-    )
+
+def _to_centre(values: Floats, level: NDArray[np.integer], counts: Floats) -> Floats:
+    """Return the distance (r, h) of each vector to the mean of its level."""
+    lines = np.arange(len(values))
+    sums, within = _level_sums(values, level, len(counts))
+    n = counts[level][:, None]
+    squared = values[lines, lines] - 2 * sums[level, lines] / n + within[level] / n**2
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def _anova(values: Floats, level: NDArray[np.integer], counts: Floats) -> Floats:
+    """Return the F (h,) of a one-way ANOVA of values (r, h)."""
+    means = np.zeros((len(counts), values.shape[1]))
+    np.add.at(means, level, values)
+    means /= counts[:, None]
+    between = (counts[:, None] * (means - values.mean(axis=0)) ** 2).sum(axis=0)
+    within = ((values - means[level]) ** 2).sum(axis=0)
+    r, levels = len(values), len(counts)
+    return (between / (levels - 1)) / _positive(within / (r - levels), between + within)
 
 
 def permanova(
@@ -235,7 +255,7 @@ def permanova(
             )
         _, level = np.unique(factor[keep], return_inverse=True)
         drawn = permuted_within(level, block[keep], permutations, seed)
-        tested = pseudo_f(gram.values[np.ix_(keep, keep)], drawn)
+        tested = pseudo_f(gram.values[np.ix_(keep, keep)], drawn, block[keep])
         found.append(tested.f)
         dispersion = p_values(tested.dispersion)
         lines.append(

@@ -1,0 +1,221 @@
+"""Difference maps: what is exchanged, SciPy's p, and what holds when there is nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.comparison.stores import CLASSES, every, write
+from tests.stores import make_store
+from tssan_viz import compare_class
+from tssan_viz.comparison.cell_layers import choose
+from tssan_viz.comparison.difference import DifferenceMaps, difference_maps
+from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange
+from tssan_viz.errors import UserError
+from tssan_viz.store import AttentionStore
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> AttentionStore:
+    return make_store(
+        tmp_path_factory.mktemp("planted") / "store", subjects=8, frames=8, planted="put on jacket"
+    )
+
+
+def against_rest(store: AttentionStore, name: str, **options: int) -> DifferenceMaps:
+    own = store.select(class_name=name)
+    return difference_maps(own, store.select() - own, **options)
+
+
+def test_means_are_those_of_the_comparison(planted: AttentionStore) -> None:
+    found = against_rest(planted, "put on jacket", permutations=50)
+    one = compare_class(planted, "put on jacket", permutations=10)
+    for i, (layer, head) in enumerate(zip(found.layers, found.heads, strict=True)):
+        own, rest, difference = one.mean_maps(layer, head)
+        np.testing.assert_allclose(found.mean_a[i], own, atol=1e-5)
+        np.testing.assert_allclose(found.mean_b[i], rest, atol=1e-5)
+        np.testing.assert_allclose(found.difference[i], difference, atol=1e-5)
+
+
+def test_a_planted_map_is_found_where_it_is(planted: AttentionStore) -> None:
+    found = against_rest(planted, "put on jacket", permutations=2000)
+    table = found.table.set_index(["layer", "head"])
+    assert table["cells"].idxmax() == (2, 1)
+    assert table["cells"].sum() == table.loc[(2, 1), "cells"] > 5
+    assert (np.sign(found.z) == np.sign(found.difference))[found.significant].all()
+    best = found.clusters.iloc[0]
+    assert (best["layer"], best["head"]) == (2, 1)
+    assert best["p"] <= 0.01
+    numbered = found.cluster == best["cluster"]
+    assert numbered.sum() == best["cells"]
+    assert numbered.any(axis=(1, 2)).sum() == 1
+    assert found.exchange == "the class means within each subject"
+    assert found.n_assignments == 4**8
+    again = against_rest(planted, "put on jacket", permutations=2000)
+    assert np.array_equal(again.p, found.p)
+    assert found.to_dict()["test"]["permutations"] == 2000
+
+
+def test_two_classes_are_sign_flips_as_scipy_does_them(planted: AttentionStore) -> None:
+    a, b = planted.select(class_name="put on jacket"), planted.select(class_name="reading")
+    found = difference_maps(a, b, layer=2, head=1)
+    assert found.enumerated
+    assert found.n_assignments == 256
+    assert found.smallest_p == 2 / 256
+    maps = choose(a), choose(b)
+    assert maps[0].layout.subjects == maps[1].layout.subjects
+    means = [
+        s.select(layer=2, head=1).mean(by="subject").values[:, 0, 0].astype(np.float64)
+        for s in (a, b)
+    ]
+    difference = means[0] - means[1]
+    np.testing.assert_allclose(found.difference[0], difference.mean(0), atol=1e-6)
+
+    def largest(d: np.ndarray, axis: int = 0) -> np.ndarray:
+        d = np.moveaxis(d, axis, 0)
+        return np.abs(d.sum(0) / np.sqrt((d**2).sum(0)))
+
+    for q, s in ((0, 0), (3, 5), (7, 7)):
+        alone = stats.permutation_test(
+            (difference[:, q, s],),
+            largest,
+            permutation_type="samples",
+            alternative="greater",
+            n_resamples=np.inf,
+        )
+        exchange, _ = plan_exchange(choose(a), choose(b))
+        top = MaxT.of(exchange)
+        top.add(difference[:, q, s][:, None])
+        assert top.finish()[0][0][0] == pytest.approx(alone.pvalue)
+        # Over all cells of the map it is never smaller.
+        assert found.p[0, q, s] >= alone.pvalue - 1e-12
+    z = largest(difference)
+    every_sign = 1 - 2 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)
+    flipped = [largest(difference * sign[:, None, None]).max() for sign in every_sign]
+    expected = (np.array(flipped) >= z[..., None] - 1e-5).mean(-1)
+    np.testing.assert_allclose(found.p[0], expected, atol=1e-9)
+
+
+def test_groups_of_subjects_exchange_whole_subjects(planted: AttentionStore) -> None:
+    found = difference_maps(
+        planted.select(subject=[1, 2, 3, 4]), planted.select(subject=[5, 6, 7, 8])
+    )
+    assert found.exchange == "whole subjects"
+    assert found.n_assignments == 70
+    assert found.smallest_p == 2 / 70
+    assert found.subjects_a == (1, 2, 3, 4)
+    alone = difference_maps(planted.select(subject=1), planted.select(subject=[2, 3]))
+    assert not alone.tested
+    assert np.isnan(alone.p).all()
+    assert any("single subject" in note for note in alone.notes)
+    assert alone.to_dict()["test"]["smallest_p"] is None
+
+
+def test_cameras_are_exchanged_within_subject_and_class(planted: AttentionStore) -> None:
+    found = difference_maps(planted.select(camera=1), planted.select(camera=2), permutations=300)
+    assert found.exchange == "the sign of the difference within each subject × class"
+    assert found.n_assignments == 2**32
+    assert not found.significant.any()
+
+
+def test_steps_are_sign_flips_of_subjects(tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = every(subjects=4, classes=2)
+    rows = pd.concat([rows, rows.assign(step=10)], ignore_index=True)
+    store = write(tmp_path / "store", rows)
+    found = difference_maps(store.select(step=10), store.select(step=0))
+    assert found.exchange == "the sign of the difference of each subject"
+    assert found.n_assignments == 16
+    assert any("out of reach" in note for note in found.notes)
+
+
+def null_rejections(kind: str, n: int, seed: int) -> list[bool]:
+    """Whether any of 3 × 3 cells of two maps is significant in data sets without an effect."""
+    rng = np.random.default_rng(seed)
+    n_subjects, n_classes = 10, 4
+    subject, label = np.divmod(np.arange(n_subjects * n_classes), n_classes)
+    cells = np.stack([subject, label], axis=1)
+    rejected = []
+    for _ in range(n):
+        values = rng.normal(size=(len(cells), 18)) + 2 * rng.normal(size=(n_subjects, 18))[subject]
+        if kind == "classes":
+            in_a = label == 0
+        elif kind == "flips":
+            in_a = label < 2
+        else:
+            in_a = subject < 5
+        order = np.concatenate([np.flatnonzero(in_a), np.flatnonzero(~in_a)])
+        exchange = exchange_of(kind, cells[order], in_a[order], seed=int(rng.integers(1 << 30)))
+        top = MaxT.of(exchange)
+        top.add(exchange.to_units @ values[order])
+        rejected.append(bool((top.finish()[1][0] <= 0.05).any()))
+    return rejected
+
+
+def exchange_of(kind: str, cells: np.ndarray, in_a: np.ndarray, seed: int) -> Exchange:
+    from tssan_viz.comparison import exchange
+
+    make = {
+        "classes": exchange._class_means,
+        "flips": exchange._sign_flips,
+        "subjects": exchange._whole_subjects,
+    }[kind]
+    return make(cells, in_a, 199, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classes", "flips", "subjects"])
+def test_it_rejects_as_often_as_it_says_when_there_is_nothing(kind: str) -> None:
+    """1,000 data sets with strong subject effects: any of all cells in at most 7 of 100."""
+    assert 0.03 <= np.mean(null_rejections(kind, 1000, 0)) <= 0.07
+
+
+def test_the_spread_is_that_of_all_assignments() -> None:
+    rng = np.random.default_rng(0)
+    subject, label = np.divmod(np.arange(15), 3)
+    cells = np.stack([subject, label], axis=1)
+    values = rng.normal(size=(15, 4))
+    for kind, in_a in (("classes", label == 0), ("flips", label < 2), ("subjects", subject < 2)):
+        order = np.concatenate([np.flatnonzero(in_a), np.flatnonzero(~in_a)])
+        made = exchange_of(kind, cells[order], in_a[order], 0)
+        assert made.weights is not None
+        if not made.enumerated:
+            from tssan_viz.comparison.exchange import _class_means
+
+            made = _class_means(cells[order], in_a[order], 1000, 0)
+            assert made.weights is not None
+        units = made.to_units @ values[order]
+        every_statistic = made.weights @ units
+        np.testing.assert_allclose(every_statistic.mean(0), 0, atol=1e-12)
+        np.testing.assert_allclose(every_statistic.std(0), made.spread(units), atol=1e-12)
+
+
+def test_bad_questions(tmp_path: Path, planted: AttentionStore) -> None:
+    own = planted.select(class_name="reading")
+    with pytest.raises(UserError, match="share 32 of 32 rows"):
+        difference_maps(own, planted.select())
+    with pytest.raises(UserError, match="at least 1 is needed"):
+        difference_maps(own, planted.select() - own, permutations=0)
+    with pytest.raises(UserError, match="lies between 0 and 1"):
+        difference_maps(own, planted.select() - own, alpha=2)
+    nothing = planted.select(where="confidence > 2")
+    with pytest.raises(UserError, match="nothing to compare"):
+        difference_maps(own, nothing)
+    rows = every(subjects=4, classes=2)
+    rows["label"] = (rows["subject"] > 2).astype(int)
+    rows = rows.drop_duplicates(["subject", "label"]).reset_index(drop=True)
+    store = write(tmp_path / "store", rows)
+    with pytest.raises(UserError, match="no class in common"):
+        difference_maps(store.select(subject=[1, 2]), store.select(subject=[3, 4]))
+    other = make_store(tmp_path / "other", subjects=2, classes=CLASSES[:2], run="other run")
+    with pytest.raises(UserError, match="head 6 of one network"):
+        difference_maps(own, other.select())
+    mixed = every(subjects=3, classes=2)
+    mixed["split"] = np.where(mixed["label"] == 0, "train", "test")
+    store = write(tmp_path / "mixed", mixed)
+    with pytest.raises(UserError, match="one group is of split train"):
+        difference_maps(store.select(label=0), store.select(label=1))

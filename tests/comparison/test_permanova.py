@@ -1,0 +1,102 @@
+"""PERMANOVA: scikit-bio's F, its p under free permutation, blocks that hold under the null."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist, squareform
+from skbio.stats.distance import DistanceMatrix, permdisp
+from skbio.stats.distance import permanova as skbio_permanova
+
+from tests.comparison.stores import every, write
+from tests.stores import make_store
+from tssan_viz.comparison.decoding import permuted_within
+from tssan_viz.comparison.permanova import permanova, pseudo_f
+from tssan_viz.errors import UserError
+
+
+def vectors_of(seed: int, s: int = 5, c: int = 4, effect: float = 0.5) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    subject, label = np.divmod(np.arange(s * c), c)
+    keep = np.sort(rng.permutation(s * c)[seed % 3 :])
+    subject, label = subject[keep], label[keep]
+    vectors = rng.normal(size=(len(keep), 5)) + effect * rng.normal(size=(c, 5))[label]
+    return vectors * (1 + 0.2 * label[:, None]), label, subject
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=25)
+def test_f_is_that_of_scikit_bio(seed: int) -> None:
+    vectors, label, _ = vectors_of(seed)
+    distance = DistanceMatrix(squareform(pdist(vectors)))
+    found = pseudo_f((vectors @ vectors.T)[..., None], label[None])
+    expected = skbio_permanova(distance, label, permutations=0)
+    assert found.f[0, 0] == pytest.approx(expected["test statistic"], rel=1e-9)
+    n, levels = len(label), len(np.unique(label))
+    f = found.f[0, 0]
+    assert found.r2[0] == pytest.approx(f * (levels - 1) / (f * (levels - 1) + n - levels))
+    spread = permdisp(distance, label, test="centroid", permutations=0, method="eigh")
+    assert found.dispersion[0, 0] == pytest.approx(spread["test statistic"], rel=1e-4)
+
+
+def test_p_is_that_of_scikit_bio_when_all_may_be_permuted() -> None:
+    vectors, label, _ = vectors_of(4, effect=0.3)
+    everybody = np.zeros(len(label), int)
+    found = pseudo_f(
+        (vectors @ vectors.T)[..., None], permuted_within(label, everybody, 4999, 0)
+    ).f[:, 0]
+    p = (found >= found[0] - 1e-12).mean()
+    expected = skbio_permanova(
+        DistanceMatrix(squareform(pdist(vectors))), label, permutations=4999, seed=1
+    )["p-value"]
+    assert 0.001 < expected < 0.5
+    assert p == pytest.approx(expected, abs=4 * np.sqrt(expected / 5000) * 1.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["class", "dispersion"])
+def test_it_rejects_as_often_as_it_says_when_there_is_nothing(what: str) -> None:
+    """1,000 data sets with strong subject effects, permuted within subjects."""
+    rejected = []
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        subject, label = np.divmod(np.arange(32), 4)
+        v = rng.normal(size=(32, 6)) + 2 * rng.normal(size=(8, 6))[subject]
+        found = pseudo_f((v @ v.T)[..., None], permuted_within(label, subject, 99, seed), subject)
+        f = found.f if what == "class" else found.dispersion
+        rejected.append((f[:, 0] >= f[0, 0] - 1e-12).mean() <= 0.05)
+    assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+def test_a_planted_class_is_found_and_spread_is_told_apart(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", subjects=6, planted="put on jacket")
+    found = permanova(store.select(), permutations=199)
+    table = found.table.set_index(["layer", "head"])
+    assert table["R2"].idxmax() == (2, 1)
+    assert table.loc[(2, 1), "p_max_t"] <= 0.05
+    assert (table["p_max_t"] <= 0.05).sum() == 1
+    by_subject = permanova(store.select(), by="subject", permutations=199)
+    assert (by_subject.table["p_max_t"] <= 0.05).all()
+    assert by_subject.block == "class"
+    assert found.to_dict()["permuted_within"] == "subject"
+    assert permanova(store.select(), permutations=199).table.equals(found.table)
+
+
+def test_bad_questions(tmp_path: Path) -> None:
+    store = write(tmp_path / "store", every(subjects=2, classes=2))
+    with pytest.raises(UserError, match="choose one of class, subject"):
+        permanova(store.select(), by="camera")
+    with pytest.raises(UserError, match="at least 1 is needed"):
+        permanova(store.select(), permutations=0)
+    with pytest.raises(UserError, match="at least 2 subjects"):
+        permanova(store.select(subject=1))
+    with pytest.raises(UserError, match="nothing within the levels"):
+        pseudo_f(np.ones((3, 3, 1)), np.arange(3)[None])
+    with pytest.raises(UserError, match="one level"):
+        pseudo_f(np.ones((3, 3, 1)), np.zeros((1, 3), int))
+    with pytest.raises(UserError, match="no numbers"):
+        pseudo_f(np.full((3, 3, 1), np.nan), np.array([[0, 1, 1]]))
