@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.comparison.stores import every, write
 from tests.stores import make_store
 from tssan_viz.cli import main
 from tssan_viz.cli.common import console
@@ -186,3 +189,175 @@ def test_compare_imports_no_torch(folder: Path) -> None:
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_groups_filters_and_further_answers(run: Run) -> None:
+    cameras = run("--by", "camera", "--class", "reading", "--permutations", "200")
+    assert cameras.returncode == 0, cameras.stderr
+    assert "camera 1 against camera 2" in cameras.stdout
+    assert "camera 1: 16 videos of 8 subjects" in cameras.stdout
+    groups = run("--group", "subject:1,2,3,4", "--layer", "last", "--permutations", "200")
+    said = " ".join(groups.stdout.split())
+    assert "all 70 ways to exchange whole subjects between the groups, of 8 subjects" in said
+    alone = run("--by", "subject", "--layer", "last")
+    assert "Described, not tested" in alone.stdout
+    assert "p max-T" not in alone.stdout.split("\n\n")[0]
+    few = run("--class", "reading", "--subjects", "1,3,5", "--where", "camera = 1", "--layer", "1")
+    assert "3 subjects · 24 videos" in few.stdout
+    further = run(
+        "--class", "reading", "--show", "variance,decoding,matrix", "--permutations", "99"
+    )
+    for question in ("How much is class", "about the action or about the person", "are alike"):
+        assert question in further.stdout
+    assert "across subjects and views" in further.stdout
+    assert "the network is right on" in further.stdout
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize(
+    "question",
+    [("--by", "camera"), ("--class", "reading", "--show", "all"), ("--by", "subject")],
+)
+def test_every_answer_fits_the_terminal(run: Run, width: int, question: tuple[str, ...]) -> None:
+    done = run(*question, "--layer", "last", "--permutations", "99", width=width)
+    assert done.returncode == 0, done.stderr
+    assert all(len(line) <= width for line in done.stdout.splitlines())
+
+
+def test_json_of_groups_has_what_is_documented(run: Run) -> None:
+    done = run("--by", "camera", "--json", "--show", "permanova", "--permutations", "99")
+    read = json.loads(done.stdout)
+    assert {"schema", "by", "groups", "between", "test", "table", "summary", "notes"} <= set(read)
+    assert read["groups"][0].keys() == {"group", "videos", "subjects", "similarity"}
+    assert read["test"]["exchange"] == "the groups of one class within each of 8 subjects"
+    assert read["test"]["reason_for_no_test"] is None
+    assert list(read["table"][0])[:11] == COLUMNS[:11]
+    assert list(read["further"]) == ["permanova"]
+    assert read["further"]["permanova"]["table"]
+    described = json.loads(run("--by", "subject", "--json").stdout)
+    assert described["test"]["smallest_p"] is None
+    assert "single subjects" in described["test"]["reason_for_no_test"]
+    assert all(line["p"] is None for line in described["table"])
+
+
+class _Page(HTMLParser):
+    """What a page would ask for, execute, and say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.policy = ""
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.addresses += [values[name] or "" for name in ("src", "href") if name in values]
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"] or ""
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_report_is_one_file_that_asks_for_nothing(tmp_path: Path, run: Run) -> None:
+    name = "<script>alert(1)</script> & $x_1$"
+    make_store(
+        tmp_path / "s", subjects=6, classes=(name, "b", "c"), planted=name, heads=2, frames=8
+    )
+    targets = {kind: tmp_path / f"report.{kind}" for kind in ("html", "tex", "pdf", "csv")}
+    done = run(
+        *("--class", "0", "--store", str(tmp_path / "s"), "--permutations", "99"),
+        *("--html", str(targets["html"]), "--latex", str(targets["tex"])),
+        *("--figure", str(targets["pdf"]), "--csv", str(targets["csv"])),
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == [
+        f"report.{kind}" for kind in ("csv", "html", "pdf", "tex")
+    ]
+    page = _Page()
+    page.feed(targets["html"].read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert page.addresses
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert page.policy.startswith("default-src 'none'")
+    said = " ".join(" ".join(page.text).split())
+    assert name in said
+    for part in ("Mean maps", "about the person?", "Which classes are alike?", "across views"):
+        assert part in said
+    assert targets["pdf"].read_bytes().startswith(b"%PDF")
+    latex = targets["tex"].read_text(encoding="utf-8")
+    assert r"\toprule" in latex
+    assert r"\& \$x\_1\$" in latex
+    assert latex.count("{") == latex.count("}")
+
+
+def test_latex_compiles_where_there_is_a_compiler(tmp_path: Path, run: Run) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex")
+    run("--class", "reading", "--permutations", "99", "--latex", str(tmp_path / "t.tex"))
+    table = (tmp_path / "t.tex").read_text(encoding="utf-8")
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs}\\usepackage[utf8]{inputenc}"
+        f"\\begin{{document}}{table}\\end{{document}}"
+    )
+    (tmp_path / "d.tex").write_text(document, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_questions_that_cannot_be_asked_exit_with_2(tmp_path: Path, run: Run) -> None:
+    for arguments, expected in (
+        ((), "what is to be compared?"),
+        (("--by", "cameras"), "did you mean 'camera'"),
+        (("--group", "subject:99"), "no video has subject 99"),
+        (("--class", "reading", "--subjects", "1,x"), "numbers like 1,3"),
+        (("--class", "reading", "--subjects", "99"), "there is nothing to compare"),
+        (("--class", "reading", "--subjects", "1"), "at least two"),
+        (("--class", "reading", "--where", "confidence >"), "cannot be used"),
+        (("--class", "reading", "--show", "everything"), "cannot show 'everything'"),
+        (("--class", "reading", "--html", "nowhere/r.html"), "there is no folder"),
+        (("--class", "reading", "--figure", "f.gif"), ".pdf, .svg or .png"),
+        (("--class", "reading", "--latex", "."), "this is a folder"),
+        (("--by", "step"), "only one group"),
+        (("--by", "camera", "--metric", "jsd"), "cuts through"),
+        (("--class", "reading", "--align", "speed"), "none, seconds, dtw"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2, arguments
+        assert expected in " ".join(done.stderr.split()), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_store_without_labels_says_what_to_record(tmp_path: Path, run: Run) -> None:
+    rows = every(subjects=3, classes=2)
+    rows["subject"] = None
+    write(tmp_path / "s", rows)
+    done = run("--class", "reading", "--store", str(tmp_path / "s"))
+    assert done.returncode == 2
+    assert "recorder.samples(subject=" in done.stderr
+
+
+def test_an_interrupt_leaves_nothing_half_written(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tssan_viz.comparison.outputs import report
+
+    before = tmp_path / "report.html"
+    before.write_text("of yesterday", encoding="utf-8")
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "_main_table", interrupted)
+    done = run("--class", "reading", "--permutations", "99", "--html", str(before))
+    assert done.returncode != 0
+    assert before.read_text(encoding="utf-8") == "of yesterday"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
