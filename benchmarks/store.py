@@ -1,10 +1,15 @@
-"""The store beside raw .npy files that were written and read in the same process.
+"""The store beside raw .npy files and beside other formats, written and read in the same process.
 
-    python benchmarks/store.py [--videos 4096] [--folder DIR]
+    python benchmarks/store.py [--videos 4096] [--only npy store] [--folder DIR]
 
 Generated maps: videos × 3 segments × 4 layers × 8 heads of 32 × 32, float16, appended 64 videos at
-a time; both sides are on the disk (fsync of files and folders) before the next 64 come. Reads are
-warm (the second and later of each), medians of seven. Ratios hold where times do not.
+a time as the recorder does. Every format acknowledges at the same points, whenever the store does:
+what was appended until then is on the disk (files and folders fsynced, and counted). The last block
+has the other extreme, each 64 videos acknowledged for themselves.
+
+Formats take turns within each round, so that a ratio to raw .npy is of neighbours in time; medians,
+with the quartiles of the ratios in brackets. Reads are warm. Class means go through the same sums
+in all formats (`tssan_viz.selection.add_up`). Ratios hold where times do not.
 """
 
 from __future__ import annotations
@@ -15,19 +20,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
+import torch
+import zarr
 from scipy.spatial.distance import jensenshannon
+from typing_extensions import override
 
+from tssan_viz.comparison.kept import KeptCells
+from tssan_viz.comparison.kept_answers import kept_class_similarities
+from tssan_viz.selection import add_up
 from tssan_viz.store import Catalogue, ClassEntry, Site, open_store
 from tssan_viz.store.codes import CODES, column_type, decode_lines, encode
 from tssan_viz.store.schema import decode
 
 SEGMENTS, LAYERS, HEADS, FRAMES = 3, 4, 8, 32
-CLASSES = 60
+CLASSES, SUBJECTS, CAMERAS = 60, 20, 3
 BATCH = 64
+ROWS = BATCH * SEGMENTS
+LAYER, HEAD = 2, 3
+MAP = (LAYERS, HEADS, FRAMES, FRAMES)
 SITES = tuple(Site(f"blocks.{n}.attend", n + 1, HEADS, FRAMES, FRAMES) for n in range(LAYERS))
 CATALOGUE = Catalogue(
     "generated", tuple(ClassEntry(i, f"class {i}", f"A{i + 1:03d}") for i in range(CLASSES))
@@ -43,12 +58,12 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def generated(rng: np.random.Generator, rows: int) -> np.ndarray:
     """Return maps (r, l, h, q, s), some heads sharp and some spread out, as trained ones are."""
     sharpness = np.geomspace(0.5, 6, HEADS).astype(np.float32)[:, None, None]
-    scores = rng.normal(size=(rows, LAYERS, HEADS, FRAMES, FRAMES)).astype(np.float32)
+    scores = rng.normal(size=(rows, *MAP)).astype(np.float32)
     return softmax(scores * sharpness)
 
 
 class Fsyncs:
-    """Counts fsync calls, and what they cost."""
+    """Counts fsync calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -66,15 +81,300 @@ class Fsyncs:
         os.fsync = self._fsync
 
 
-def durably(folder: Path, name: str, values: np.ndarray) -> None:
-    """Write one .npy file and return when it, and its name, are on the disk."""
-    with (folder / name).open("wb") as file:
-        np.save(file, values)
-        file.flush()
-        os.fsync(file.fileno())
-    descriptor = os.open(folder, os.O_RDONLY)
+def synced(path: Path) -> None:
+    """Return when a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+class Npy:
+    """One .npy file for 64 videos, memory-mapped: what nothing can be much faster than."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+        self._fresh: list[Path] = []
+
+    def append(self, start: int, maps: np.ndarray) -> bool:
+        """Write 64 videos; return whether that came with an acknowledgement."""
+        self._fresh.append(self._folder / f"{start:06d}.npy")
+        np.save(self._fresh[-1], maps)
+        return False
+
+    def acknowledge(self) -> None:
+        """Return when all that was appended is on the disk."""
+        for path in [*self._fresh, self._folder]:
+            synced(path)
+        self._fresh = []
+
+    def close(self) -> None:
+        """End writing, and open for reading."""
+        self._shards = [np.load(p, mmap_mode="r") for p in sorted(self._folder.iterdir())]
+
+    def one(self, video: int) -> np.ndarray:
+        """Return a layer's maps (k, h, q, s) of a video."""
+        at = video * SEGMENTS
+        return np.array(self._shards[at // ROWS][at % ROWS : at % ROWS + SEGMENTS, LAYER])
+
+    def of_class(self, rows: np.ndarray) -> np.ndarray:
+        """Return the maps (r, q, s) of one layer and head."""
+        return np.stack([self._shards[r // ROWS][r % ROWS, LAYER, HEAD] for r in rows])
+
+    def parts(self, layers: slice) -> Iterator[np.ndarray]:
+        """Go through the maps of layers, some rows at a time."""
+        for shard in self._shards:
+            yield shard[:, layers]
+
+    def means(self, label: np.ndarray, layers: slice) -> np.ndarray:
+        """Return the mean maps of each class."""
+        sums = np.zeros((CLASSES, *np.empty(MAP, np.bool_)[layers].shape))
+        start = 0
+        for maps in self.parts(layers):
+            add_up(sums, label[start : start + len(maps)], maps)
+            start += len(maps)
+        return (sums / np.bincount(label)[:, None, None, None, None]).astype(np.float32)
+
+
+class Npz(Npy):
+    """One .npz file a video, as people do it today."""
+
+    @override
+    def append(self, start: int, maps: np.ndarray) -> bool:
+        for i in range(BATCH):
+            self._fresh.append(self._folder / f"{start + i:06d}.npz")
+            np.savez(self._fresh[-1], attention=maps[i * SEGMENTS : (i + 1) * SEGMENTS])
+        return False
+
+    @override
+    def close(self) -> None:
+        self._videos = sorted(self._folder.iterdir())
+
+    def _read(self, video: int) -> np.ndarray:
+        with np.load(self._videos[video]) as file:
+            return file["attention"]
+
+    @override
+    def one(self, video: int) -> np.ndarray:
+        return self._read(video)[:, LAYER]
+
+    @override
+    def of_class(self, rows: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [self._read(v)[:, LAYER, HEAD] for v in np.unique(rows // SEGMENTS).tolist()]
+        )
+
+    @override
+    def parts(self, layers: slice) -> Iterator[np.ndarray]:
+        for video in range(len(self._videos)):
+            yield self._read(video)[:, layers]
+
+
+class Hdf5(Npy):
+    """One HDF5 file, a chunk for each row and layer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder.with_suffix(".h5")
+        self._file = h5py.File(self._path, "w", libver="latest")
+        self._maps = self._file.create_dataset(
+            "maps", (0, *MAP), np.float16, maxshape=(None, *MAP), chunks=(1, 1, *MAP[1:])
+        )
+        # Written while it is read: without that mode a killed process leaves a file that does
+        # not open.
+        self._file.swmr_mode = True
+
+    @override
+    def append(self, start: int, maps: np.ndarray) -> bool:
+        before = len(self._maps)
+        self._maps.resize(before + len(maps), axis=0)
+        self._maps[before:] = maps
+        return False
+
+    @override
+    def acknowledge(self) -> None:
+        self._file.flush()
+        synced(self._path)
+
+    @override
+    def close(self) -> None:
+        self._file.close()
+        self._file = h5py.File(self._path)
+        self._maps = self._file["maps"]
+
+    @override
+    def one(self, video: int) -> np.ndarray:
+        return self._maps[video * SEGMENTS : (video + 1) * SEGMENTS, LAYER]
+
+    @override
+    def of_class(self, rows: np.ndarray) -> np.ndarray:
+        return self._maps[rows, LAYER, HEAD]
+
+    @override
+    def parts(self, layers: slice) -> Iterator[np.ndarray]:
+        for start in range(0, self._maps.shape[0], ROWS):
+            yield self._maps[start : start + ROWS, layers]
+
+
+class Zarr(Hdf5):
+    """A Zarr array (version 3) with a shard for 64 videos, and in it a chunk a row and layer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._maps = zarr.create_array(
+            store=str(folder),
+            shape=(0, *MAP),
+            dtype="float16",
+            chunks=(1, 1, *MAP[1:]),
+            shards=(ROWS, *MAP),
+            compressors=None,
+        )
+        self._fsynced: set[Path] = set()
+
+    @override
+    def append(self, start: int, maps: np.ndarray) -> bool:
+        before = self._maps.shape[0]
+        self._maps.resize((before + len(maps), *MAP))
+        self._maps[before:] = maps
+        return False
+
+    @override
+    def acknowledge(self) -> None:
+        fresh = [p for p in self._folder.rglob("*") if p.is_dir() or p.name == "zarr.json"]
+        fresh += [p for p in self._folder.rglob("*") if p not in self._fsynced and p not in fresh]
+        for path in [*fresh, self._folder]:
+            synced(path)
+        self._fsynced.update(fresh)
+
+    @override
+    def close(self) -> None:
+        self._maps = zarr.open_array(str(self._folder), mode="r")
+
+    @override
+    def of_class(self, rows: np.ndarray) -> np.ndarray:
+        return self._maps.oindex[rows, LAYER, HEAD]
+
+
+class Store(Npy):
+    """The store, through the selections that comparisons and views use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = open_store(folder, create=True)
+        self._writer = self._store.writer("generated", sites=SITES, catalogue=CATALOGUE)
+
+    @override
+    def append(self, start: int, maps: np.ndarray) -> bool:
+        videos = np.arange(start, start + BATCH).repeat(SEGMENTS)
+        before = self._writer.rows_acknowledged
+        self._writer.add(
+            {
+                "sample": [f"v{video:06d}" for video in videos.tolist()],
+                "label": videos % CLASSES,
+                "subject": videos // CLASSES % SUBJECTS + 1,
+                "camera": videos // (CLASSES * SUBJECTS) % CAMERAS + 1,
+                "segment": np.tile(np.arange(1, SEGMENTS + 1), BATCH),
+            },
+            {site.name: maps[:, n] for n, site in enumerate(SITES)},
+        )
+        return self._writer.rows_acknowledged > before
+
+    @override
+    def acknowledge(self) -> None:
+        self._writer.flush()
+
+    @override
+    def close(self) -> None:
+        self._writer.close()
+
+    @override
+    def one(self, video: int) -> np.ndarray:
+        one = self._selection(("sample", f"v{video:06d}"), layer=LAYER + 1)
+        return next(one.iter_maps())[1][:, 0]
+
+    @override
+    def of_class(self, rows: np.ndarray) -> np.ndarray:
+        del rows
+        chosen = self._selection(("label", 7), layer=LAYER + 1, head=HEAD + 1)
+        return next(chosen.iter_maps())[1][:, 0, 0]
+
+    @override
+    def means(self, label: np.ndarray, layers: slice) -> np.ndarray:
+        del label
+        chosen = None if layers == slice(None) else LAYER + 1
+        return self._selection(("label", None), layer=chosen).mean("label").values
+
+    def _selection(self, condition: tuple[str, object], **sites: object):
+        # Made once, asked often, as a page of the dashboard does.
+        key = (*condition, *sites.values())
+        known = self.__dict__.setdefault("_selections", {})
+        if key not in known:
+            known[key] = self._store.select(**{condition[0]: condition[1]}, **sites)
+        return known[key]
+
+
+FORMATS = {"npy": Npy, "store": Store, "zarr": Zarr, "hdf5": Hdf5, "npz": Npz}
+
+
+class Table:
+    """Times of each format, and their ratios to raw .npy in the same round."""
+
+    def __init__(self, formats: list[str]) -> None:
+        self._formats = formats
+        print(f"{'':<34}" + "".join(f"{name:>22}" for name in formats))
+
+    def line(self, what: str, times: dict[str, list[float]]) -> None:
+        """Print what was timed: .npy's median, and ratios to it (times where they say little)."""
+        cells = []
+        for name in self._formats:
+            cell = f"{1e3 * np.median(times[name]):.2f} ms"
+            if name != "npy":
+                low, middle, high = np.quantile(
+                    np.array(times[name]) / times["npy"], [0.25, 0.5, 0.75]
+                )
+                cell = f"{middle:.2f} [{low:.2f}, {high:.2f}]" if middle < 50 else cell
+            cells.append(f"{cell:>22}")
+        print(f"{what:<34}" + "".join(cells), flush=True)
+
+
+def append(
+    formats: dict[str, Npy], pool: np.ndarray, videos: int, *, each: bool
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Write the same maps in each format; return the times between acknowledgements, and fsyncs."""
+    times: dict[str, list[float]] = {name: [] for name in formats}
+    fsyncs = dict.fromkeys(formats, 0)
+    spent = dict.fromkeys(formats, 0.0)
+    for start in range(0, videos, BATCH):
+        maps = np.roll(pool, start, axis=0)[:ROWS]
+        due = each or start + BATCH >= videos
+        # The store says when: by size or by time.
+        for name in sorted(formats, key=lambda name: name != "store"):
+            with Fsyncs() as counted:
+                begun = time.perf_counter()
+                acknowledged = formats[name].append(start, maps)
+                if name == "store":
+                    due = due or acknowledged
+                if due and not acknowledged:
+                    formats[name].acknowledge()
+                spent[name] += time.perf_counter() - begun
+            fsyncs[name] += counted.calls
+        if due:
+            for name in formats:
+                times[name].append(spent[name])
+                spent[name] = 0.0
+    return times, {name: round(fsyncs[name] / len(times[name])) for name in formats}
+
+
+def in_turn(
+    formats: dict[str, Npy], work: Callable[[Npy], object], rounds: int
+) -> dict[str, list[float]]:
+    """Return the times of the same work in each format, round by round after a first one."""
+    times: dict[str, list[float]] = {name: [] for name in formats}
+    for n in range(rounds + 1):
+        for name, opened in formats.items():
+            begun = time.perf_counter()
+            work(opened)
+            if n:
+                times[name].append(time.perf_counter() - begun)
+    return times
 
 
 def warm(work: Callable[[], object], rounds: int = 7) -> float:
@@ -86,89 +386,6 @@ def warm(work: Callable[[], object], rounds: int = 7) -> float:
         work()
         times.append(time.perf_counter() - start)
     return float(np.median(times))
-
-
-def append(folder: Path, pool: np.ndarray, videos: int) -> dict[str, float]:
-    """Write the same maps as .npy shards and into a store, turn about; return median times."""
-    shards = folder / "npy"
-    shards.mkdir()
-    store = open_store(folder / "store", create=True)
-    rows = BATCH * SEGMENTS
-    raw, ours, raw_fsyncs, our_fsyncs = [], [], 0, 0
-    with store.writer("generated", sites=SITES, catalogue=CATALOGUE) as writer:
-        for start in range(0, videos, BATCH):
-            maps = np.roll(pool, start, axis=0)[:rows]
-            label = [(start + i) % CLASSES for i in range(BATCH) for _ in range(SEGMENTS)]
-            with Fsyncs() as counted:
-                begun = time.perf_counter()
-                durably(shards, f"{start:06d}.npy", maps)
-                raw.append(time.perf_counter() - begun)
-            raw_fsyncs += counted.calls
-            with Fsyncs() as counted:
-                begun = time.perf_counter()
-                writer.add(
-                    {
-                        "sample": [
-                            f"v{start + i:06d}" for i in range(BATCH) for _ in range(SEGMENTS)
-                        ],
-                        "label": label,
-                        "segment": list(range(1, SEGMENTS + 1)) * BATCH,
-                    },
-                    {site.name: maps[:, n] for n, site in enumerate(SITES)},
-                )
-                writer.flush()
-                ours.append(time.perf_counter() - begun)
-            our_fsyncs += counted.calls
-    batches = videos / BATCH
-    return {
-        "npy": float(np.median(raw)),
-        "store": float(np.median(ours)),
-        "npy_fsyncs": raw_fsyncs / batches,
-        "store_fsyncs": our_fsyncs / batches,
-    }
-
-
-def reads(folder: Path, videos: int) -> list[tuple[str, float, float]]:
-    """Return what is read, the time from the memory-mapped files, and that from the store."""
-    shards = [np.load(p, mmap_mode="r") for p in sorted((folder / "npy").iterdir())]
-    rows = BATCH * SEGMENTS
-    store = open_store(folder / "store")
-    everything = store.select()
-    label = np.repeat(np.arange(videos) % CLASSES, SEGMENTS)
-    chosen = np.flatnonzero(label == 7)
-
-    def raw_class() -> np.ndarray:
-        return np.stack([shards[r // rows][r % rows, 2, 3] for r in chosen])
-
-    def raw_means() -> np.ndarray:
-        sums = np.zeros((CLASSES, HEADS, FRAMES, FRAMES))
-        for i, shard in enumerate(shards):
-            values = decode(shard[:, 2])
-            part = label[i * rows : (i + 1) * rows]
-            for c in np.unique(part):
-                sums[c] += values[part == c].sum(0, dtype=np.float64)
-        return (sums / np.bincount(label)[:, None, None, None]).astype(np.float32)
-
-    middle = f"v{videos // 2:06d}"
-    at = videos // 2 * SEGMENTS
-    one = store.select(sample=middle, layer=3)
-    of_class = store.select(class_name="class 7", layer=3, head=4)
-    layer = everything.select(layer=3)
-    np.testing.assert_array_equal(next(of_class.iter_maps())[1][:, 0, 0], raw_class())
-    np.testing.assert_allclose(layer.mean("label").values[:, 0], raw_means(), atol=1e-6)
-    return [
-        (
-            "one video's layer, all heads",
-            warm(lambda: np.array(shards[at // rows][at % rows : at % rows + SEGMENTS, 2])),
-            warm(lambda: list(one.iter_maps())),
-        ),
-        (
-            f"class × layer × head ({len(chosen)} rows)",
-            warm(raw_class),
-            warm(lambda: list(of_class.iter_maps())),
-        ),
-        ("class means of a layer", warm(raw_means, 3), warm(lambda: layer.mean("label"), 3)),
-    ]
 
 
 def codes(pool: np.ndarray) -> list[str]:
@@ -201,38 +418,89 @@ def peak_of_a_scan(folder: Path) -> tuple[float, float]:
     return after - before, before
 
 
+def kept(folder: Path) -> None:
+    """Print what the sums that comparisons keep cost beside means, and what they answer in."""
+    everything = open_store(folder / "store").select()
+    means = warm(lambda: everything.mean("label"), 2)
+    cells = KeptCells.of(everything, person=1, metric="cosine", notes=[])
+    assert cells is not None
+    begun = time.perf_counter()
+    cells.prepare(everything.layers)
+    made = time.perf_counter() - begun
+
+    def ask() -> object:
+        return cells.answer(
+            1,
+            lambda layer, _: kept_class_similarities(layer, 0, range(HEADS)),
+            make=False,
+        )
+
+    print(
+        f"cells of everything {made:.2f} s, class means of all layers {means:.2f} s: "
+        f"{made / means:.2f} ×; class similarities of a layer then {1e3 * warm(ask):.1f} ms"
+    )
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=4096)
+    parser.add_argument("--only", nargs="+", choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument("--folder", type=Path, help="Where files go; by default a temporary one.")
     given = parser.parse_args()
-    rng = np.random.default_rng(0)
-    single = generated(rng, 512)
+    single = generated(np.random.default_rng(0), 512)
     pool = single.astype(np.float16)
+    names = list(dict.fromkeys(["npy", "store", *given.only]))
+    videos = given.videos // BATCH * BATCH
+    label = np.repeat(np.arange(videos) % CLASSES, SEGMENTS)
+    chosen = np.flatnonzero(label == 7)
+    one_layer = slice(LAYER, LAYER + 1)
+    print(f"{videos} videos, {videos * SEGMENTS * np.prod(MAP) * 2 / 1e9:.2f} GB; torch is loaded: "
+          f"{torch.__version__}")  # fmt: skip
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        videos = given.videos // BATCH * BATCH
-        print(f"{videos} videos, {videos * SEGMENTS * LAYERS * HEADS * FRAMES**2 * 2 / 1e9:.2f} GB")
-        took = append(folder, pool, videos)
-        print(f"{'':<40}{'raw .npy, ms':>14}{'store, ms':>12}{'ratio':>8}")
-        lines = [("append 64 videos", took["npy"], took["store"]), *reads(folder, videos)]
-        for what, raw, ours in lines:
-            print(f"{what:<40}{1e3 * raw:>14.2f}{1e3 * ours:>12.2f}{ours / raw:>8.2f}")
-        print(
-            f"fsyncs for 64 videos: {took['npy_fsyncs']:.0f} raw, {took['store_fsyncs']:.0f} store"
+        formats = {name: FORMATS[name](folder / name) for name in names}
+        table = Table(names)
+        times, fsyncs = append(formats, pool, videos, each=False)
+        table.line("append, acknowledged as recorded", times)
+        print(f"{'  fsyncs each time':<34}" + "".join(f"{fsyncs[name]:>22}" for name in names))
+        begun = time.perf_counter()
+        for opened in formats.values():
+            opened.close()
+        closing = time.perf_counter() - begun
+        for opened in formats.values():
+            np.testing.assert_array_equal(opened.of_class(chosen), formats["npy"].of_class(chosen))
+            np.testing.assert_array_equal(opened.one(videos // 2), formats["npy"].one(videos // 2))
+        expected = formats["npy"].means(label, one_layer)
+        np.testing.assert_allclose(formats["store"].means(label, one_layer), expected, atol=1e-6)
+        table.line(
+            "one video's layer, all heads", in_turn(formats, lambda f: f.one(videos // 2), 15)
         )
+        table.line(
+            f"class × layer × head, {len(chosen)} rows",
+            in_turn(formats, lambda f: f.of_class(chosen), 15),
+        )
+        table.line(
+            "class means of a layer", in_turn(formats, lambda f: f.means(label, one_layer), 5)
+        )
+        print(f"the store merged its small files and closed in {closing:.2f} s")
         opening = warm(lambda: open_store(folder / "store").run_names())
         first = warm(lambda: len(open_store(folder / "store").select()))
         print(f"opening {1e3 * opening:.1f} ms, to the first selection {1e3 * first:.1f} ms")
         store = open_store(folder / "store")
         question = "select class_name, layer, head, count(*) from maps group by all"
-        lines_of_maps = store.sql("select count(*) as n from maps")["n"][0]
-        print(
-            f"SQL over {lines_of_maps:,} lines: {1e3 * warm(lambda: store.sql(question), 3):.0f} ms"
-        )
+        lines = store.sql("select count(*) as n from maps")["n"][0]
+        print(f"SQL over {lines:,} lines: {1e3 * warm(lambda: store.sql(question), 3):.0f} ms")
+        kept(folder)
         added, before = peak_of_a_scan(folder)
         print(f"memory: a scan of a layer adds {added:.0f} MB to {before:.0f} MB")
+        each = {name: FORMATS[name](folder / f"each-{name}") for name in names}
+        table = Table(names)
+        times, fsyncs = append(each, pool, min(videos, 1024), each=True)
+        table.line("append, each 64 acknowledged", times)
+        print(f"{'  fsyncs each time':<34}" + "".join(f"{fsyncs[name]:>22}" for name in names))
+        for opened in each.values():
+            opened.close()
     print(f"{'code':<10}{'B':>3}{'max error':>14}{'JSD, p99':>19}")
     print("\n".join(codes(single)))
 

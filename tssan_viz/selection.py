@@ -31,6 +31,8 @@ _CLASSES = {"class_name": "label", "label": "label", "predicted": "predicted"}
 _NUMBERS = ("subject", "camera", "setup", "replication", "step", "epoch", "segment", "person")
 _WORDS = ("split", "phase", "sample")
 _SITES = ("layer", "head", "stream")
+# What recordings call their phases; a run need not have all.
+PHASES = ("train", "probe", "inference")
 CONDITIONS = (
     *_CLASSES,
     "subject",
@@ -144,6 +146,13 @@ class _Answer:
             known = list(dict.fromkeys(frame["sample"]))
             for value in sorted(set(values) - set(known)):
                 raise unknown_sample(value, known, self.run)
+        if name == "phase":
+            there = store.rows(self.run)["phase"].unique().tolist()
+            strange = [value for value in values if value not in (*there, *PHASES)]
+            if strange:
+                raise UserError(
+                    f"run {self.run!r} has no phase {strange[0]!r}; it has {named(sorted(there))}"
+                )
         fits = frame[name].isin(values).to_numpy(bool)
         if name == "person":
             fits = fits | frame["person"].isna().to_numpy(bool)

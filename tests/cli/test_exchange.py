@@ -29,3 +29,10 @@ def test_a_run_goes_out_and_comes_back(tmp_path):
     said = call("export", "-o", out, "--store", store.url)
     assert isinstance(said.exception, UserError)
     assert "there already" in str(said.exception)
+
+
+def test_what_cannot_be_imported_leaves_no_store(tmp_path):
+    said = call("import", tmp_path / "run.npz", "--store", tmp_path / "new")
+    assert isinstance(said.exception, UserError)
+    assert "is not there" in str(said.exception)
+    assert not (tmp_path / "new").exists()

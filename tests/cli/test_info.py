@@ -60,3 +60,11 @@ def test_names_from_the_data_are_text(tmp_path, name):
     import shlex
 
     assert name in shlex.split(line)
+
+
+def test_info_says_what_kept_sums_take(tmp_path):
+    store = make_store(tmp_path / "s", subjects=3, frames=4)
+    assert "that comparisons keep" not in " ".join(info(store.url).stdout.split())
+    (store.path / "cells").mkdir()
+    (store.path / "cells" / "sums").write_bytes(bytes(2_000_000))
+    assert "2.0 MB of it sums that comparisons keep" in " ".join(info(store.url).stdout.split())

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from tests.store.test_integrity import data_of, flip
 from tests.stores import make_store
 from tssan_viz.cli import app
+from tssan_viz.errors import UserError
 from tssan_viz.store import open_store
 
 
@@ -55,3 +56,19 @@ def test_what_is_damaged_is_left_out_and_said(store, tmp_path):
     assert code == 1
     assert "left out:" in said
     assert len(open_store(tmp_path / "new").rows("second")) == 7
+
+
+def test_a_run_that_is_in_two_stores_is_named_once(store, tmp_path):
+    code, said = call("merge", store.url, store.url, "-o", tmp_path / "new", "--run", "second")
+    assert code == 0
+    assert "8 rows of second, 8 were there already" in said
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "compact"])
+def test_a_store_is_named_either_way(store, command):
+    for named in ((store.url,), ("--store", store.url), (store.url, "--store", store.url)):
+        code, said = call(command, *named)
+        assert code == 0
+        assert store.url in "".join(said.split())
+    with pytest.raises(UserError, match="two stores are named"):
+        CliRunner().invoke(app, [command, store.url, "--store", "other"], catch_exceptions=False)

@@ -56,6 +56,14 @@ def mixed(tmp_path_factory):
     return store
 
 
+def test_a_phase_that_nobody_knows_is_an_error(tmp_path):
+    store = make_store(tmp_path / "s", subjects=2, frames=4)
+    with pytest.raises(UserError, match="no phase 'inferense'; it has inference"):
+        store.select(phase="inferense")
+    assert not len(store.select(phase="train"))
+    assert len(store.select(phase="inference")) == len(store.rows())
+
+
 def test_maps_are_labelled(store):
     selection = store.select(class_name="A014", subject=[1, 3], layer=[1, 3], head=2, segment=2)
     maps = selection.maps()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tssan_viz.errors import UserError
+
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
 
@@ -30,11 +32,13 @@ DataOption = Annotated[
 ]
 
 
-def open_store(url: str | None) -> AttentionStore:
-    """Open the store that `--store`, `$TSSAN_STORE` or the current folder names."""
+def open_store(url: str | None, option: str | None = None) -> AttentionStore:
+    """Open the store that an argument or `--store`, `$TSSAN_STORE` or the current folder names."""
     from tssan_viz.store import open_store as open_attention_store
 
-    return open_attention_store(url)
+    if url and option and url != option:
+        raise UserError(f"two stores are named, {url} and --store {option}; give one of them")
+    return open_attention_store(url or option)
 
 
 @contextmanager

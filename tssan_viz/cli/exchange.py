@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tssan_viz.cli.common import RunOption, StoreOption, console, open_store, rows_bar
+from tssan_viz.errors import UserError
 
 
 def export(
@@ -64,6 +65,7 @@ def import_(
         typer.Option(
             "--out",
             "-o",
+            "--store",
             help="The store, made if needed. Default: $TSSAN_STORE, else ./attention-store.",
             show_default=False,
         ),
@@ -78,6 +80,9 @@ def import_(
     from tssan_viz.store import open_store as open_attention_store
     from tssan_viz.store.exchange import import_run
 
+    if not source.exists():
+        # Before a store is made for it.
+        raise UserError(f"{source} is not there")
     into = open_attention_store(out, create=True)
     with rows_bar() as progress:
         name = import_run(source, into, run=run, progress=progress)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tssan_viz.cli.common import StoreArgument, console, open_store, quoted
+from tssan_viz.cli.common import StoreArgument, StoreOption, console, open_store, quoted
 from tssan_viz.site import counted_heads
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def info(
     store: StoreArgument = None,
+    named: StoreOption = None,
 ) -> None:
     """Say what a store holds: runs, classes, subjects, cameras, layers and heads."""
     from rich import box
@@ -22,9 +23,13 @@ def info(
     from rich.table import Table
     from rich.text import Text
 
-    opened = open_store(store)
+    opened = open_store(store, named)
     runs = opened.runs()
-    console.print(Text.assemble((opened.url, "bold"), f"  {decimal(opened.size())} on the disk"))
+    kept = opened.size("cells")
+    of_which = f", {decimal(kept)} of it sums that comparisons keep" if kept else ""
+    console.print(
+        Text.assemble((opened.url, "bold"), f"  {decimal(opened.size())} on the disk{of_which}")
+    )
     for note in opened.notes:
         console.print(Text(note, style="yellow"))
     if runs.empty:
@@ -70,7 +75,7 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 def _say_more(store: AttentionStore, run: str) -> None:
     from rich.text import Text
 
-    catalogue, rows, sites = store.catalogue(run), store.rows(run), store.sites(run)
+    catalogue, rows = store.catalogue(run), store.rows(run)
     counts = rows.drop_duplicates("sample")["label"].value_counts()
     present = [entry for entry in catalogue.classes if entry.label in counts.index]
     said = [f"{entry} {counts[entry.label]}" for entry in present]
@@ -83,7 +88,7 @@ def _say_more(store: AttentionStore, run: str) -> None:
             [
                 f"{s.stream} layer {s.layer}: {counted_heads(s.numbers)} of {s.query} × {s.key}, "
                 f"{s.kind}"
-                for s in sites.itertuples()
+                for s in store.stored_sites(run)
             ],
         ),
     ):

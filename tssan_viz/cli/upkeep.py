@@ -10,14 +10,14 @@ import typer
 from tssan_viz.cli.common import StoreArgument, StoreOption, console, open_store, rows_bar
 
 
-def compact(store: StoreArgument = None) -> None:
+def compact(store: StoreArgument = None, named: StoreOption = None) -> None:
     """Merge a store's small files and drop old versions (recordings end with it by themselves)."""
     from rich.filesize import decimal
     from rich.text import Text
 
     from tssan_viz.store.upkeep import compact as compact_store
 
-    opened = open_store(store)
+    opened = open_store(store, named)
     before, after = compact_store(opened)
     console.print(Text(f"{opened.url}: {decimal(before)} before, {decimal(after)} now"))
 

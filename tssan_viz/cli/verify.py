@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from tssan_viz.cli.common import StoreArgument, console, open_store, rows_bar
+from tssan_viz.cli.common import StoreArgument, StoreOption, console, open_store, rows_bar
 
 
 def verify(
     store: StoreArgument = None,
+    named: StoreOption = None,
 ) -> None:
     """Check a store: files, every map, sums and counts. Exits with 1 when something is damaged."""
     from rich.text import Text
 
     from tssan_viz.store.verification import verify as verify_store
 
-    opened = open_store(store)
+    opened = open_store(store, named)
     with rows_bar() as progress:
         found = verify_store(opened, progress)
     # What is named comes from the data: it is text, never markup.

@@ -596,9 +596,9 @@ class AttentionStore:
             self.path, run, sites=sites, catalogue=catalogue, info=info or {}, rank=rank, code=code
         )
 
-    def size(self) -> int:
-        """Return the bytes that the store takes on the disk."""
-        return sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
+    def size(self, part: str = ".") -> int:
+        """Return the bytes that the store, or a folder in it, takes on the disk."""
+        return sum(f.stat().st_size for f in (self.path / part).rglob("*") if f.is_file())
 
 
 def unknown_sample(sample: str, known: Sequence[str], run: str) -> UserError:

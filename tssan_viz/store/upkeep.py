@@ -149,7 +149,8 @@ def merge(
     total = sum(len(source.rows(name)) for source, name in pairs)
     for source, name in pairs:
         _copy(source, name, into, merged, lambda done: progress and progress(done, total))
-        merged.runs.append(name)
+        if name not in merged.runs:
+            merged.runs.append(name)
     return merged
 
 
