@@ -338,6 +338,7 @@ def crop(
     present: Tensor,
     *,
     share: float | tuple[float, float],
+    place: float = 0.5,
     min_frames: int = 0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -348,8 +349,10 @@ def crop(
     present
         bool (n, m, t). Only the range from the first to the last frame with anyone in it counts.
     share
-        One number: so much of the range, from its middle. Two: a random share between them, from a
+        One number: so much of the range, from `place`. Two: a random share between them, from a
         random place.
+    place
+        From 0, the beginning, to 1, the end.
     min_frames
         A random crop has at least so many frames, or all there are.
     generator
@@ -366,7 +369,7 @@ def crop(
     length = (t - anyone.flip(1).int().argmax(dim=1) - begin).clamp(min=1)  # (n,)
     if isinstance(share, float | int):
         margin = ((1 - share) / 2 * length + 1e-4).long()  # 10 % of 20 frames is 1 and 1, not 0
-        return begin + margin, length - 2 * margin
+        return begin + (2 * place * margin).long(), length - 2 * margin
     low, high = share
     draw = torch.rand(n, 2, generator=generator).to(present.device)
     size = ((low + (high - low) * draw[:, 0]) * length).round().long()
@@ -490,6 +493,7 @@ def make_clips(
     *,
     train: bool,
     generator: torch.Generator | None = None,
+    test_crop: tuple[float, float] | None = None,
 ) -> Clips:
     """Cut a batch of sequences into clips.
 
@@ -506,6 +510,8 @@ def make_clips(
         True: random crop, turn, size and so on. False: the middle of the sequence, always the same.
     generator
         On the CPU; needed for training.
+    test_crop
+        Share and place of the part that is seen in a test; None: the recipe's, in the middle.
 
     Returns
     -------
@@ -533,7 +539,8 @@ def make_clips(
         if recipe.warp:
             place = warp(place, size, strength=recipe.warp, generator=generator)
     else:
-        start, size = crop(batch.present, share=recipe.test_crop)
+        share, middle = test_crop or (recipe.test_crop, 0.5)
+        start, size = crop(batch.present, share=share, place=middle)
         place = even_places(size, frames)
     if recipe.score_as_coordinate:
         batch = with_score(batch)

@@ -57,6 +57,10 @@ class ClipsRecipe:
         Least and greatest share of a sequence that is seen in training [S: 0.5 to 1].
     test_crop
         Share in the middle of a sequence that is seen in a test [S: 0.9].
+    averaged_crops
+        Shares that a test sees besides, of each the beginning, the middle and the end; the
+        probabilities of all crops are averaged. What is recorded is the pass of `test_crop`
+        [S: none].
     min_crop_frames
         No training crop is shorter than so many source frames, if the sequence has them [C: 64, as
         both public HCN data paths do].
@@ -95,6 +99,7 @@ class ClipsRecipe:
     motion_scale: float = 1.0
     train_crop: tuple[float, float] = (0.5, 1.0)
     test_crop: float = 0.9
+    averaged_crops: tuple[float, ...] = ()
     min_crop_frames: int = 64
     rotate: float = 0.0
     turn: float = 0.0
@@ -121,6 +126,9 @@ class ClipsRecipe:
             )
         if not 0 < self.test_crop <= 1:
             raise DataError(f"test_crop: {self.test_crop} is no share; give 0 < share ≤ 1")
+        for share in self.averaged_crops:
+            if not 0 < share <= 1:
+                raise DataError(f"averaged_crops: {share} is no share; give 0 < share ≤ 1")
         if not 0 <= self.rescale < 1:
             raise DataError(f"rescale: {self.rescale} is no change of size; give 0 ≤ change < 1")
         # Three entries below a third cannot turn a body inside out.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tssan.clips import Clips, make_clips, pad
 from tssan.errors import DataError
-from tssan.network import SkeletonNetwork, build_network
+from tssan.network import SkeletonNetwork, build_network, mean_of_softmax
 from tssan.ranks import Rank, check_devices, started
 from tssan.recipe import Recipe, load_recipe
 from tssan.run_folder import (
@@ -438,15 +438,28 @@ def versions() -> dict[str, str]:
 def scores(
     network: SkeletonNetwork, sequences: Sequences, recipe: Recipe, *, progress: bool = False
 ) -> Tensor:
-    """Return the logits (n, classes) of test-time clips; leave the network in evaluation."""
+    """Return the logits (n, classes) of test-time clips; leave the network in evaluation.
+
+    Where the recipe averages over crops, these are the logarithms of the mean probabilities.
+    """
     network.eval()
     device = next(network.parameters()).device
+    further = [
+        (share, place)
+        for share in recipe.clips.averaged_crops
+        for place in ((0.0, 0.5, 1.0) if share < 1 else (0.5,))
+    ]
+    crops = list(dict.fromkeys([(recipe.clips.test_crop, 0.5), *further]))
     logits = []
     batches = torch.arange(len(sequences)).split(recipe.training.batch_size)
     for places in track(batches, "evaluating", console=Console(stderr=True), disable=not progress):
         batch = sequences.batch(places.tolist()).to(device)
-        clips = make_clips(batch, recipe.clips, train=False)
-        logits.append(network(clips.position, clips.motion, clips.present).float().cpu())
+        each = []
+        for crop in crops:
+            clips = make_clips(batch, recipe.clips, train=False, test_crop=crop)
+            each.append(network(clips.position, clips.motion, clips.present).float().cpu())
+        every = torch.stack(each)  # (crops, n, classes)
+        logits.append(every[0] if len(crops) == 1 else mean_of_softmax(every, dim=0))
     return torch.cat(logits)
 
 

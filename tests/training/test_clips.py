@@ -189,6 +189,14 @@ def test_test_crop_is_the_middle() -> None:
     assert [x.item() for x in crop(present[..., :1], share=0.9)] == [0, 1]
 
 
+def test_a_crop_lies_where_it_is_asked_for() -> None:
+    present = torch.ones(1, 1, 100, dtype=torch.bool)
+    assert [x.item() for x in crop(present, share=0.8, place=0.0)] == [0, 80]
+    assert [x.item() for x in crop(present, share=0.8, place=1.0)] == [20, 80]
+    clips = make_clips(pad([sequence(40)], 1), PLAIN, train=False, test_crop=(0.5, 1.0))
+    assert clips.frames.min() >= 20
+
+
 def test_random_crops_fill_their_range_and_stay_inside() -> None:
     present = torch.ones(4000, 1, 100, dtype=torch.bool)
     start, size = crop(present, share=(0.5, 1.0), generator=torch.Generator().manual_seed(1))

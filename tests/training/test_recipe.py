@@ -82,6 +82,8 @@ def test_the_papers_recipe_is_the_default() -> None:
         ({"clips": {"train_crop": [0.9]}}, "clips.train_crop: [0.9] must be a list of two numbers"),
         ({"clips": {"frames": 0}}, "clips.frames: 0 must be at least 1"),
         ({"clips": {"test_crop": 1.2}}, "clips.test_crop: 1.2 is no share"),
+        ({"clips": {"averaged_crops": [0.9, 0]}}, "clips.averaged_crops: 0.0 is no share"),
+        ({"training": {"mixup": -1}}, "training.mixup: -1.0 must be at least 0"),
         ({"clips": {"motion_scale": float("nan")}}, "clips.motion_scale: nan must be"),
         ({"training": {"learning_rate": "1e-3"}}, "write 1.0e-3 or 0.001"),
         ({"training": {"learning_rate": 0}}, "training.learning_rate: 0.0 must be more than 0"),

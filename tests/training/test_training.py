@@ -21,6 +21,7 @@ import tssan.training
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tssan.clips import make_clips
 from tssan.errors import DataError
 from tssan.recipe import TrainingRecipe, load_recipe
 from tssan.run_folder import Interrupted
@@ -59,6 +60,20 @@ def test_the_run_folder_holds_what_is_promised_and_nothing_else(finished: Traine
     assert [line["epoch"] for line in lines] == ["1", "2", "3", "4"]
     assert all(float(line["train_loss"]) > 0 for line in lines)
     assert all(0 <= float(line["validation_accuracy"]) <= 1 for line in lines)
+
+
+def test_a_test_averages_the_probabilities_of_its_crops(finished: TrainedRun, toys) -> None:
+    part = Sequences.load(toys, toys.split().test, 2)
+    clips = replace(RECIPE.clips, averaged_crops=(0.9, 1.0))
+    batch = part.batch(range(len(part)))
+    crops = [(0.9, 0.5), (0.9, 0.0), (0.9, 1.0), (1.0, 0.5)]
+    with torch.no_grad():
+        each = [
+            finished.network(*make_clips(batch, clips, train=False, test_crop=crop)[:3]).softmax(1)
+            for crop in crops
+        ]
+    found = scores(finished.network, part, replace(RECIPE, clips=clips))
+    torch.testing.assert_close(found.exp(), torch.stack(each).mean(dim=0))
 
 
 def test_results_say_how_it_was_done(finished: TrainedRun, toys) -> None:
