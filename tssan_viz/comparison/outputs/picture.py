@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import MaxNLocator
 
 from tssan_viz.comparison.summary import format_p
-from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, WIDTH, PaperFigure
+from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, PaperFigure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
 
     from tssan_viz.comparison.comparison import Comparison
+
+_WIDTH = 7.0
+"""Width of a figure over both columns of a page, in inches."""
 
 _LINE = 0.135
 """Height of one head, in inches."""
@@ -40,7 +45,7 @@ def comparison_figure(comparison: Comparison) -> PaperFigure:
     height = max(2.3, 0.75 + _LINE * len(table))
     line = comparison.strongest
     with matplotlib.rc_context(RC):
-        figure = PaperFigure(figsize=(WIDTH, height), layout="constrained")
+        figure = PaperFigure(figsize=(_WIDTH, height), layout="constrained")
         if line is None:
             _deltas(figure.add_subplot(), comparison)
             return figure
@@ -59,7 +64,7 @@ def comparison_figure(comparison: Comparison) -> PaperFigure:
             image = axis.imshow(one, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
             axis.set_title(_short(name))
             axis.set_xlabel("key frame")
-            right.colorbar(image, ax=axis, orientation="horizontal", shrink=0.9, aspect=18)
+            _scale(right.colorbar(image, ax=axis, orientation="horizontal", aspect=18))
         if two:
             difference = maps[0] - maps[1]
             most = float(np.nanmax(np.abs(difference))) or 1e-6
@@ -71,7 +76,7 @@ def comparison_figure(comparison: Comparison) -> PaperFigure:
             )
             axes[2].set_title("difference")
             axes[2].set_xlabel("key frame")
-            right.colorbar(image, ax=axes[2], orientation="horizontal", shrink=0.9, aspect=18)
+            _scale(right.colorbar(image, ax=axes[2], orientation="horizontal", aspect=18))
         axes[0].set_ylabel("query frame")
         p = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
         right.suptitle(
@@ -79,6 +84,12 @@ def comparison_figure(comparison: Comparison) -> PaperFigure:
             fontsize=8,
         )
     return figure
+
+
+def _scale(bar: Colorbar) -> None:
+    """Leave so few numbers at a scale that they do not run into each other."""
+    bar.locator = MaxNLocator(3)
+    bar.update_ticks()
 
 
 def _deltas(axis: Axes, comparison: Comparison) -> None:
