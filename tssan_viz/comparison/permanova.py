@@ -140,7 +140,7 @@ def pseudo_f(
     total = values[np.arange(r), np.arange(r)].sum(axis=0) - whole
     f, dispersion = np.empty((2, len(assignments), h))
     for a, level in enumerate(assignments):
-        _, within_level = _level_sums(values, level, levels)
+        _, within_level = _own_level_sums(values, level, levels)
         between = (within_level / counts[:, None]).sum(axis=0) - whole
         f[a] = (between / (levels - 1)) / _positive((total - between) / (r - levels), total)
         if a == 0:
@@ -154,31 +154,45 @@ def _positive(values: Floats, like: Floats) -> Floats:
     return np.maximum(values, np.finfo(float).eps * np.maximum(np.abs(like), 1e-300))
 
 
-def _level_sums(values: Floats, level: NDArray[np.integer], levels: int) -> tuple[Floats, Floats]:
-    """Sum dot products over the cells of each level: of each cell (l, r, h), and again (l, h)."""
+def _own_level_sums(
+    values: Floats, level: NDArray[np.integer], levels: int
+) -> tuple[Floats, Floats]:
+    """Sum the dot products of each cell with those of its level (r, h), and over each (l, h).
+
+    Only pairs within levels are looked at, which are few where there are many levels.
+    """
     r, _, h = values.shape
-    lines = np.arange(r)
-    belongs = sparse.csr_array((np.ones(r), (level, lines)), shape=(levels, r))
-    sums = (belongs @ values.reshape(r, r * h)).reshape(levels, r, h)
-    within = np.zeros((levels, h))
-    np.add.at(within, level, sums[level, lines])
-    return sums, within
+    own, within = np.empty((r, h)), np.empty((levels, h))
+    order = np.argsort(level, kind="stable")
+    counts = np.bincount(level, minlength=levels)
+    start = np.cumsum(counts) - counts
+    for size in np.unique(counts[counts > 0]):
+        same = np.flatnonzero(counts == size)
+        members = order[start[same][:, None] + np.arange(size)]
+        sums = values[members[:, :, None], members[:, None, :]].sum(axis=2)
+        own[members] = sums
+        within[same] = sums.sum(axis=1)
+    return own, within
 
 
 def _centred(values: Floats, level: NDArray[np.integer], counts: Floats) -> Floats:
     """Return the dot products (r, r, h) of the vectors without their level's mean."""
-    sums, _ = _level_sums(values, level, len(counts))
-    half = values - (sums / counts[:, None, None])[level]
-    sums, _ = _level_sums(np.ascontiguousarray(half.swapaxes(0, 1)), level, len(counts))
-    return half - (sums / counts[:, None, None])[level].swapaxes(0, 1)
+    r, _, h = values.shape
+    belongs = sparse.csr_array((1 / counts[level], (level, np.arange(r))), shape=(len(counts), r))
+
+    def means(of: Floats) -> Floats:
+        return (belongs @ of.reshape(r, r * h)).reshape(len(counts), r, h)[level]
+
+    half = values - means(values)
+    return half - means(np.ascontiguousarray(half.swapaxes(0, 1))).swapaxes(0, 1)
 
 
 def _to_centre(values: Floats, level: NDArray[np.integer], counts: Floats) -> Floats:
     """Return the distance (r, h) of each vector to the mean of its level."""
     lines = np.arange(len(values))
-    sums, within = _level_sums(values, level, len(counts))
+    own, within = _own_level_sums(values, level, len(counts))
     n = counts[level][:, None]
-    squared = values[lines, lines] - 2 * sums[level, lines] / n + within[level] / n**2
+    squared = values[lines, lines] - 2 * own / n + within[level] / n**2
     return np.sqrt(np.maximum(squared, 0))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from tssan_viz.comparison.cell_layers import (
     choose,
@@ -138,8 +139,7 @@ class Model:
         scaled = sums / np.sqrt(self.counts)[:, None]
         mean = (sums.sum(axis=0) ** 2).sum() / self.counts.sum()
         first, second = (((basis.T @ scaled) ** 2).sum() for basis in self.mains)
-        of_cell = np.zeros((int(self.cell.max()) + 1, sums.shape[1]))
-        np.add.at(of_cell, self.cell, sums)
+        of_cell = _sum_by(self.cell, sums)
         cells = ((of_cell**2).sum(axis=1) / np.bincount(self.cell, self.counts)).sum() - mean
         crossed = max(cells - first - second, 0.0) if self.df[2] else 0.0
         camera, replication = (((basis.T @ scaled) ** 2).sum() for basis in self.later)
@@ -205,11 +205,10 @@ def model(
     expected = np.zeros((6, 6))
     for j, z in enumerate(effects):
         if z is None:
-            traces = _cell_traces(cell, n, n_cells, mean, first, second, third, fourth)
+            traces = _cell_traces(cell, n, mean, first, second, third, fourth)
         else:
             a, b = ((first.T @ z) ** 2).sum(), ((second.T @ z) ** 2).sum()
-            per_cell = np.zeros((n_cells, z.shape[1]))
-            np.add.at(per_cell, cell, z * root[:, None])
+            per_cell = _sum_by(cell, z * root[:, None])
             cells = ((per_cell**2).sum(axis=1) / np.bincount(cell, n)).sum()
             zero = ((mean.T @ z) ** 2).sum()
             traces = [
@@ -225,7 +224,6 @@ def model(
 def _cell_traces(
     cell: NDArray[np.intp],
     n: Floats,
-    n_cells: int,
     mean: Floats,
     first: Floats,
     second: Floats,
@@ -236,13 +234,18 @@ def _cell_traces(
     root = np.sqrt(n)
 
     def trace(basis: Floats) -> float:
-        per_cell = np.zeros((n_cells, basis.shape[1]))
-        np.add.at(per_cell, cell, basis * root[:, None])
-        return float((per_cell**2).sum())
+        return float((_sum_by(cell, basis * root[:, None]) ** 2).sum())
 
     a, b = trace(first), trace(second)
     # The projection on the cells leaves their columns as they are.
     return [a, b, float(n.sum()) - trace(mean) - a - b, trace(third), trace(fourth)]
+
+
+def _sum_by(group: NDArray[np.integer], values: Floats) -> Floats:
+    """Sum lines (n, d) over the members of each group: (groups, d)."""
+    n = len(group)
+    adder = sparse.csr_array((np.ones(n), (group, np.arange(n))), shape=(int(group.max()) + 1, n))
+    return adder @ values
 
 
 def _dummies(codes: NDArray[np.integer]) -> Floats:
@@ -253,8 +256,7 @@ def _dummies(codes: NDArray[np.integer]) -> Floats:
 def _within(columns: Floats, cell: NDArray[np.intp], n: Floats) -> Floats:
     """Take off each column its weighted projection on the cells."""
     root = np.sqrt(n)
-    total = np.zeros((int(cell.max()) + 1, columns.shape[1]))
-    np.add.at(total, cell, columns * root[:, None])
+    total = _sum_by(cell, columns * root[:, None])
     return columns - (total / np.bincount(cell, n)[:, None])[cell] * root[:, None]
 
 
@@ -327,8 +329,7 @@ def shares_of_variance(
     )  # fmt: skip
     groups, group = np.unique(keys, axis=0, return_inverse=True)
     flat = np.asarray(values, np.float64)
-    sums = np.zeros((len(groups), flat.shape[1]))
-    np.add.at(sums, group.reshape(-1), flat)
+    sums = _sum_by(group.reshape(-1), flat)
     made = model(np.bincount(group.reshape(-1)), *groups.T, class_first=class_first)
     return components([made], made.sums_of_squares(sums, float((flat**2).sum()))[None])
 
