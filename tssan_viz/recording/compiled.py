@@ -363,7 +363,8 @@ def _plain(value: Any) -> bool:
 
 def deviation(region: Region, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> str:
     """Call the user's own graph as well, and say by how much the outputs of the twin deviate."""
-    with torch.random.fork_rng():
+    devices = {t.device for t in _tensors([output, args, kwargs]) if t.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
         expected = region.plain(*args, **kwargs)
     pairs = [
         (a.detach(), b.detach())

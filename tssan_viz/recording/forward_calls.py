@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tssan_viz.recording.announcements import Announcement, announce, some, unlabelled
 from tssan_viz.recording.calls import AttentionCall, WatchedSite
-from tssan_viz.recording.errors import MissingMaps, RecordingError
+from tssan_viz.recording.errors import MissingMaps, RecordingError, UnrecordableModel
 from tssan_viz.recording.heads import ChosenHeads
 from tssan_viz.recording.policies import Choice
 from tssan_viz.recording.probabilities import exact_float32
@@ -197,6 +197,15 @@ class ForwardCalls:
         """Hear that a forward call begins."""
         self._ever_called = True
         if self.resting:
+            return
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            self._find_fault(
+                UnrecordableModel(
+                    "the model is being captured in a CUDA graph by hand, whose replays run no "
+                    "Python that could record: capture it outside the block, or use "
+                    'torch.compile(mode="reduce-overhead")'
+                )
+            )
             return
         if self.watcher is not None and self.watcher.threads > 1:
             self._find_fault(

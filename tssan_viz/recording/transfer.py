@@ -19,7 +19,8 @@ class HostCopy:
     On CUDA it is copied into pinned memory on a stream of its own, behind what the current stream
     has computed so far; an event says when it has arrived. Every copy has a buffer to itself, from
     PyTorch's caching allocator of pinned memory, so nothing is read before it is there and nothing
-    is overwritten before it was read. On the CPU nothing is copied.
+    is overwritten before it was read. Whoever reads it gets memory of the usual kind: to pin more
+    and more of it would make the device wait each time. On the CPU nothing is copied.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -36,15 +37,17 @@ class HostCopy:
         stream.wait_stream(torch.cuda.current_stream(tensor.device))
         with torch.cuda.stream(stream):
             self._host.copy_(tensor, non_blocking=True)
-            self._event = stream.record_event()
+            # The writing thread sleeps until it has happened, and takes no core from the model.
+            self._event = stream.record_event(torch.cuda.Event(blocking=True))
         # The allocator must not hand the memory out again before the copy has read it.
         tensor.record_stream(stream)
 
     def numpy(self) -> np.ndarray:
         """Wait until the values are there and return them."""
-        if self._event is not None:
-            self._event.synchronize()
-        return self._host.numpy()
+        if self._event is None:
+            return self._host.numpy()
+        self._event.synchronize()
+        return self._host.numpy().copy()
 
 
 class DeviceClock:
