@@ -210,7 +210,7 @@ def test_groups_filters_and_further_answers(run: Run) -> None:
     for question in ("How much is class", "about the action or about the person", "are alike"):
         assert question in further.stdout
     assert "across subjects and views" in further.stdout
-    assert "the network is right on" in further.stdout
+    assert "the network is right on" in " ".join(further.stdout.split())
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
@@ -238,6 +238,27 @@ def test_json_of_groups_has_what_is_documented(run: Run) -> None:
     assert described["test"]["smallest_p"] is None
     assert "single subjects" in described["test"]["reason_for_no_test"]
     assert all(line["p"] is None for line in described["table"])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("--class", "reading"),
+        ("--class", "reading", "--with", "hand waving", "--metric", "tv", "--layer", "1"),
+        ("--class", "reading", "--align", "seconds", "--layer", "last"),
+        ("--by", "camera", "--show", "all", "--layer", "last"),
+        ("--by", "subject"),
+        ("--by", "correct"),
+        ("--group", "subject:1,2,3,4"),
+    ],
+)
+def test_json_is_what_its_schema_says(run: Run, question: tuple[str, ...]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    from tssan_viz.comparison.outputs.schema import JSON_SCHEMA
+
+    done = run(*question, "--json", "--permutations", "50")
+    assert done.returncode == 0, done.stderr
+    jsonschema.Draft202012Validator(JSON_SCHEMA).validate(json.loads(done.stdout))
 
 
 class _Page(HTMLParser):
