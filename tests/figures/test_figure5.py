@@ -22,7 +22,8 @@ import tssan_viz
 from tests.stores import make_store
 from tssan_viz.errors import UserError
 from tssan_viz.figures import figure5, figure5_data, save_figure
-from tssan_viz.figures.figure5 import _OPACITIES, _full_scale
+from tssan_viz.figures.figure5 import _full_scale
+from tssan_viz.figures.sheet import OPACITIES as _OPACITIES
 from tssan_viz.figures.style import HEAD_COLOURS
 from tssan_viz.store import UnknownClass
 

@@ -140,7 +140,7 @@ def figure5_data(
 
     Parameters are those of `figure5`, and `subject`: show these subjects only.
     """
-    chosen, notes = _considered(source, run, subject)
+    chosen, notes = considered(source, run, subject)
     if layer is None:
         layer = chosen.layers[-1]
     chosen = chosen.select(layer=layer, person=person, head=head)
@@ -159,7 +159,7 @@ def figure5_data(
     classes = _classes(chosen, class_name)
     names = _videos(chosen, classes, notes)
     chosen = chosen.select(sample=names)
-    rows = _newest(chosen, names)
+    rows = newest(chosen, names)
     maps = chosen.maps()
     values = maps.values[rows.to_numpy(), 0]
     heads = tuple(int(number) for number in maps["head"].values)
@@ -187,19 +187,19 @@ def figure5_data(
             Video(
                 sample=name,
                 class_name=str(line["class_name"]),
-                class_code=_some(line["class_code"], str),
-                subject=_some(line["subject"], int),
-                camera=_some(line["camera"], int),
-                predicted_name=_some(line["predicted_name"], str),
+                class_code=some(line["class_code"], str),
+                subject=some(line["subject"], int),
+                camera=some(line["camera"], int),
+                predicted_name=some(line["predicted_name"], str),
                 frames=frames if over_frames else frames[:0],
-                poses=_poses(stored, segment or 1, person) if over_frames else None,
+                poses=poses_of(stored, segment or 1, person) if over_frames else None,
                 maps=value,
             )
         )
     return Figure5Data(
         videos=tuple(videos),
         layer=layer,
-        layers=_depth(chosen),
+        layers=depth(chosen),
         heads=heads,
         run=chosen.run,
         segment=segment,
@@ -209,7 +209,7 @@ def figure5_data(
     )
 
 
-def _considered(
+def considered(
     source: AttentionStore | Selection, run: str | None, subject: int | Sequence[int] | None
 ) -> tuple[Selection, list[str]]:
     """Return what the videos are chosen from: a selection as it is, of a store the test videos."""
@@ -307,7 +307,7 @@ def _is_copy(chosen: Selection, name: str) -> bool:
     return chosen.sample(name).duplicate_of is not None
 
 
-def _newest(chosen: Selection, names: list[str]) -> pd.Series:
+def newest(chosen: Selection, names: list[str]) -> pd.Series:
     """Return for each video the position of its row, that of the newest step."""
     rows = chosen.rows()
     rows["position"] = np.arange(len(rows))
@@ -315,12 +315,12 @@ def _newest(chosen: Selection, names: list[str]) -> pd.Series:
     return rows.set_index("sample")["position"].loc[names]
 
 
-def _depth(chosen: Selection) -> int:
+def depth(chosen: Selection) -> int:
     sites = chosen.store.sites(chosen.run)
     return int(sites.loc[sites["stream"] == chosen.stream, "layer"].max())
 
 
-def _poses(stored: StoredSample, segment: int, person: int) -> NDArray[np.float32] | None:
+def poses_of(stored: StoredSample, segment: int, person: int) -> NDArray[np.float32] | None:
     """Return who is there in a segment, (m, t, v, c), the person shown first; or None."""
     if stored.poses is None or person > len(stored.poses):
         return None
@@ -333,5 +333,5 @@ def _poses(stored: StoredSample, segment: int, person: int) -> NDArray[np.float3
     return stored.poses[[person - 1, *others], segment - 1]
 
 
-def _some(value: Any, kind: Callable[[Any], T]) -> T | None:
+def some(value: Any, kind: Callable[[Any], T]) -> T | None:
     return None if pd.isna(value) else kind(value)

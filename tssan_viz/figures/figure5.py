@@ -8,32 +8,39 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from tssan_viz.errors import UserError
 from tssan_viz.figures.data import Figure5Data, Video, figure5_data
+from tssan_viz.figures.sheet import (
+    GAP,
+    MARGIN,
+    OPACITIES,
+    Sheet,
+    colour_bar,
+    draw_pose,
+    end_ticks,
+    fit,
+    frame_number,
+    full_scale,
+    map_panel,
+    opacity_ramp,
+    spread,
+)
 from tssan_viz.figures.style import (
     FAINT,
     HEAD_COLOURS,
-    OTHER_PERSON,
     RC,
-    SIDE_COLOURS,
-    WIDTH,
     PaperFigure,
+    paper_width,
 )
 from tssan_viz.selection import Selection
-from tssan_viz.store import AttentionStore, SkeletonInfo
+from tssan_viz.store import AttentionStore
 
 STYLES = ("lines", "heat")
 
-# Opacity is given in this many steps; a line that would be fainter than the first is not drawn,
-# which keeps a file of 24 panels below a megabyte.
-_OPACITIES = 48
-
 # All sizes in inches.
-_MARGIN = 0.06
-_GAP = 0.09
 _TITLE = 0.20
 _HEADS = 0.15
 _LINES_HEIGHT = 1.95
@@ -56,6 +63,8 @@ def figure5(
     person: int = 1,
     tokens: int | None = None,
     run: str | None = None,
+    venue: str | None = None,
+    columns: int = 2,
 ) -> PaperFigure:
     """Draw the attention of one layer in two videos of one class and one of another.
 
@@ -85,11 +94,14 @@ def figure5(
         maps.
     run
         Which run of a store; default: the newest.
+    venue, columns
+        For which publisher's columns, and over how many: `tssan_viz.figures.VENUES`. Default: 7
+        inches.
 
     Returns
     -------
     PaperFigure
-        A matplotlib figure 7 inches wide. `tssan_viz.figures.save_figure` writes it.
+        A matplotlib figure, with its caption and numbers. `tssan_viz.figures.save_figure` writes it.
 
     Raises
     ------
@@ -102,6 +114,7 @@ def figure5(
         tokens = 6 if style == "lines" else 8
     if tokens < 2:
         raise UserError(f"tokens is {tokens}; at least 2 frames get a pose, the first and the last")
+    width = paper_width(venue, columns)
     if isinstance(source, Figure5Data):
         data = source
     else:
@@ -115,28 +128,32 @@ def figure5(
             run=run,
         )
     with matplotlib.rc_context(RC):
-        return _lines(data, tokens) if style == "lines" else _heat(data, tokens)
+        figure = (_lines if style == "lines" else _heat)(data, tokens, width)
+    figure.table = data.table()
+    figure.caption = _caption(data, style)
+    figure.notes = data.notes
+    return figure
 
 
-def _lines(data: Figure5Data, tokens: int) -> PaperFigure:
-    row = _TITLE + _HEADS + _LINES_HEIGHT + _GAP
+def _lines(data: Figure5Data, tokens: int, page: float) -> PaperFigure:
+    row = _TITLE + _HEADS + _LINES_HEIGHT + GAP
     height = len(data.videos) * row + _FOOT
-    sheet = _Sheet(height)
+    sheet = Sheet(height, page)
     scale = _line_scale(data)
-    panels = WIDTH - 2 * (_MARGIN + _LINE_TOKENS)
-    width = (panels - _GAP * (len(data.heads) - 1)) / len(data.heads)
+    panels = page - 2 * (MARGIN + _LINE_TOKENS)
+    width = fit(len(data.heads), panels, GAP, 0.38, panels, "heads")
     for n, video in enumerate(data.videos):
         top = n * row
         sheet.title(video.title, top + _TITLE / 2)
         top += _TITLE
         t, s = video.maps.shape[1:]
         for side, frames, label in (("query", t, "query frame"), ("key", s, "key frame")):
-            left = _MARGIN if side == "query" else WIDTH - _MARGIN - _LINE_TOKENS
+            left = MARGIN if side == "query" else page - MARGIN - _LINE_TOKENS
             axes = sheet.axes(left, top + _HEADS, _LINE_TOKENS, _LINES_HEIGHT, f"{side} poses")
-            _pose_column(axes, data, video, _spread(frames, tokens), frames, side)
+            _pose_column(axes, data, video, spread(frames, tokens), frames, side)
             sheet.text(left + _LINE_TOKENS / 2, top + _HEADS / 2, label, colour=FAINT)
         for m, number in enumerate(data.heads):
-            left = _MARGIN + _LINE_TOKENS + m * (width + _GAP)
+            left = MARGIN + _LINE_TOKENS + m * (width + GAP)
             sheet.text(left + width / 2, top + _HEADS / 2, f"head {number}")
             axes = sheet.axes(
                 left, top + _HEADS, width, _LINES_HEIGHT, f"{video.sample} head {number}"
@@ -146,13 +163,13 @@ def _lines(data: Figure5Data, tokens: int) -> PaperFigure:
     return sheet.figure
 
 
-def _heat(data: Figure5Data, tokens: int) -> PaperFigure:
-    panels = WIDTH - _MARGIN - _LEFT_TICKS - _BAR
+def _heat(data: Figure5Data, tokens: int, page: float) -> PaperFigure:
+    panels = page - MARGIN - _LEFT_TICKS - _BAR
     heads = max(len(data.heads), 3)
-    side = min((panels - _GAP * (heads - 1)) / heads, 1.6)
-    row = _TITLE + _STRIP + _HEADS + side + _LOWER_TICKS + _GAP
+    side = fit(heads, panels, GAP, 0.38, 1.6, "heads")
+    row = _TITLE + _STRIP + _HEADS + side + _LOWER_TICKS + GAP
     height = len(data.videos) * row + 0.24
-    sheet = _Sheet(height)
+    sheet = Sheet(height, page)
     full = _full_scale(data)
     mesh: QuadMesh | None = None
     for n, video in enumerate(data.videos):
@@ -160,82 +177,37 @@ def _heat(data: Figure5Data, tokens: int) -> PaperFigure:
         sheet.title(video.title, top + _TITLE / 2)
         top += _TITLE
         t, s = video.maps.shape[1:]
-        strip = sheet.axes(_MARGIN + _LEFT_TICKS, top, panels, _STRIP, f"{video.sample} poses")
-        _pose_strip(strip, data, video, _spread(t, tokens))
+        strip = sheet.axes(MARGIN + _LEFT_TICKS, top, panels, _STRIP, f"{video.sample} poses")
+        _pose_strip(strip, data, video, spread(t, tokens))
         top += _STRIP
         for m, number in enumerate(data.heads):
-            left = _MARGIN + _LEFT_TICKS + m * (side + _GAP)
+            left = MARGIN + _LEFT_TICKS + m * (side + GAP)
             sheet.text(left + side / 2, top + _HEADS / 2, f"head {number}")
             axes = sheet.axes(left, top + _HEADS, side, side, f"{video.sample} head {number}")
-            axes.set_axis_on()
-            mesh = axes.pcolormesh(
-                np.arange(s + 1) - 0.5,
-                np.arange(t + 1) - 0.5,
-                video.maps[m],
-                norm=Normalize(0.0, full, clip=False),
-                cmap="viridis",
-                # Without an edge of its own colour, viewers show hairlines between the cells.
-                edgecolors="face",
-                linewidth=0.4,
+            mesh = map_panel(axes, video.maps[m], Normalize(0.0, full, clip=False))
+            end_ticks(
+                axes,
+                (frame_number(video, 0), frame_number(video, s - 1)),
+                (frame_number(video, 0), frame_number(video, t - 1)),
+                beside=m == 0,
             )
-            axes.set(xlim=(-0.5, s - 0.5), ylim=(t - 0.5, -0.5))
-            axes.set_xticks([0, s - 1], labels=[_frame(video, 0), _frame(video, s - 1)])
-            axes.get_xticklabels()[0].set_horizontalalignment("left")
-            axes.get_xticklabels()[-1].set_horizontalalignment("right")
-            axes.set_yticks([0, t - 1], labels=[_frame(video, 0), _frame(video, t - 1)])
-            axes.tick_params(labelleft=m == 0)
             if m == 0:
                 axes.set_ylabel("query frame", labelpad=2)
                 axes.set_xlabel("key frame", labelpad=1)
     assert mesh is not None
     top = _TITLE + _STRIP + _HEADS
-    scale = sheet.axes(WIDTH - _BAR + 0.12, top, 0.10, max(side, 1.0), "colour scale")
-    scale.set_axis_on()
     clipped = full < max(float(video.maps.max()) for video in data.videos)
-    bar = sheet.figure.colorbar(mesh, cax=scale, extend="max" if clipped else "neither")
-    if bar.solids is not None:
-        bar.solids.set(rasterized=False, edgecolor="face")
-    scale.set_ylabel("attention weight")
-    scale.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    sheet.text(_MARGIN, height - 0.12, _what(data), colour=FAINT, align="left")
+    colour_bar(
+        sheet,
+        mesh,
+        page - _BAR + 0.12,
+        top,
+        max(side, 1.0),
+        "attention weight",
+        "max" if clipped else "neither",
+    )
+    sheet.text(MARGIN, height - 0.12, _what(data), colour=FAINT, align="left")
     return sheet.figure
-
-
-class _Sheet:
-    """A figure on which places are given in inches from the upper left corner."""
-
-    def __init__(self, height: float) -> None:
-        self.height = height
-        self.figure = PaperFigure(figsize=(WIDTH, height))
-
-    def axes(self, left: float, top: float, width: float, height: float, label: str) -> Axes:
-        box = (
-            left / WIDTH,
-            1 - (top + height) / self.height,
-            width / WIDTH,
-            height / self.height,
-        )
-        axes = self.figure.add_axes(box, label=label)
-        axes.set_axis_off()
-        return axes
-
-    def text(
-        self, x: float, y: float, text: str, colour: str = "#000000", align: str = "center"
-    ) -> None:
-        self.figure.text(
-            x / WIDTH, 1 - y / self.height, text, color=colour, ha=align, va="center_baseline"
-        )
-
-    def title(self, text: str, y: float) -> None:
-        self.figure.text(
-            _MARGIN / WIDTH,
-            1 - y / self.height,
-            text,
-            ha="left",
-            va="center_baseline",
-            fontsize=8,
-            fontweight="bold",
-        )
 
 
 def _line_panel(
@@ -245,7 +217,7 @@ def _line_panel(
     t, s = weights.shape
     query, key = (index.ravel() for index in np.indices(weights.shape))
     order = np.argsort(weights.ravel(), kind="stable")
-    order = order[np.asarray(scale(weights.ravel()[order])) >= 1 / _OPACITIES]
+    order = order[np.asarray(scale(weights.ravel()[order])) >= 1 / OPACITIES]
     ends = np.stack(
         [
             np.stack([np.zeros(len(order)), query[order] / max(t - 1, 1)], axis=-1),
@@ -256,7 +228,7 @@ def _line_panel(
     lines = LineCollection(
         list(ends),
         array=weights.ravel()[order],
-        cmap=_opacity_ramp(colour),
+        cmap=opacity_ramp(colour),
         norm=scale,
         # As many thin lines as there are frames would run into one surface if they were not finer.
         linewidths=min(0.5, 12 / t),
@@ -265,9 +237,9 @@ def _line_panel(
     axes.add_collection(lines, autolim=False)
     for x, frames in ((0.0, t), (1.0, s)):
         axes.plot([x, x], [0, 1], color=FAINT, linewidth=0.4)
-        marks = _spread(frames, tokens) / max(frames - 1, 1)
+        marks = spread(frames, tokens) / max(frames - 1, 1)
         axes.plot(np.full(len(marks), x), marks, "o", color=FAINT, markersize=1.3, clip_on=False)
-    margin = _margin(len(_spread(t, tokens)))
+    margin = _margin(len(spread(t, tokens)))
     axes.set(xlim=(-0.01, 1.01), ylim=(1 + margin, -margin))
 
 
@@ -286,86 +258,39 @@ def _pose_column(
         axes.text(
             edge - sign * 0.06,
             y,
-            _frame(video, frame),
+            frame_number(video, frame),
             ha="right" if side == "query" else "left",
             va="center_baseline",
             fontsize=7,
         )
         centre = edge - sign * 0.50
-        _pose(axes, data.skeleton, video, frame, centre, y, min(room, _STRIP))
+        draw_pose(axes, data.skeleton, video, frame, centre, y, min(room, _STRIP))
 
 
 def _pose_strip(axes: Axes, data: Figure5Data, video: Video, frames: NDArray[np.int_]) -> None:
     """Draw poses beside each other, with the frame number below."""
-    width = axes.get_position().width * WIDTH
+    width = axes.get_position().width * axes.get_figure(root=True).get_figwidth()
     axes.set(xlim=(0, width), ylim=(_STRIP, 0))
     for n, frame in enumerate(frames):
         x = width * (n + 0.5) / len(frames)
-        _pose(axes, data.skeleton, video, frame, x, 0.20, 0.36)
-        axes.text(x, _STRIP - 0.06, f"frame {_frame(video, frame)}", ha="center", fontsize=7)
+        draw_pose(axes, data.skeleton, video, frame, x, 0.20, 0.36)
+        axes.text(x, _STRIP - 0.06, f"frame {frame_number(video, frame)}", ha="center", fontsize=7)
 
 
-def _pose(
-    axes: Axes,
-    skeleton: SkeletonInfo | None,
-    video: Video,
-    frame: int,
-    x: float,
-    y: float,
-    height: float,
-) -> None:
-    """Draw who is there at a frame around (x, y), `height` inches for the tallest pose."""
-    if skeleton is None or video.poses is None:
-        return
-    poses = video.poses[..., :2] * np.array([1.0, 1.0 if skeleton.units == "image" else -1.0])
-    person = poses[0]
-    low, high = person[..., 1].min(), person[..., 1].max()
-    scale = 0.86 * height / max(high - low, 1e-6)
-    # Up and down is kept from frame to frame, so that who sits or jumps is seen to; where the
-    # person stands is not.
-    origin = np.array([person[frame, :, 0].mean(), (low + high) / 2])
-    child, parent = np.array(skeleton.bones).T
-    for m in reversed(range(len(poses))):
-        place = (poses[m, frame] - origin) * scale + np.array([x, y])
-        colours = [
-            SIDE_COLOURS.get(skeleton.sides[joint], SIDE_COLOURS["centre"])
-            if m == 0
-            else OTHER_PERSON
-            for joint in child
-        ]
-        axes.add_collection(
-            LineCollection(
-                list(np.stack([place[child], place[parent]], axis=1)),
-                colors=colours,
-                linewidths=0.6,
-                capstyle="round",
-            ),
-            autolim=False,
-        )
-        if skeleton.head_joint is not None:
-            axes.plot(
-                *place[skeleton.head_joint],
-                "o",
-                color=SIDE_COLOURS["centre"] if m == 0 else OTHER_PERSON,
-                markersize=1.8,
-                markeredgewidth=0,
-            )
-
-
-def _opacity_key(sheet: _Sheet, scale: Normalize, height: float, data: Figure5Data) -> None:
+def _opacity_key(sheet: Sheet, scale: Normalize, height: float, data: Figure5Data) -> None:
     y = height - 0.26
-    sheet.text(_MARGIN, y, "attention weight", align="left")
-    axes = sheet.axes(_MARGIN + 1.05, y - 0.1, 3.2, 0.2, "opacity key")
+    sheet.text(MARGIN, y, "attention weight", align="left")
+    axes = sheet.axes(MARGIN + 1.05, y - 0.1, 3.2, 0.2, "opacity key")
     axes.set(xlim=(0, 3.2), ylim=(0, 1))
-    ramp = _opacity_ramp("#000000")
+    ramp = opacity_ramp("#000000")
     for n, part in enumerate((0.25, 0.5, 0.75, 1.0)):
         axes.plot([0.8 * n, 0.8 * n + 0.25], [0.5, 0.5], color=ramp(part), linewidth=1.2)
         more = "≥ " if part == 1.0 else ""
         weight = float(scale.inverse(part))
         axes.text(0.8 * n + 0.31, 0.5, f"{more}{weight:.2g}", va="center_baseline")
-    faintest = scale.inverse(1 / _OPACITIES)
+    faintest = scale.inverse(1 / OPACITIES)
     left_out = f"; weights up to {faintest:.2g}, about those of even attention, are left out"
-    sheet.text(_MARGIN, height - 0.1, _what(data) + left_out, colour=FAINT, align="left")
+    sheet.text(MARGIN, height - 0.1, _what(data) + left_out, colour=FAINT, align="left")
 
 
 def _what(data: Figure5Data) -> str:
@@ -374,6 +299,21 @@ def _what(data: Figure5Data) -> str:
         parts.append(f"segment {data.segment}")
     parts += [f"person {data.person}", f"run {data.run}"]
     return ", ".join(parts)
+
+
+def _caption(data: Figure5Data, style: str) -> str:
+    drawn = (
+        "Query frames stand on the left, key frames on the right; the more opaque a line, the "
+        f"higher the weight (one scale; fully opaque from {_full_scale(data):.2g} on)."
+        if style == "lines"
+        else "Rows are query frames, columns key frames; one colour scale for all panels."
+    )
+    videos = "; ".join(f"{video.title} [{video.sample}]" for video in data.videos)
+    return (
+        f"Attention of layer {data.layer} of {data.layers}, head by head, in "
+        f"{len(data.videos)} videos: {videos}. {drawn} {_what(data).capitalize()}. "
+        "Single videos are shown, nothing is tested."
+    )
 
 
 def _line_scale(data: Figure5Data) -> Normalize:
@@ -387,34 +327,13 @@ def _line_scale(data: Figure5Data) -> Normalize:
 
 
 def _full_scale(data: Figure5Data) -> float:
-    """Return the weight drawn fully opaque: the 99.5th percentile of all that is shown.
-
-    One scale for all panels, so that they can be compared; a single extreme does not fade the rest.
-    """
-    values = np.concatenate([video.maps.ravel() for video in data.videos])
-    return float(max(np.quantile(values, 0.995), 1e-6))
-
-
-def _opacity_ramp(colour: str) -> LinearSegmentedColormap:
-    rgb = to_rgb(colour)
-    return LinearSegmentedColormap.from_list("opacity", [(*rgb, 0.0), (*rgb, 1.0)], N=_OPACITIES)
+    return full_scale(video.maps for video in data.videos)
 
 
 def _colour(head: int) -> str:
     return HEAD_COLOURS[(head - 1) % len(HEAD_COLOURS)]
 
 
-def _spread(frames: int, tokens: int) -> NDArray[np.int_]:
-    return np.unique(np.linspace(0, frames - 1, min(tokens, frames)).round().astype(int))
-
-
 def _margin(tokens: int) -> float:
     """Return the room above the first and below the last frame, for half a pose."""
     return 0.5 / tokens
-
-
-def _frame(video: Video, frame: int) -> str:
-    """Return the frame's number in the source where the map is over the sampled frames."""
-    if frame < len(video.frames):
-        return f"{video.frames[frame]:.0f}"
-    return str(frame)
