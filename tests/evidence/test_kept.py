@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_record import run_command
 from tests.evidence.test_faithfulness import known
 from tssan_viz.errors import UserError
 from tssan_viz.evidence.kept import (
@@ -73,11 +74,22 @@ def test_findings_outlive_upkeep_and_go_with_their_run(
     into = open_store(tmp_path / "other", create=True)
     merge([store], into)
     assert copy_evidence(store, into, run) == 2
+    assert copy_evidence(store, into, "nobody") == 0
     assert kept_evidence(into, run) == before
     assert not verify(into).damaged
     folder = evidence_folder(store, run)
     remove(store, run)
     assert not folder.exists()
+
+
+def test_the_command_merge_takes_findings_along(
+    monkeypatch, capsys, store: AttentionStore, tmp_path: Path
+) -> None:
+    keep(store, store.latest_run(), HEADS, 2, {"table": []})
+    words = ("merge", store.path, "--out", tmp_path / "both")
+    code, _, err = run_command(monkeypatch, capsys, *words)
+    assert code == 0, err
+    assert kept_evidence(open_store(tmp_path / "both")) == kept_evidence(store)
 
 
 def test_what_is_damaged_or_of_other_weights_is_passed_over(store: AttentionStore) -> None:

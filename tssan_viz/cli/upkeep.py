@@ -60,6 +60,7 @@ def merge(
     """
     from rich.text import Text
 
+    from tssan_viz.evidence.kept import copy_evidence
     from tssan_viz.store import open_store as open_attention_store
     from tssan_viz.store.upkeep import merge as merge_stores
 
@@ -67,6 +68,9 @@ def merge(
     into = open_attention_store(out, create=True)
     with rows_bar() as progress:
         merged = merge_stores(opened, into, run=run, progress=progress)
+    for source in opened:
+        for name in merged.runs:
+            copy_evidence(source, into, name)
     for said in merged.damaged:
         console.print(Text(f"left out: {said}", style="red"), soft_wrap=True)
     there = f", {merged.skipped:,} were there already" if merged.skipped else ""

@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, WIDTH, PaperFigure
+from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, PaperFigure
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_WIDTH = 7.0  # inches, over both columns of a page
 _POSES = 16
 _STRONG = "#0072B2"
 _AGAINST = "#D55E00"
@@ -54,7 +55,7 @@ def explanation_figure(
     shown = np.unique(np.linspace(0, count - 1, min(_POSES, count)).round().astype(int))
     with matplotlib.rc_context(RC):
         height = 1.35 + 0.2 * len(frames)
-        figure = PaperFigure(figsize=(WIDTH, height))
+        figure = PaperFigure(figsize=(_WIDTH, height))
         figure.text(0.012, 1 - 0.07 / height, title, va="top", fontweight="bold")
         left, width = 0.17, 0.815
         strip = figure.add_axes((left, 1 - 1.0 / height, width, 0.75 / height))
@@ -132,7 +133,7 @@ def curves_figure(curves: pd.DataFrame, *, title: str) -> PaperFigure:
         Of what class, network and data.
     """
     with matplotlib.rc_context(RC):
-        figure = PaperFigure(figsize=(WIDTH, 2.7))
+        figure = PaperFigure(figsize=(_WIDTH, 2.7))
         figure.text(0.012, 0.975, title, va="top", fontweight="bold")
         # Which frames go first decides what a curve does early, where a linear axis has no room.
         for place, (name, what) in enumerate(

@@ -149,7 +149,7 @@ def evidence_line(
 
 def copy_evidence(source: AttentionStore, into: AttentionStore, run: str) -> int:
     """Copy what was found out about a run to where the run was copied to; return how many."""
-    if run not in into.run_names():
+    if run not in source.run_names() or run not in into.run_names():
         return 0
     same = source.info(run).get("checkpoint_sha256") == into.info(run).get("checkpoint_sha256")
     files = sorted(evidence_folder(source, run).glob("*.json")) if same else []
