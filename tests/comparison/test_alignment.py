@@ -21,6 +21,8 @@ from tssan_viz.comparison.alignment import (
     warp_maps,
 )
 from tssan_viz.comparison.kept import KeptCells
+from tssan_viz.comparison.measure_contrasts import measure_contrasts
+from tssan_viz.comparison.pairs import pair_distances
 from tssan_viz.errors import UserError
 from tssan_viz.store import AttentionStore
 
@@ -143,6 +145,27 @@ def test_a_comparison_reads_aligned_maps_and_no_kept_cells(store: AttentionStore
     # The generated videos all last as long, so that time is phase.
     seconds = compare_class(aligned(store.select(), "seconds"), "put on jacket", permutations=100)
     np.testing.assert_allclose(seconds.table["delta"], plain.table["delta"], atol=1e-4)
+
+
+def test_time_and_motion_go_along_with_the_maps(store: AttentionStore) -> None:
+    """All videos last as long here: aligned in seconds, everything is as it was."""
+    names = ["distance_seconds", "coupling_to_motion", "entropy"]
+    parts = {"class_name": "reading"}, {"class_name": "hand waving"}
+    plain = store.select()
+    expected = measure_contrasts(*(plain.select(**part) for part in parts), measures=names).table
+    timed = aligned(plain, "seconds")
+    found = measure_contrasts(*(timed.select(**part) for part in parts), measures=names).table
+    np.testing.assert_allclose(found["mean_a"], expected["mean_a"], atol=2e-3)
+    warped = aligned(plain, "dtw")
+    along = measure_contrasts(*(warped.select(**part) for part in parts), measures=names).table
+    by_name = along.groupby("measure")["mean_a"]
+    assert by_name.get_group("distance_seconds").isna().all()
+    assert by_name.get_group("coupling_to_motion").notna().all()
+    seconds = pair_distances(timed, metric="wasserstein", layer=1, pairs=2)
+    phase = pair_distances(plain, metric="wasserstein", layer=1, pairs=2)
+    assert (seconds.units, phase.units) == ("seconds", "seconds")
+    np.testing.assert_allclose(seconds.table["within"], phase.table["within"], rtol=1e-3)
+    assert pair_distances(warped, metric="wasserstein", layer=1, pairs=2).units == "frames"
 
 
 def test_what_cannot_be_aligned_is_said(tmp_path: Path, store: AttentionStore) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from tests.comparison.stores import CLASSES, every, write
 from tests.stores import make_store
 from tssan_viz import compare_class
 from tssan_viz.comparison.cell_layers import choose
-from tssan_viz.comparison.difference import DifferenceMaps, difference_maps
-from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange
+from tssan_viz.comparison.difference import DifferenceMaps, _Clusters, difference_maps
+from tssan_viz.comparison.exchange import Exchange, MaxT, _sign_flips, plan_exchange
 from tssan_viz.errors import UserError
 from tssan_viz.store import AttentionStore
 
@@ -172,6 +172,28 @@ def exchange_of(kind: str, cells: np.ndarray, in_a: np.ndarray, seed: int) -> Ex
 def test_it_rejects_as_often_as_it_says_when_there_is_nothing(kind: str) -> None:
     """1,000 data sets with strong subject effects: any of all cells in at most 7 of 100."""
     assert 0.03 <= np.mean(null_rejections(kind, 1000, 0)) <= 0.07
+
+
+@pytest.mark.slow
+def test_so_large_a_cluster_is_as_rare_as_it_says_when_there_is_nothing() -> None:
+    """1,000 data sets of smooth maps without a difference between two classes."""
+    rng = np.random.default_rng(0)
+    subject, label = np.divmod(np.arange(20), 2)
+    order = np.argsort(label, kind="stable")
+    cells = np.stack([subject, label], axis=1)[order]
+    rejected = []
+    for seed in range(1000):
+        noise = ndimage.gaussian_filter(rng.normal(size=(20, 2, 8, 8)), (0, 0, 1, 1))
+        values = (noise + noise[:1]).reshape(20, -1).astype(np.float32)
+        made = _sign_flips(cells, np.arange(20) < 10, 99, seed)
+        units = np.asarray(made.to_units @ values, np.float32)
+        top, clusters = MaxT.of(made), _Clusters(made)
+        top.add(units)
+        clusters.add(units, (2, 8, 8))
+        z = top.observed[0].reshape(2, 8, 8)
+        _, table = clusters.finish(z, [1, 1], [1, 2])
+        rejected.append(bool((table["p"] <= 0.05).any()))
+    assert 0.03 <= np.mean(rejected) <= 0.07
 
 
 def test_the_spread_is_that_of_all_assignments() -> None:

@@ -47,11 +47,14 @@ class Alignment:
         For each video, segment and person two (t,) arrays: the shared frame j is made of the
         video's frames from first[j] to last[j]. For ``dtw`` these are the frames that the path
         matches, averaged; for ``seconds`` both are one fractional frame, which is interpolated.
+    step : dict
+        For ``seconds``: how long a shared frame is, for each segment from 1. Empty for ``dtw``.
     """
 
     how: str
     first: dict[Key, NDArray[np.float32]]
     last: dict[Key, NDArray[np.float32]]
+    step: dict[int, float]
 
     def weights(self, keys: Sequence[Key]) -> NDArray[np.float32]:
         """Return the weights (n, t, t) of a video's frames (last axis) in the shared frames."""
@@ -257,8 +260,10 @@ def aligned(selection: Selection, how: str) -> Selection:
         raise UserError(f"there is nothing to align: {selection.empty_because}")
     rows = selection.rows()
     keys = list(dict.fromkeys(row_keys(rows)))
+    step: dict[int, float] = {}
     if how == "seconds":
-        first, last, note = _by_seconds(selection, keys)
+        first, step, note = _by_seconds(selection, keys)
+        last = first
         needed = "frame times in seconds"
     else:
         first, last, note = _by_motion(selection, keys, rows)
@@ -273,7 +278,7 @@ def aligned(selection: Selection, how: str) -> Selection:
         left = [name for name in dict.fromkeys(rows["sample"]) if name not in without]
         selection = selection.select(sample=left)
         notes.append(f"left out: {len(without)} videos without {needed}")
-    part = AlignedSelection._of(selection, Alignment(how, first, last))
+    part = AlignedSelection._of(selection, Alignment(how, first, last, step))
     part.notes = [*selection.notes, *notes]
     return part
 
@@ -281,7 +286,7 @@ def aligned(selection: Selection, how: str) -> Selection:
 _Frames = dict[Key, NDArray[np.float32]]
 
 
-def _by_seconds(selection: Selection, keys: list[Key]) -> tuple[_Frames, _Frames, str]:
+def _by_seconds(selection: Selection, keys: list[Key]) -> tuple[_Frames, dict[int, float], str]:
     times: dict[tuple[str, int], NDArray[np.float64]] = {}
     for sample in _samples(selection, keys):
         if sample.seconds is None:
@@ -307,7 +312,8 @@ def _by_seconds(selection: Selection, keys: list[Key]) -> tuple[_Frames, _Frames
         f"maps show the first {shortest:.2f} s of each segment, as long as the shortest video is; "
         f"the median lasts {median:.2f} s"
     )
-    return found, found, note
+    frames = len(next(iter(times.values())))
+    return found, {k: min(each) / (frames - 1) for k, each in lengths.items()}, note
 
 
 def _by_motion(

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from tssan_viz.comparison.alignment import AlignedSelection, row_keys
 from tssan_viz.comparison.cell_layers import Chosen, choose, records
 from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
@@ -294,10 +295,25 @@ def _motion(chosen: Chosen, names: Sequence[str]) -> tuple[Floats | None, Floats
         if sample.poses is not None and person[i] < len(sample.poses):
             moved = joint_speed(sample.poses[person[i], segment[i]], at)
             speed[i, : len(moved)] = moved
+    if isinstance(chosen.selection, AlignedSelection):
+        speed, seconds = _aligned_motion(chosen.selection, speed, seconds)
     return (
         speed if np.isfinite(speed).any() else None,
         seconds if np.isfinite(seconds).all() else None,
     )
+
+
+def _aligned_motion(
+    selection: AlignedSelection, speed: Floats, seconds: Floats
+) -> tuple[Floats, Floats]:
+    """Take speed along with the maps, and the times of the frames that all videos share."""
+    rows, alignment = selection.rows(), selection.alignment
+    weights = alignment.weights(row_keys(rows))
+    warped = (weights @ speed[..., None])[..., 0]
+    if not alignment.step:
+        return warped, np.full(seconds.shape, np.nan)
+    steps = rows["segment"].fillna(1).astype(int).map(alignment.step).to_numpy(np.float64)
+    return warped, np.outer(steps, np.arange(seconds.shape[1]))
 
 
 def _cell_means(chosen: Chosen, values: Floats) -> Floats:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from tssan_viz.comparison.alignment import AlignedSelection
 from tssan_viz.comparison.cell_layers import (
     Chosen,
     choose,
@@ -377,6 +378,9 @@ def pair_distances(
 
 def _step(chosen: Chosen) -> tuple[float, str]:
     """Return the mean time between frames over all videos; frames where it is not known."""
+    if isinstance(chosen.selection, AlignedSelection):
+        steps = list(chosen.selection.alignment.step.values())
+        return (float(np.mean(steps)), "seconds") if steps else (1.0, "frames")
     names = list(dict.fromkeys(chosen.selection.rows()["sample"]))
     steps = [
         float(np.diff(sample.seconds, axis=1).mean())
