@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.comparison.test_statistics import Cells
 from tssan_viz.comparison.contrasts import (
     GroupCells,
     design_groups,
@@ -22,6 +23,7 @@ from tssan_viz.comparison.statistics import (
     estimate,
     gram_matrix,
     make_design,
+    null_deltas,
     p_values,
 )
 
@@ -359,3 +361,45 @@ def test_intervals_of_classes_cover(two_classes: bool, classes: int, subjects: i
     found = [delta(subjects, seed) for seed in range(1000)]
     inside = np.mean([one.low[0] <= wanted <= one.high[0] for one in found])
     assert 0.93 <= inside <= 0.97
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"subjects": 8, "classes": 5, "missing": 0.3}, id="unbalanced"),
+        pytest.param({"subjects": 6, "classes": 4, "subject_effect": 3.0}, id="strong subjects"),
+        pytest.param(
+            {"subjects": 9, "classes": 2, "two_classes": True, "subject_effect": 3.0},
+            id="two classes, strong subjects",
+        ),
+        pytest.param(
+            {"subjects": 10, "classes": 2, "two_classes": True, "missing": 0.2},
+            id="two classes, unbalanced",
+        ),
+    ],
+)
+def test_null_classes_are_rejected_as_often_as_stated(options: dict) -> None:
+    chosen = dict(options)
+    two_classes = chosen.pop("two_classes", False)
+    rejected = np.zeros(2)
+    for seed in range(1000):
+        cells = Cells(heads=4, segments=1, seed=seed, **chosen)
+        design = cells.design(two_classes=two_classes, n_permutations=199, seed=seed)
+        found = p_values(null_deltas(cells.gram(), design))
+        rejected += [found.p[0] <= 0.05, np.nanmin(found.p_max_t) <= 0.05]
+    assert (rejected / 1000 >= 0.03).all()
+    assert (rejected / 1000 <= 0.07).all()
+
+
+def test_power_for_a_class_rises_with_effect_and_with_subjects() -> None:
+    def power(subjects: int, planted: float) -> float:
+        found = []
+        for seed in range(80):
+            cells = Cells(subjects, 4, heads=4, length=12, planted=planted, seed=seed)
+            design = cells.design(n_permutations=199, seed=seed)
+            found.append(p_values(null_deltas(cells.gram(), design)).p_max_t[0] <= 0.05)
+        return float(np.mean(found))
+
+    assert power(6, 0.3) < power(6, 1.0)
+    assert power(6, 0.5) < power(12, 0.5)
+    assert power(12, 1.0) >= 0.9
