@@ -133,7 +133,7 @@ def test_a_class_is_the_mean_of_its_test_videos(
         (("nobody",), "the nearest name is S"),
         (("--class", "drink watr"), "drink water"),
         (("--class", "drink water", "--method", "rolout"), "did you mean rollout"),
-        (("--class", "drink water", "-o", "x.gif"), ".pdf, .svg or .png"),
+        (("--class", "drink water", "-o", "x.gif"), ".pdf, .svg"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(

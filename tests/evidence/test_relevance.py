@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -90,6 +92,31 @@ def test_the_tapped_model_says_what_it_says_untapped(masked: str | None) -> None
     assert torch.allclose(found, expected, atol=1e-6)
     assert len(tap.calls) == 1
     assert F.scaled_dot_product_attention.__name__ == "scaled_dot_product_attention"
+
+
+def test_a_recorder_around_it_goes_on_and_other_threads_are_left_alone() -> None:
+    q = torch.randn(1, 2, 4, 4)
+    expected = F.scaled_dot_product_attention(q, q, q)
+    heard, elsewhere = [], []
+
+    def recorder(*args, **kwargs):
+        heard.append(1)
+        return torch.zeros_like(q)
+
+    before, F.scaled_dot_product_attention = F.scaled_dot_product_attention, recorder
+    try:
+        with Tap() as tap:
+            F.scaled_dot_product_attention(q, q, q)
+            attend = lambda: elsewhere.append(F.scaled_dot_product_attention(q, q, q))  # noqa: E731
+            thread = threading.Thread(target=attend)
+            thread.start()
+            thread.join()
+        assert len(tap.calls) == 1
+        F.scaled_dot_product_attention(q, q, q)
+        assert len(heard) == 1, "the recorder's name is back"
+    finally:
+        F.scaled_dot_product_attention = before
+    assert torch.equal(elsewhere[0], expected), "another thread computes as ever"
 
 
 def test_attention_of_pytorch_s_encoder_is_in_reach_in_evaluation() -> None:

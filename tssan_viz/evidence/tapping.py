@@ -18,6 +18,9 @@ _SDPA = F.scaled_dot_product_attention
 _METHOD_SOFTMAX = Tensor.softmax
 _TORCH_SOFTMAX = torch.softmax
 
+# Names are the whole process's: whoever else wants to tap waits.
+_ONE_AT_A_TIME = threading.RLock()
+
 Edit = Callable[[int, Tensor], Tensor]
 """Takes the number of the call, from 0, and a tensor of it; returns what goes on instead."""
 
@@ -76,7 +79,10 @@ class Tap:
         self._inside = False
 
     def __enter__(self) -> Tap:
+        _ONE_AT_A_TIME.acquire()
         self._thread = threading.get_ident()
+        # A recorder may have put its own there, and gets it back.
+        self._before = F.scaled_dot_product_attention, Tensor.softmax, torch.softmax
         # The fast path of nn.TransformerEncoderLayer is one kernel, which shows nothing.
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -91,10 +97,10 @@ class Tap:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        F.scaled_dot_product_attention = _SDPA
-        Tensor.softmax = _METHOD_SOFTMAX  # type: ignore[method-assign]
-        torch.softmax = _TORCH_SOFTMAX
+        products, Tensor.softmax, torch.softmax = self._before  # type: ignore[method-assign]
+        F.scaled_dot_product_attention = products
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
+        _ONE_AT_A_TIME.release()
 
     def _products(self, *args: Any, **kwargs: Any) -> Tensor:
         if threading.get_ident() != self._thread:
