@@ -122,10 +122,7 @@ class GroupComparison(Comparison):
         """The rows of the two groups, where there are two."""
         if len(self.groups) != 2:
             return None
-        numbers = [self._rows.loc[self._group == g, "row_id"] for g in (0, 1)]
-        first, second = (
-            self._selection.select(where=f"row_id IN ({', '.join(map(str, n))})") for n in numbers
-        )
+        first, second = (_only(self._selection, self._rows, self._group == g) for g in (0, 1))
         return first, second
 
     @property
@@ -235,8 +232,7 @@ def compare_groups(
     notes += grouping.notes
     taking_part, exchange, reason = _paired(rows, grouping, notes)
     if not taking_part.all():
-        numbers = rows.loc[taking_part, "row_id"]
-        selection = narrow(selection, where=f"row_id IN ({', '.join(map(str, numbers))})")
+        selection = _only(selection, rows, taking_part)
         rows = selection.rows()
     group = grouping.group[taking_part]
     _check_groups(rows, group, grouping)
@@ -310,6 +306,15 @@ def compare_groups(
         _rows=rows,
         _group=group,
     )
+
+
+def _only(selection: Selection, rows: pd.DataFrame, keep: NDArray[np.bool_]) -> Selection:
+    """Return some rows of a selection; whole videos by their names, else the rows by number."""
+    chosen = set(rows.loc[keep, "sample"])
+    if not chosen & set(rows.loc[~keep, "sample"]):
+        return narrow(selection, sample=sorted(chosen))
+    numbers = rows.loc[keep, "row_id"]
+    return narrow(selection, where=f"row_id IN ({', '.join(map(str, numbers))})")
 
 
 def _check(permutations: int, seed: int, alpha: float) -> None:
