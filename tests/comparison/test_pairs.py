@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
+from tests.comparison import stores
 from tests.comparison.stores import every, write
 from tests.stores import make_store
+from tssan_viz.comparison.measure_contrasts import measure_contrasts
 from tssan_viz.comparison.pairs import distances, pair_distances
 from tssan_viz.comparison.statistics import estimate, make_design
 from tssan_viz.errors import UserError
+from tssan_viz.store import Site
 
 
 def maps(seed: int, *shape: int) -> np.ndarray:
@@ -144,6 +147,20 @@ def test_the_tests_for_similarities_take_minus_the_distances(tmp_path: Path) -> 
     between = np.nanmean(line[np.broadcast_to(own & ~own.T, line.shape)])
     assert delta[0] == pytest.approx(between - within, abs=1e-5)
     assert len(found.to_dict()["table"]) == 8
+
+
+def test_maps_that_are_no_probabilities_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signed(layers: int, heads: int, frames: int) -> tuple[Site, ...]:
+        return (Site("tanh", 1, heads, frames, frames, kind="signed"),)
+
+    monkeypatch.setattr(stores, "make_sites", signed)
+    store = write(tmp_path / "store", every(subjects=3, classes=2))
+    with pytest.raises(UserError, match="layer 1 are of kind 'signed'"):
+        pair_distances(store.select())
+    with pytest.raises(UserError, match="measures are of attention probabilities"):
+        measure_contrasts(store.select(label=0), store.select(label=1))
 
 
 def test_bad_questions(tmp_path: Path) -> None:

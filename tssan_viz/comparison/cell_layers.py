@@ -252,6 +252,24 @@ def complete_cells(gram: Gram) -> NDArray[np.bool_]:
     return keep
 
 
+def probabilities_only(selection: Selection, what: str) -> None:
+    """Refuse layers whose maps are no probabilities.
+
+    Raises
+    ------
+    UserError
+        It names the layer and its kind.
+    """
+    sites = selection.store.sites(selection.run)
+    mine = sites[(sites["stream"] == selection.stream) & sites["layer"].isin(selection.layers)]
+    for layer, kind in zip(mine["layer"], mine["kind"], strict=True):
+        if kind != "softmax":
+            raise UserError(
+                f"{what} are of attention probabilities, and maps of layer {layer} are of kind "
+                f"{kind!r}: choose other layers, or compare them by cosine or pearson"
+            )
+
+
 def enough_classes_and_subjects(chosen: Chosen, *, subjects: int = 2, classes: int = 2) -> None:
     """Refuse a design that is too small.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from tssan_viz.comparison.alignment import AlignedSelection, row_keys
-from tssan_viz.comparison.cell_layers import Chosen, choose, records
+from tssan_viz.comparison.cell_layers import Chosen, choose, probabilities_only, records
 from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.statistics import (
@@ -201,6 +201,7 @@ def measure_contrasts(
         )
     a = choose(selection_a, layer=layer, head=head, split=split, person=person)
     b = choose(selection_b, layer=layer, head=head, split=split, person=person)
+    probabilities_only(a.selection, "measures")
     exchange, _ = plan_exchange(a, b, permutations=permutations, seed=seed)
     sites, of_a = cell_measures(a, names, progress)
     _, of_b = cell_measures(b, names, progress)

@@ -20,6 +20,7 @@ from tssan_viz.comparison.cell_layers import (
     Chosen,
     choose,
     enough_classes_and_subjects,
+    probabilities_only,
     records,
 )
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
@@ -333,6 +334,7 @@ def pair_distances(
         raise UserError(f"pairs is {pairs}: at least 1 is needed")
     chosen = choose(selection, layer=layer, head=head, split=split, person=person)
     enough_classes_and_subjects(chosen)
+    probabilities_only(chosen.selection, f"distances like {metric}")
     drawn = draw_pairs(chosen, pairs, seed)
     step, units = _step(chosen) if metric == "wasserstein" else (1.0, "nats")
     units = "share" if metric == "tv" else units
