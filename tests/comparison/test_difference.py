@@ -133,6 +133,46 @@ def test_steps_are_sign_flips_of_subjects(tmp_path: Path) -> None:
     assert any("out of reach" in note for note in found.notes)
 
 
+def test_who_takes_no_part_is_said(tmp_path: Path) -> None:
+    rows = every(subjects=4, classes=3, cameras=2)
+    no_class = (rows["subject"] == 1) & (rows["label"] == 0)
+    no_view = (rows["subject"] == 2) & (rows["label"] == 1) & (rows["camera"] == 2)
+    store = write(tmp_path / "store", rows[~no_class & ~no_view].reset_index(drop=True))
+
+    def notes(a: dict[str, object], b: dict[str, object]) -> list[str]:
+        return difference_maps(store.select(**a), store.select(**b), permutations=50).notes
+
+    for rest in ([1, 2], [1]):
+        found = notes({"label": 0}, {"label": rest})
+        assert any("1 subjects that are in one of the groups only" in note for note in found)
+    found = notes({"camera": 1}, {"camera": 2})
+    assert any("1 classes of a subject that are in one of the groups" in note for note in found)
+    found = notes({"subject": [1, 2]}, {"subject": [3, 4]})
+    assert any("1 classes that not all of these subjects have" in note for note in found)
+
+
+def test_power_rises_with_the_effect_and_with_subjects() -> None:
+    def power(subjects: int, effect: float) -> float:
+        found = []
+        for seed in range(100):
+            rng = np.random.default_rng(seed)
+            subject, label = np.divmod(np.arange(2 * subjects), 2)
+            values = rng.normal(size=(2 * subjects, 16)) + rng.normal(size=(subjects, 16))[subject]
+            values[label == 0, :4] += effect
+            order = np.argsort(label, kind="stable")
+            cells = np.stack([subject, label], axis=1)[order]
+            made = _sign_flips(cells, np.arange(2 * subjects) < subjects, 199, seed)
+            top = MaxT.of(made)
+            top.add(made.to_units @ values[order])
+            found.append((top.finish()[1][0][:4] <= 0.05).any())
+        return float(np.mean(found))
+
+    few, more, many = power(10, 1.0), power(10, 2.0), power(20, 1.0)
+    assert few < more
+    assert few < many
+    assert more > 0.8
+
+
 def null_rejections(kind: str, n: int, seed: int) -> list[bool]:
     """Whether any of 3 × 3 cells of two maps is significant in data sets without an effect."""
     rng = np.random.default_rng(seed)

@@ -191,7 +191,7 @@ def difference_maps(
         ):
             yield number, heads, np.concatenate([of_a, of_b])
 
-    notes = list(dict.fromkeys([*a.notes, *b.notes]))
+    notes = list(dict.fromkeys([*a.notes, *b.notes, *exchange.notes]))
     return _compare(exchange, pieces(), size, seed, alpha, notes, progress)
 
 

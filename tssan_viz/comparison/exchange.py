@@ -50,6 +50,8 @@ class Exchange:
         How many there are in all, whether all were gone through, and the least p they can give.
     reason : str or None
         Why there is no test.
+    notes : tuple of str
+        Who and what takes no part.
     """
 
     what: str
@@ -62,6 +64,7 @@ class Exchange:
     enumerated: bool
     smallest_p: float
     reason: str | None
+    notes: tuple[str, ...]
     _kind: str
     _blocks: tuple[NDArray[np.intp], ...]
     _sizes: tuple[int, int]
@@ -201,6 +204,12 @@ def _group_weights(
     return of / np.maximum(of.sum(axis=1, keepdims=True), 1)
 
 
+def _left_out(cells: NDArray[np.int64], subjects: list[int]) -> tuple[str, ...]:
+    """Say how many subjects are in one group only."""
+    alone = len(set(cells[:, 0].tolist()) - set(subjects))
+    return (f"left out: {alone} subjects that are in one of the groups only",) if alone else ()
+
+
 def _sign_flips(
     cells: NDArray[np.int64], in_a: NDArray[np.bool_], permutations: int, seed: int
 ) -> Exchange:
@@ -209,7 +218,7 @@ def _sign_flips(
     of_b = _group_weights(cells, ~in_a, both)
     return _flipped(
         "the sign of the difference of each subject", of_a, of_b, both, of_a - of_b,
-        permutations, seed,
+        permutations, seed, _left_out(cells, both),
     )  # fmt: skip
 
 
@@ -226,6 +235,7 @@ def _within_cells(
             "no class of any subject has rows in both groups, so that there is nothing that could "
             "be exchanged between them"
         )
+    alone = len(keys_a.keys() ^ keys_b.keys())
     in_both = np.zeros(len(cells), bool)
     to_units = np.zeros((len(pairs), len(cells)))
     for i, pair in enumerate(pairs):
@@ -243,6 +253,9 @@ def _within_cells(
         to_units,
         permutations,
         seed,
+        notes=(f"left out: {alone} classes of a subject that are in one of the groups only",)
+        if alone
+        else (),
     )
 
 
@@ -254,6 +267,7 @@ def _flipped(
     to_units: Floats,
     permutations: int,
     seed: int,
+    notes: tuple[str, ...],
 ) -> Exchange:
     n = len(to_units)
     total = 2**n
@@ -276,6 +290,7 @@ def _flipped(
         # Both signs of everything give the same |statistic|.
         smallest_p=min(2 / total, 1.0) if enumerated else 1 / len(bits),
         reason=None if len(subjects) > 1 else "only one subject is in both groups",
+        notes=notes,
         _kind="flips",
         _blocks=(),
         _sizes=(0, 0),
@@ -326,6 +341,7 @@ def _class_means(
         enumerated=enumerated,
         smallest_p=1 / len(choice),
         reason=None if len(both) > 1 else "only one subject has the class",
+        notes=_left_out(cells, both),
         _kind="classes",
         _blocks=tuple(blocks),
         _sizes=(0, 0),
@@ -348,6 +364,7 @@ def _whole_subjects(
             "classes; choose classes that all of them have"
         )
     common = np.isin(cells[:, 1], list(wanted))
+    left = len(set(cells[:, 1].tolist()) - wanted)
     subjects = first + second
     n, a, b = len(subjects), len(first), len(second)
     total = math.comb(n, a)
@@ -380,6 +397,7 @@ def _whole_subjects(
         enumerated=enumerated,
         smallest_p=ties / total if enumerated else 1 / len(groups),
         reason=reason,
+        notes=(f"left out: {left} classes that not all of these subjects have",) if left else (),
         _kind="subjects",
         _blocks=(),
         _sizes=(a, b),

@@ -205,7 +205,7 @@ def measure_contrasts(
     exchange, _ = plan_exchange(a, b, permutations=permutations, seed=seed)
     sites, of_a = cell_measures(a, names, progress)
     _, of_b = cell_measures(b, names, progress)
-    notes = list(dict.fromkeys([*a.notes, *b.notes]))
+    notes = list(dict.fromkeys([*a.notes, *b.notes, *exchange.notes]))
     return _contrast(exchange, np.concatenate([of_a, of_b]), sites, names, seed, alpha, notes)
 
 
