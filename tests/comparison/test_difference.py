@@ -49,6 +49,7 @@ def test_a_planted_map_is_found_where_it_is(planted: AttentionStore) -> None:
     best = found.clusters.iloc[0]
     assert (best["layer"], best["head"]) == (2, 1)
     assert best["p"] <= 0.01
+    assert table.loc[(2, 1), "cluster_p"] == best["p"]
     numbered = found.cluster == best["cluster"]
     assert numbered.sum() == best["cells"]
     assert numbered.any(axis=(1, 2)).sum() == 1

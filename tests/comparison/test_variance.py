@@ -61,6 +61,11 @@ def test_sums_of_squares_are_those_of_statsmodels(drop: int, class_first: bool) 
     np.testing.assert_allclose(found.df, [line["df"] for line in expected])
     np.testing.assert_allclose(found.ss[0], [line["sum_sq"] for line in expected], atol=1e-9)
     assert found.eta2.sum() == pytest.approx(1)
+    error = whole.loc["Residual", "mean_sq"]
+    line = first.loc["C(c)"]
+    assert found.omega2[0, 0] == pytest.approx(
+        (line["sum_sq"] - line["df"] * error) / (found.ss.sum() + error)
+    )
 
 
 @given(st.integers(0, 10_000))

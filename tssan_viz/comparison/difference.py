@@ -90,10 +90,13 @@ class DifferenceMaps:
         """One line per layer and head: where the largest difference lies, and what is significant.
 
         ``largest`` is the difference of largest size, at ``query`` and ``key`` (frames from 0);
-        ``p`` the smallest p max-T of the map; ``cells`` how many are significant.
+        ``p`` the smallest p max-T of the map; ``cells`` how many are significant; ``cluster_p`` the
+        smallest p of a cluster, NaN where there is none.
         """
         h, _, s = self.difference.shape
         at = np.abs(self.difference).reshape(h, -1).argmax(axis=1)
+        by_map = self.clusters.groupby(["layer", "head"])["p"].min().to_dict()
+        sites = list(zip(self.layers, self.heads, strict=True))
         return pd.DataFrame(
             {
                 "layer": self.layers,
@@ -103,6 +106,7 @@ class DifferenceMaps:
                 "key": at % s,
                 "p": self.p.reshape(h, -1).min(axis=1),
                 "cells": self.significant.sum(axis=(1, 2)),
+                "cluster_p": [by_map.get(site, np.nan) for site in sites],
             }
         )
 

@@ -45,8 +45,9 @@ class VarianceShares:
     table : DataFrame
         One line per layer, head, order and effect. ``order``: which of class and subject was
         fitted first (in a balanced design it makes no difference). ``df``: degrees of freedom;
-        ``eta2``: its sum of squares over the total, these sum to 1 and grow with df; ``share``: its
-        variance component over the sum of all, an estimate without that bias, which may be
+        ``eta2``: its sum of squares over the total, these sum to 1 and grow with df; ``omega2``:
+        the same without that bias, for these subjects and classes; ``share``: its variance
+        component over the sum of all, an estimate without that bias, which may be
         negative where the effect is small and is then shown as such. NaN where the design has
         nothing to tell it by.
     balanced : bool
@@ -102,6 +103,19 @@ class Decomposition:
     def eta2(self) -> Floats:
         """Sums of squares over the total: (h, e)."""
         return _over(self.ss, self.ss.sum(axis=1, keepdims=True))
+
+    @property
+    def omega2(self) -> Floats:
+        """ω² = (SS − df · MS_residual) / (SS_total + MS_residual): (h, e), NaN without a residual.
+
+        Of the effects as they are here, not as a sample of subjects and classes (Hays 1963).
+        """
+        if not self.df[5]:
+            return np.full(self.ss.shape, np.nan)
+        error = self.ss[:, 5:] / self.df[5]
+        found = _over(self.ss - self.df * error, self.ss.sum(axis=1, keepdims=True) + error)
+        found[:, 5] = np.nan
+        return found
 
     @property
     def share(self) -> Floats:
@@ -441,6 +455,7 @@ def _of_head(
                     "effect": EFFECTS,
                     "df": found.df.astype(int),
                     "eta2": np.where(found.df > 0, found.eta2[0], np.nan),
+                    "omega2": np.where(found.df > 0, found.omega2[0], np.nan),
                     "component": found.component[0],
                     "share": found.share[0],
                 }
