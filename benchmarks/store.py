@@ -38,7 +38,7 @@ from tssan_viz.store.codes import CODES, column_type, decode_lines, encode
 from tssan_viz.store.schema import decode
 
 SEGMENTS, LAYERS, HEADS, FRAMES = 3, 4, 8, 32
-CLASSES, SUBJECTS, CAMERAS = 60, 20, 3
+CLASSES, CAMERAS = 60, 3
 BATCH = 64
 ROWS = BATCH * SEGMENTS
 LAYER, HEAD = 2, 3
@@ -257,6 +257,9 @@ class Zarr(Hdf5):
 class Store(Npy):
     """The store, through the selections that comparisons and views use."""
 
+    # As many as NTU RGB+D 60 has for so many videos: 20 in the 16,560 of its test set.
+    subjects = 20
+
     def __init__(self, folder: Path) -> None:
         self._store = open_store(folder, create=True)
         self._writer = self._store.writer("generated", sites=SITES, catalogue=CATALOGUE)
@@ -269,8 +272,8 @@ class Store(Npy):
             {
                 "sample": [f"v{video:06d}" for video in videos.tolist()],
                 "label": videos % CLASSES,
-                "subject": videos // CLASSES % SUBJECTS + 1,
-                "camera": videos // (CLASSES * SUBJECTS) % CAMERAS + 1,
+                "subject": videos // CLASSES % self.subjects + 1,
+                "camera": videos // (CLASSES * self.subjects) % CAMERAS + 1,
                 "segment": np.tile(np.arange(1, SEGMENTS + 1), BATCH),
             },
             {site.name: maps[:, n] for n, site in enumerate(SITES)},
@@ -452,6 +455,7 @@ def main() -> None:
     pool = single.astype(np.float16)
     names = list(dict.fromkeys(["npy", "store", *given.only]))
     videos = given.videos // BATCH * BATCH
+    Store.subjects = max(2, round(videos / 828))
     label = np.repeat(np.arange(videos) % CLASSES, SEGMENTS)
     chosen = np.flatnonzero(label == 7)
     one_layer = slice(LAYER, LAYER + 1)

@@ -26,6 +26,14 @@ RunOption = Annotated[
     str | None,
     typer.Option("--run", help="Which recorded run. Default: the newest.", show_default=False),
 ]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Add maps up on this Dask cluster (tcp://…), whose workers see the store's folder.",
+        show_default="this machine's cores",
+    ),
+]
 DataOption = Annotated[
     Path,
     typer.Option("--data", help="A folder that `tssan-viz prepare` wrote.", show_default=False),
@@ -39,6 +47,29 @@ def open_store(url: str | None, option: str | None = None) -> AttentionStore:
     if url and option and url != option:
         raise UserError(f"two stores are named, {url} and --store {option}; give one of them")
     return open_attention_store(url or option)
+
+
+@contextmanager
+def cluster(scheduler: str | None) -> Iterator[None]:
+    """Let a Dask cluster do the work, where one is named."""
+    if scheduler is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError(
+            "--scheduler needs Dask; `pip install tssan-viz[distributed]` brings it"
+        ) from None
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there ({error}); "
+            "`dask scheduler` prints its address, for instance tcp://10.0.0.5:8786"
+        ) from error
+    with client:
+        yield
 
 
 @contextmanager

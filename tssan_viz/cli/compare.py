@@ -13,7 +13,15 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from tssan_viz.cli.common import RunOption, StoreOption, console, err_console, open_store
+from tssan_viz.cli.common import (
+    RunOption,
+    SchedulerOption,
+    StoreOption,
+    cluster,
+    console,
+    err_console,
+    open_store,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +128,7 @@ def compare(
         ),
     ] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the draw.", rich_help_panel=_TEST)] = 0,
+    scheduler: SchedulerOption = None,
     show: Annotated[
         str | None,
         typer.Option(
@@ -196,7 +205,7 @@ def compare(
 
         targets["--figure"] = writable_figure(figure)
     opened = open_store(store)
-    with _progress() as report:
+    with cluster(scheduler), _progress() as report:
         result = compare_maps(
             _source(opened, class_name, run, subjects, where),
             class_name=class_name,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +210,11 @@ def make_layers(
 ) -> None:
     """Make layers on all cores and put each in its place when it is whole.
 
+    Where a Dask client is active (``with distributed.Client("tcp://…"):``), its workers read and
+    add up the maps, heads shared out among them, and this process writes what they send. They must
+    reach the store under the same path. The sums are the same: each head is added up by one worker
+    in the same order as here.
+
     Whatever stops it, Ctrl-C too, leaves the layers that were whole by then, and nothing else.
 
     Parameters
@@ -234,8 +240,12 @@ def make_layers(
     needed = sum(plan.bytes() for plan in plans)
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and not free on the disk")
-    stop = threading.Event()
     counter = _Counter(sum(len(plan.row_ids) for plan in plans), progress)
+    cluster = _cluster()
+    if cluster is not None:
+        _make_on(cluster, store, plans, folder, described, counter)
+        return
+    stop = threading.Event()
     workers = len(os.sched_getaffinity(0))
     makings: list[_Making] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cells")
@@ -260,6 +270,71 @@ def make_layers(
         pool.shutdown(cancel_futures=True)
         for making in makings:
             making.abandon()
+
+
+def _cluster() -> Any:
+    """Return the active Dask client, None without one."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+def _make_on(
+    client: Any,
+    store: AttentionStore,
+    plans: Sequence[Plan],
+    folder: Path,
+    described: Mapping[str, Any],
+    counter: _Counter,
+) -> None:
+    """Make layers on a Dask cluster."""
+    from distributed import as_completed
+
+    workers = sum(client.nthreads().values())
+    makings: list[_Making] = []
+    under_way: dict[Any, tuple[_Making, range]] = {}
+    try:
+        for plan in plans:
+            making = _Making(plan, folder)
+            makings.append(making)
+            lean = replace(plan, old=None)
+            for heads in plan.shares(workers, len(plans)):
+                future = client.submit(_sums_elsewhere, store, lean, heads, pure=False)
+                under_way[future] = making, heads
+        counter.report()
+        for future in as_completed(list(under_way)):
+            made = future.result()
+            making, heads = under_way.pop(future)
+            making.put(heads, made)
+            plan = making.plan
+            counter.add(len(plan.row_ids) * len(heads) / plan.site["heads"])
+            counter.report()
+            if all(making is not other for other, _ in under_way.values()):
+                making.finish(described)
+    finally:
+        client.cancel(list(under_way))
+        for making in makings:
+            making.abandon()
+
+
+def _sums_elsewhere(store: AttentionStore, plan: Plan, heads: range) -> Cells:
+    read = _reader(store, plan, heads, threading.Event(), _Counter(0, None))
+    return _sums_of(plan, heads, read)
+
+
+def _sums_of(plan: Plan, heads: range, read: ReadMaps) -> Cells:
+    return sum_units(
+        plan.layout,
+        (plan.group, len(plan.fresh.groups)),
+        read,
+        plan.metric,
+        heads=len(heads),
+        size=plan.size,
+    )
 
 
 class _Stopped(Exception):
@@ -307,7 +382,7 @@ class _Making:
     """One layer that is being made, by several threads."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        self._plan = plan
+        self.plan = plan
         self._writer = LayerWriter(
             folder,
             layer_name(plan.stream, plan.layer),
@@ -323,20 +398,15 @@ class _Making:
 
     def make(self, heads: range, read: ReadMaps) -> None:
         """Make some heads from their maps and the version before, and write them."""
-        plan = self._plan
-        made = sum_units(
-            plan.layout,
-            (plan.group, len(plan.fresh.groups)),
-            read,
-            plan.metric,
-            heads=len(heads),
-            size=plan.size,
-        )
+        self.put(heads, _sums_of(self.plan, heads, read))
+
+    def put(self, heads: range, made: Cells) -> None:
+        """Write some heads, joined with the version before."""
         for i, head in enumerate(heads):
             self._put(head, made, i)
 
     def _put(self, head: int, made: Cells, i: int) -> None:
-        plan = self._plan
+        plan = self.plan
         units, sums = made.units[:, i], made.sums[:, i]
         present, counts = made.present[:, i], made.counts[:, i]
         if plan.old is not None:
@@ -358,7 +428,7 @@ class _Making:
         self, head: int, units: NDArray, sums: NDArray, present: NDArray, counts: NDArray
     ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Return the same with the cells and groups that are kept on."""
-        plan, old = self._plan, self._plan.old
+        plan, old = self.plan, self.plan.old
         assert old is not None
         k = len(plan.segments)
         cells, groups = (len(plan.cells), k), (len(plan.groups), k)
@@ -386,7 +456,7 @@ class _Making:
         self, head: int, units: NDArray[np.float32], present: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         """Compare fresh cells with all; those that are kept on were compared before."""
-        plan = self._plan
+        plan = self.plan
         r, kept, fresh = len(plan.cells), plan.kept.cells, plan.fresh.cells
         if len(fresh) == r:
             return gram_matrix(units[:, None], present[:, None]).values[..., 0]
@@ -404,7 +474,7 @@ class _Making:
 
     def finish(self, described: Mapping[str, Any]) -> None:
         """Put the layer in its place."""
-        plan = self._plan
+        plan = self.plan
         self._writer.finish(
             {
                 **described,

@@ -101,8 +101,8 @@ class AttentionStore:
         self._readings = 0
 
     def __reduce__(self) -> tuple[type[AttentionStore], tuple[Path]]:
-        # Another process (a Dask worker) opens it for itself.
-        return AttentionStore, (self.path,)
+        # Another process (a Dask worker) opens it for itself, perhaps from another folder.
+        return AttentionStore, (self.path.absolute(),)
 
     def __repr__(self) -> str:
         return f"AttentionStore({self.url!r})"
