@@ -4,9 +4,12 @@ Everything here works on cells: the mean unit vector of the maps of one class, o
 group (a camera, right or wrong, short or long, …). Only cells of the same class and of different
 subjects are compared:
 
-* W_g = mean over pairs of group g; W = mean of the W_g;
-* B = mean over pairs with one cell in either of two groups;
-* Δ = W − B.
+* W_gc = mean over the pairs of group g in class c, W_c the mean of them over the groups;
+* B_abc = mean over the pairs of class c with one cell in group a and one in b, B_c their mean;
+* W and B are the means of W_c and B_c over the classes, and Δ = W − B.
+
+Every class weighs the same in W and in B, so that a group that lacks a class is not taken for one
+whose maps are alike.
 
 What is exchanged depends on what the groups are:
 
@@ -302,35 +305,42 @@ def group_deltas(
 
 def _deltas_of(cells: GroupCells, groups: NDArray[np.int8]) -> Floats:
     p, h = len(groups), cells.n_heads
-    within = np.zeros((cells.n_groups, p, h))
-    n_within = np.zeros((cells.n_groups, p, h))
-    every, n_every = np.zeros(h), np.zeros(h)
+    total, classes = np.zeros((p, h)), np.zeros((p, h))
     for members, gram in cells.blocks:
         n = len(members)
         subject = cells.subject[members]
         apart = (subject[:, None] != subject)[..., None]
-        values = np.where(apart, gram.values.astype(np.float64), 0.0)
-        weights = apart.astype(float) if gram.counted is None else (apart & gram.counted) * 1.0
-        every += values.sum((0, 1))
-        n_every += weights.sum((0, 1))
-        flat_values, flat_weights = values.reshape(n, -1), weights.reshape(n, -1)
+        values = np.where(apart, gram.values.astype(np.float64), 0.0).reshape(n, -1)
+        weights = apart * 1.0 if gram.counted is None else (apart & gram.counted) * 1.0
+        flat_weights = weights.reshape(n, -1)
         of_members = groups[:, members]
-        for g in range(cells.n_groups):
-            there = (of_members == g).astype(np.float64)
+        there = {g: (of_members == g) * 1.0 for g in np.unique(of_members)}
+        within: list[Floats] = []
+        between: list[Floats] = []
+        for a, in_a in there.items():
             # (p, n) · (n, n·h): for each assignment, each cell's sum over the cells of the group.
-            sums = (there @ flat_values).reshape(p, n, -1)
-            within[g] += np.einsum("pnh,pn->ph", sums, there)
-            counts = (there @ flat_weights).reshape(p, n, -1)
-            n_within[g] += np.einsum("pnh,pn->ph", counts, there)
-    between = ratio(every - within.sum(axis=0), n_every - n_within.sum(axis=0))
-    return _mean(ratio(within, n_within)) - between
+            sums = (in_a @ values).reshape(p, n, -1)
+            counts = (in_a @ flat_weights).reshape(p, n, -1)
+            for b, in_b in there.items():
+                if b < a:
+                    continue
+                found = ratio(
+                    np.einsum("pnh,pn->ph", sums, in_b), np.einsum("pnh,pn->ph", counts, in_b)
+                )
+                (within if a == b else between).append(found)
+        if between:
+            delta: Floats = _mean(np.stack(within)) - _mean(np.stack(between))
+            counted = np.isfinite(delta)
+            total += np.where(counted, delta, 0.0)
+            classes += counted
+    return ratio(total, classes)
 
 
 def _mean(values: Floats) -> Floats:
-    """Average over the groups (first axis) that have a pair; NaN where none has."""
+    """Average over what has a pair (first axis); NaN where nothing has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=0)
+        return np.asarray(np.nanmean(values, axis=0), np.float64)
 
 
 def subject_similarities(
@@ -448,53 +458,106 @@ def estimate_groups(
     groups. There is no interval under `MIN_SUBJECTS_FOR_INTERVAL` subjects, nor where leaving one
     out leaves a group without a pair.
     """
-    sums, counts = _subject_tables(cells)
-    diagonal = np.arange(cells.n_groups)
-    apart = ~np.eye(cells.n_groups, dtype=bool)
-
-    def w_and_b(total: Floats, count: Floats) -> tuple[Floats, Floats]:
-        within = ratio(total[diagonal, diagonal], count[diagonal, diagonal])
-        return within, ratio(total[apart].sum(axis=0), count[apart].sum(axis=0))
-
-    within_each, between = w_and_b(sums.sum((2, 3)), counts.sum((2, 3)))
-    there = np.isfinite(within_each)
-    left_within, left_between = w_and_b(without_each_subject(sums), without_each_subject(counts))
+    g, h = cells.n_groups, cells.n_heads
+    names, subject = np.unique(cells.subject, return_inverse=True)
+    s = len(names)
+    parts = [_of_class(cells, block, subject, s) for block in cells.blocks]
+    whole = [part for part in parts if part is not None]
+    if not whole:
+        nothing = np.full(h, np.nan)
+        each = np.full((g, g, h), np.nan)
+        return GroupEstimates(
+            nothing, nothing, nothing, each[np.arange(g), np.arange(g)], each, *(nothing,) * 3
+        )
+    counted = [np.isfinite(part.within - part.between) for part in whole]
+    within, between = (
+        _mean(
+            np.stack([np.where(c, values, np.nan) for c, values in zip(counted, of, strict=True)])
+        )
+        for of in ([part.within for part in whole], [part.between for part in whole])
+    )
+    between_each = np.full((len(whole), g, g, h), np.nan)
+    pairs_left = np.zeros((g, s, h))
+    for place, part in zip(between_each, whole, strict=True):
+        place[np.ix_(part.groups, part.groups)] = part.each
+        pairs_left[part.groups] += part.pairs_left
+    each = _mean(between_each)
+    within_each = each[np.arange(g), np.arange(g)]
     # A group that loses its last pair with a subject would make another quantity of Δ.
-    lost = (there[:, None] & ~np.isfinite(left_within)).any(axis=0)
-    without = np.where(lost, np.nan, _mean(left_within) - left_between)
-    delta = _mean(within_each) - between
+    lost = ((pairs_left < 0.5) & np.isfinite(within_each)[:, None]).any(axis=0)
+    without = np.where(lost, np.nan, _mean(np.stack([part.without for part in whole])))
+    delta = within - between
     low, high = _interval(cells, exchange, delta, without, alpha)
-    own_within, own_between = w_and_b(sums.sum(3), counts.sum(3))
     return GroupEstimates(
-        within=_mean(within_each),
+        within=within,
         between=between,
         delta=delta,
         within_each=within_each,
-        between_each=ratio(sums.sum((2, 3)), counts.sum((2, 3))),
-        hedges_g=hedges_g(_mean(own_within) - own_between),
+        between_each=each,
+        hedges_g=hedges_g(_mean(np.stack([part.own for part in whole]))),
         low=low,
         high=high,
     )
 
 
-def _subject_tables(cells: GroupCells) -> tuple[Floats, Floats]:
-    """Sum and count pairs by groups and subjects: (g, g, s, s, h), no subject with itself."""
-    names, subject = np.unique(cells.subject, return_inverse=True)
-    g, s = cells.n_groups, len(names)
-    sums = np.zeros((g * s, g * s, cells.n_heads))
-    counts = np.zeros_like(sums)
-    for members, gram in cells.blocks:
-        # One class: of a subject and a group there is one cell at most.
-        place = cells.group[members] * s + subject[members]
-        sums[np.ix_(place, place)] += gram.values
-        counts[np.ix_(place, place)] += gram.weights
-    shape = (g, s, g, s, cells.n_heads)
+@dataclass(frozen=True, eq=False)
+class _OfClass:
+    """One class: W and B (h,), Δ without each subject and of each one (s, h), groups that it has.
+
+    `each` (g, g, h) are its similarities of groups; `pairs_left` (g, s, h) how many pairs each
+    group has without each subject.
+    """
+
+    groups: NDArray[np.intp]
+    within: Floats
+    between: Floats
+    each: Floats
+    without: Floats
+    own: Floats
+    pairs_left: Floats
+
+
+def _of_class(
+    cells: GroupCells, block: tuple[NDArray[np.intp], Gram], subject: NDArray[np.intp], s: int
+) -> _OfClass | None:
+    """Compute what one class gives; None where it has one group only."""
+    members, gram = block
+    names, group = np.unique(cells.group[members], return_inverse=True)
+    g = len(names)
+    if g < 2:
+        return None
+    # Of a subject and a group there is one cell at most.
+    place = group * s + subject[members]
     tables = []
-    for table in (sums, counts):
-        by_groups = table.reshape(shape).swapaxes(1, 2)
+    for values in (gram.values, gram.weights):
+        table = np.zeros((g * s, g * s, cells.n_heads))
+        table[np.ix_(place, place)] = values
+        by_groups = table.reshape(g, s, g, s, -1).swapaxes(1, 2)
         by_groups[:, :, np.arange(s), np.arange(s)] = 0.0
         tables.append(by_groups)
-    return tables[0], tables[1]
+    sums, counts = tables
+    diagonal = np.arange(g)
+    upper = np.triu_indices(g, 1)
+
+    def w_and_b(similarity: Floats) -> tuple[Floats, Floats]:
+        return _mean(similarity[diagonal, diagonal]), _mean(similarity[upper])
+
+    each = ratio(sums.sum((2, 3)), counts.sum((2, 3)))
+    left = without_each_subject(counts)
+    within, between = w_and_b(each)
+    left_within, left_between = w_and_b(ratio(without_each_subject(sums), left))
+    # A subject's pairs with two groups are those of its cell in one and in the other.
+    both_ways = (sums + sums.swapaxes(0, 1)).sum(3), (counts + counts.swapaxes(0, 1)).sum(3)
+    own_within, own_between = w_and_b(ratio(*both_ways))
+    return _OfClass(
+        groups=names,
+        within=within,
+        between=between,
+        each=each,
+        without=left_within - left_between,
+        own=own_within - own_between,
+        pairs_left=left[diagonal, diagonal],
+    )
 
 
 def _interval(
