@@ -29,7 +29,7 @@ def cells(seed: int, s: int, c: int, drop: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 @given(st.integers(0, 10_000), st.integers(0, 4))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 def test_accuracies_are_those_of_scikit_learn(seed: int, drop: int) -> None:
     vectors, label, subject = cells(seed, 5, 4, drop)
     gram = np.einsum("rhd,chd->rch", vectors, vectors)
