@@ -23,6 +23,11 @@ exchange    for                               what moves
 None        single subjects, runs             nothing: there is no test
 =========== ================================= ===================================================
 
+"within" takes the classes of a subject one by one. Where each person looks different to each camera
+in a way of their own that is the same in all classes, and that is as large as the noise, it rejects
+at 0.11 instead of 0.05 (six subjects, five classes, 300 simulated data sets); answers about several
+classes say so.
+
 Axis letters: r cells, n cells of a class, g groups, s subjects, p assignments, h heads.
 """
 

@@ -71,8 +71,8 @@ class GroupComparison(Comparison):
     by : str
         What the groups are of: one of `tssan_viz.comparison.groups.BY`, or "condition".
     table : DataFrame
-        `W` is of the same class and group in two subjects, the mean over the groups; `B` of the
-        same class in two subjects of different groups. `W_1`, `W_2`, …: W of each group.
+        `W` is of the same class and group in two subjects, the mean over groups and classes; `B` of
+        the same class in two subjects of different groups. `W_1`, `W_2`, …: W of each group.
     groups : DataFrame
         One line per group: `group`, `videos`, `subjects`, `similarity`: its W, averaged over the
         heads of the table.
@@ -259,6 +259,12 @@ def compare_groups(
         reason is None and len(subjects) >= MIN_SUBJECTS_FOR_INTERVAL and table["low"].isna().all()
     ):
         notes.append("no interval: without one of the subjects a group would be without a pair")
+    if reason is None and by == "camera" and rows["label"].nunique() > 1:
+        notes.append(
+            "cameras are exchanged in each class by itself: were each person seen differently by "
+            "each camera in the same way in all classes, p would be too small; --class asks one "
+            "class, where that cannot be"
+        )
     if len(subjects) < MIN_SUBJECTS_FOR_INTERVAL:
         notes.append(
             f"no interval: {len(subjects)} subjects; under {MIN_SUBJECTS_FOR_INTERVAL} it would "
