@@ -135,10 +135,12 @@ def figure5_data(
     segment: int | None = None,
     person: int = 1,
     run: str | None = None,
+    most_heads: int | None = MOST_HEADS,
 ) -> Figure5Data:
     """Choose what the figure shows and read it.
 
-    Parameters are those of `figure5`, and `subject`: show these subjects only.
+    Parameters are those of `figure5`; `subject`: show these subjects only; `most_heads`: keep no
+    more heads than fit beside each other.
     """
     chosen, notes = considered(source, run, subject)
     if layer is None:
@@ -163,17 +165,17 @@ def figure5_data(
     maps = chosen.maps()
     values = maps.values[rows.to_numpy(), 0]
     heads = tuple(int(number) for number in maps["head"].values)
-    if len(heads) > MOST_HEADS:
+    if most_heads is not None and len(heads) > most_heads:
         if head is not None:
             raise UserError(
-                f"{len(heads)} heads were asked for; {MOST_HEADS} fit on the width of a page"
+                f"{len(heads)} heads were asked for; {most_heads} fit on the width of a page"
             )
         # The heads whose rows are most concentrated say most about single moments.
         peak = values.max(axis=-1).mean(axis=(0, 2))
-        keep = np.sort(np.argsort(-peak, kind="stable")[:MOST_HEADS])
+        keep = np.sort(np.argsort(-peak, kind="stable")[:most_heads])
         values, heads = values[:, keep], tuple(heads[n] for n in keep)
         notes.append(
-            f"the {MOST_HEADS} heads with the highest peaks are drawn of {len(peak)}; "
+            f"the {most_heads} heads with the highest peaks are drawn of {len(peak)}; "
             "--head chooses"
         )
     table = chosen.samples().set_index("sample")
@@ -316,6 +318,7 @@ def newest(chosen: Selection, names: list[str]) -> pd.Series:
 
 
 def depth(chosen: Selection) -> int:
+    """Return how many layers the selection's stream has."""
     sites = chosen.store.sites(chosen.run)
     return int(sites.loc[sites["stream"] == chosen.stream, "layer"].max())
 
@@ -334,4 +337,5 @@ def poses_of(stored: StoredSample, segment: int, person: int) -> NDArray[np.floa
 
 
 def some(value: Any, kind: Callable[[Any], T]) -> T | None:
+    """Return a value of a table as a plain one; None where it is missing."""
     return None if pd.isna(value) else kind(value)

@@ -101,7 +101,7 @@ def figure5(
     Returns
     -------
     PaperFigure
-        A matplotlib figure, with its caption and numbers. `tssan_viz.figures.save_figure` writes it.
+        With its caption and numbers; `tssan_viz.figures.save_figure` writes it.
 
     Raises
     ------
@@ -269,7 +269,9 @@ def _pose_column(
 
 def _pose_strip(axes: Axes, data: Figure5Data, video: Video, frames: NDArray[np.int_]) -> None:
     """Draw poses beside each other, with the frame number below."""
-    width = axes.get_position().width * axes.get_figure(root=True).get_figwidth()
+    page = axes.get_figure(root=True)
+    assert page is not None
+    width = axes.get_position().width * page.get_figwidth()
     axes.set(xlim=(0, width), ylim=(_STRIP, 0))
     for n, frame in enumerate(frames):
         x = width * (n + 0.5) / len(frames)
@@ -311,7 +313,7 @@ def _caption(data: Figure5Data, style: str) -> str:
     videos = "; ".join(f"{video.title} [{video.sample}]" for video in data.videos)
     return (
         f"Attention of layer {data.layer} of {data.layers}, head by head, in "
-        f"{len(data.videos)} videos: {videos}. {drawn} {_what(data).capitalize()}. "
+        f"{len(data.videos)} videos: {videos}. {drawn} {_what(data)[0].upper()}{_what(data)[1:]}. "
         "Single videos are shown, nothing is tested."
     )
 

@@ -224,7 +224,7 @@ def _finish(figure: PaperFigure, asked: Asked, caption: str, table: object) -> P
     import pandas as pd
 
     assert isinstance(table, pd.DataFrame)
-    figure.caption = f"{caption}. {asked.said().capitalize()}. Described, not tested."
+    figure.caption = f"{caption}. {asked.said()}. Described, not tested."
     figure.table = table
     figure.notes = asked.notes
     return figure

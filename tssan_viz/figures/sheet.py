@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -35,6 +36,7 @@ class Sheet:
     def axes(
         self, left: float, top: float, width: float, height: float, label: str, on: bool = False
     ) -> Axes:
+        """Add axes, without a frame unless `on`."""
         box = (
             left / self.width,
             1 - (top + height) / self.height,
@@ -55,6 +57,7 @@ class Sheet:
         align: str = "center",
         rotation: float = 0,
     ) -> None:
+        """Write a text at a place."""
         self.figure.text(
             x / self.width,
             1 - y / self.height,
@@ -66,6 +69,7 @@ class Sheet:
         )
 
     def title(self, text: str, y: float) -> None:
+        """Write a heading at the left, cut to the width of the page."""
         shown = self.figure.text(
             MARGIN / self.width,
             1 - y / self.height,
@@ -217,8 +221,12 @@ def draw_pose(
     height: float,
     *,
     linewidth: float = 0.6,
+    colour: Any = None,
 ) -> None:
-    """Draw who is there at a frame around (x, y), `height` inches for the tallest pose."""
+    """Draw who is there at a frame around (x, y), `height` inches for the tallest pose.
+
+    The person shown gets a colour of its sides, or all of it the one given.
+    """
     if skeleton is None or video.poses is None:
         return
     poses = video.poses[..., :2] * np.array([1.0, 1.0 if skeleton.units == "image" else -1.0])
@@ -232,9 +240,9 @@ def draw_pose(
     for m in reversed(range(len(poses))):
         place = (poses[m, frame] - origin) * scale + np.array([x, y])
         colours = [
-            SIDE_COLOURS.get(skeleton.sides[joint], SIDE_COLOURS["centre"])
-            if m == 0
-            else OTHER_PERSON
+            OTHER_PERSON
+            if m
+            else colour or SIDE_COLOURS.get(skeleton.sides[joint], SIDE_COLOURS["centre"])
             for joint in child
         ]
         axes.add_collection(
@@ -243,6 +251,8 @@ def draw_pose(
                 colors=colours,
                 linewidths=linewidth,
                 capstyle="round",
+                # An arm may reach out of the strip; it is drawn as far as it goes.
+                clip_on=False,
             ),
             autolim=False,
         )
@@ -250,9 +260,10 @@ def draw_pose(
             axes.plot(
                 *place[skeleton.head_joint],
                 "o",
-                color=SIDE_COLOURS["centre"] if m == 0 else OTHER_PERSON,
+                color=OTHER_PERSON if m else colour or SIDE_COLOURS["centre"],
                 markersize=3 * linewidth,
                 markeredgewidth=0,
+                clip_on=False,
             )
 
 

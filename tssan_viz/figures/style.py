@@ -183,8 +183,8 @@ def writable_figure(path: str | os.PathLike[str]) -> Path:
     if target.suffix[1:].lower() not in FORMATS:
         given = f"{target.suffix!r}" if target.suffix else "no ending"
         raise UserError(
-            f"{target}: a figure is saved as .pdf, .svg or .png (or .pgf), by the ending of its name; "
-            f"this has {given}"
+            f"{target}: a figure is saved as .pdf, .svg or .png (or .pgf), by the ending of its "
+            f"name; this has {given}"
         )
     if not target.parent.is_dir():
         raise UserError(f"{target}: there is no folder {target.parent}")
