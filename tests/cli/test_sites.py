@@ -126,6 +126,7 @@ def number():
         (["mine:number"], 2, "returned a int; a torch.nn.Module is wanted"),
         (["nobodys:make"], 2, "nobodys cannot be imported"),
         (["mine"], 2, "package.module:function"),
+        (["utd-mhad"], 2, "utd-mhad is a recipe: train it, and give --run"),
         ([], 2, "--run"),
         (["mine:make", "--only", "decoder.*"], 2, "decoder"),
     ],

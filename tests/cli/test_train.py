@@ -106,6 +106,8 @@ def test_the_papers_protocol_is_named_beside_its_number(
         ({"--data": "nowhere"}, "nowhere"),
         ({"--protocol": "cross-subjct"}, "cross-subject"),
         ({"--set": "training.epoch=3"}, "did you mean epochs?"),
+        ({"--epochs": "3", "--set": "training.epochs=5"}, "give one of them"),
+        ({"recipe": "bert"}, "more, which `tssan-viz describe` lists"),
         ({"--validation-subjects": "9"}, "9 is not in the training part; it has 1, 2, 3"),
         ({"--validation-subjects": "seven"}, "give the numbers of subjects, such as 7 or 5,7"),
         ({"--devices": "17"}, "a batch of 16 sequences has no share for each of 17 devices"),

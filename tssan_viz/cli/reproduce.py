@@ -94,6 +94,8 @@ def reproduce(
     _print_lines(lines)
     for selection in dict.fromkeys(lines["selection"][lines["selection"] != ""]):
         _say(f"ours: {selection}")
+    if name not in found.protocols:
+        _say(f"the paper's protocols for it are {', '.join(found.protocols)}; ours is {name}")
     if found.dataset != dataset.name:
         _say(f"the paper's numbers are for {found.dataset}, ours for {dataset.name}")
     if set_:

@@ -78,12 +78,18 @@ def _of_run(run: Path, only: list[str] | None) -> tuple[list[WatchedSite], dict[
 def _made_by(factory: str) -> nn.Module:
     """Import the user's function and call it."""
     from torch import nn
+    from tssan.recipe import recipe_names
 
     module_name, colon, name = factory.partition(":")
     if not colon or not module_name or not name:
-        raise UserError(
-            f"{factory!r} would be package.module:function, the function that makes the model"
-        )
+        what = f"{factory!r} would be package.module:function, the function that makes the model"
+        if Path(factory).is_dir():
+            raise UserError(f"{what}; for a run of `tssan-viz train` give --run {factory}")
+        if factory in recipe_names():
+            raise UserError(
+                f"{what}; {factory} is a recipe: train it, and give --run with the run's folder"
+            )
+        raise UserError(what)
     console.print(f"importing {module_name} and calling {name}()", markup=False, highlight=False)
     sys.path.insert(0, os.getcwd())
     try:

@@ -122,7 +122,7 @@ def find(source: str | os.PathLike[str], kind: FileKind) -> list[SkeletonFile]:
     """
     path = Path(source)
     if not path.exists():
-        raise DataError(no_such(path, kind.title))
+        raise DataError(no_such(path, f"{kind.title}'s archive or folder"))
     try:
         listing = every_file(path, partial(matches, kind=kind))
     except NotReadable as error:
@@ -355,9 +355,9 @@ def _not_too_long(data: bytes, name: str, most_bytes: int) -> bytes:
     return data
 
 
-def no_such(path: Path, title: str) -> str:
-    """Say that there is no such source, and which name is nearest."""
-    said = f"{path} does not exist; expected {title}'s archive or folder"
+def no_such(path: Path, what: str) -> str:
+    """Say that there is no such source, what was expected, and which name is nearest."""
+    said = f"{path} does not exist; expected {what}"
     if path.parent.is_dir():
         near = get_close_matches(path.name, os.listdir(path.parent), n=1)
         if near:

@@ -149,7 +149,12 @@ def open_source(
     find_format(name)
     path = Path(source)
     if not path.exists():
-        raise DataError(files.no_such(path, FORMATS[name].title))
+        expected = FORMATS[name]
+        if name in ("plain", "pyskl", "ctr-gcn"):  # one file each
+            what = f"{expected.title}, such as {expected.example}"
+        else:
+            what = f"{expected.title}'s archive or folder"
+        raise DataError(files.no_such(path, what))
     if name == "plain":
         return plain.open_annotations(path, topology=topology)
     if name == "pyskl":

@@ -49,7 +49,7 @@ def recognise(source: str | os.PathLike[str]) -> Recognised:
     """
     path = Path(source)
     if not path.exists():
-        raise DataError(files.no_such(path, "a data set"))
+        raise DataError(files.no_such(path, "a data set's archive or folder"))
     if (path / "dataset.json").exists():
         raise DataError(
             f"{path} is prepared already: `tssan-viz train RECIPE --data {path} --out run` takes it"
