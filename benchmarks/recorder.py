@@ -15,7 +15,15 @@ store           every map of every layer and head into a store on the disk
 hook            a forward hook that computes the softmax, casts to float16 and calls .cpu()
 attentions      transformers' output_attentions=True, which needs eager attention, and .cpu()
 torchlens       tl.trace, saving the softmaxes alone, on a model that spells attention out
-nnsight         a trace that saves queries and keys (TS-SAN) or the softmax (BERT, eager)
+nnsight         a trace that saves queries and keys
+
+    python benchmarks/recorder.py --device cuda [--pairs 30]
+
+prints what is asked of the recorder on a GPU, for TS-SAN-V2 at full width, 64 videos of 3 segments,
+bf16, compiled and not: the ratio of a training step that records everything into host memory, and
+of an epoch with a probe set at its end; whether anything in a watched step made the host wait for
+the device (`torch.cuda.set_sync_debug_mode` and the profiler's calls of the CUDA runtime); and the
+device memory that the recorder takes beside the model's, against the size of a batch of maps.
 """
 
 from __future__ import annotations
@@ -39,8 +47,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
-from tssan_viz.recording import record
+from tssan_viz.recording import Probe, record
 
 Step = Callable[[], object]
 BARS = {
@@ -306,20 +315,26 @@ def compare(subject: Subject, mode: str, way: str, pairs: int, steps: int) -> Ra
             ratios.append(times[id(watched)] / times[id(alone)])
             alone_times.append(times[id(alone)][0])
     on_the_wall, busy = np.array(ratios).T
-    draws = np.random.default_rng(0).choice(on_the_wall, (10_000, pairs))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    median, low, high = interval(on_the_wall)
     milliseconds = float(np.median(alone_times)) * 1000
     return Ratio(
         subject.name,
         mode,
         way,
         milliseconds,
-        float(np.median(on_the_wall)),
-        float(low),
-        float(high),
+        median,
+        low,
+        high,
         float(np.median(busy)),
         pairs,
     )
+
+
+def interval(ratios: np.ndarray) -> tuple[float, float, float]:
+    """Return the median and its 95 % bootstrap interval."""
+    draws = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    return float(np.median(ratios)), float(low), float(high)
 
 
 def verdict(ratio: Ratio, found: dict[tuple[str, str, str], Ratio]) -> str:
@@ -335,6 +350,150 @@ def verdict(ratio: Ratio, found: dict[tuple[str, str, str], Ratio]) -> str:
     return ""
 
 
+# On a GPU ----------------------------------------------------------------------------------------
+
+GPU_BARS = {"memory": 1.05, "probe": 1.02}
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaMemcpy", "aten::item")
+STEPS_OF_AN_EPOCH = 100
+
+
+@dataclass
+class OnDevice:
+    """A model on a device, the step that trains it, and what it is trained with."""
+
+    device: torch.device
+    model: nn.Module
+    step: Step
+    arguments: tuple[Tensor, ...]
+    axes: dict[str, Any]
+    names: list[str]
+
+    def finish(self) -> None:
+        """Wait until the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def on_device(device: torch.device, videos: int, *, compiled: bool) -> OnDevice:
+    subject = ts_san("ts-san-v2", "t1_ts-san-v2", n=videos, steps=1)
+    model = subject.model.to(device).train()
+    arguments = tuple(argument.to(device) for argument in subject.arguments)
+    called = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            output = called(*arguments)
+        one_number(output).backward()
+        model.zero_grad(set_to_none=True)
+
+    present = {"axes": ("n", "k", "m"), "present": arguments[2]}
+    names = [f"video {i}" for i in range(videos)]
+    return OnDevice(device, called, step, arguments, present, names)
+
+
+def ratios_on_device(at: OnDevice, way: str, pairs: int, steps: int) -> np.ndarray:
+    """Return the ratio of each pair of turns; the recorder sleeps in those that do without it."""
+    recorder = record(at.model, run="r")
+    probe = Probe([({"sample": at.names, **at.axes}, at.arguments)])
+    number = 0
+
+    def alone() -> None:
+        for _ in range(steps):
+            at.step()
+
+    def watched() -> None:
+        nonlocal number
+        for _ in range(steps):
+            number += 1
+            if way == "memory":
+                recorder.samples(sample=at.names, step=number, **at.axes)
+            at.step()
+        if way == "probe":
+            recorder.probe(probe, step=number)
+        recorder.flush()
+
+    def seconds(turn: Step, *, recording: bool) -> float:
+        if recording and way == "memory":
+            recorder.resume()
+        else:
+            recorder.pause()
+        at.finish()
+        began = time.perf_counter()
+        turn()
+        at.finish()
+        taken = time.perf_counter() - began
+        recorder.sink.blocks.clear()  # type: ignore[attr-defined]
+        return taken
+
+    found = []
+    with recorder:
+        seconds(alone, recording=False), seconds(watched, recording=True)
+        for pair in range(pairs):
+            order = (False, True) if pair % 2 else (True, False)
+            taken = {r: seconds(watched if r else alone, recording=r) for r in order}
+            found.append(taken[True] / taken[False])
+    return np.array(found)
+
+
+def waits_and_memory(at: OnDevice) -> tuple[dict[str, int], int, int]:
+    """Return how often a watched step waits more often than one alone, by call; bytes; of maps."""
+    counts: dict[bool, dict[str, int]] = {}
+    peaks: dict[bool, int] = {}
+    recorder = record(at.model, run="r")
+    with recorder:
+        for watched in (False, True, False, True):  # the first of each warms up
+            if not watched:
+                recorder.pause()
+            else:
+                recorder.resume()
+                recorder.samples(sample=at.names, step=len(counts), **at.axes)
+            at.finish()
+            torch.cuda.reset_peak_memory_stats(at.device)
+            begun = torch.cuda.memory_allocated(at.device)
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+                torch.cuda.set_sync_debug_mode("error" if watched in counts else "default")
+                try:
+                    at.step()
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+            at.finish()
+            peaks[watched] = torch.cuda.max_memory_allocated(at.device) - begun
+            calls = {event.key: event.count for event in profiled.key_averages()}
+            counts[watched] = {name: calls.get(name, 0) for name in WAITS}
+            if watched:
+                recorder.flush()
+        bytes_of_maps = recorder.report().bytes // 2
+    more = {name: counts[True][name] - counts[False][name] for name in WAITS}
+    return more, peaks[True] - peaks[False], bytes_of_maps
+
+
+def on_a_gpu(pairs: int, videos: int = 64, steps: int = 10) -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("PyTorch sees no GPU here; --device cuda needs one")
+    device = torch.device("cuda", torch.cuda.current_device())
+    table = Table(title=f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
+    for column in ("step", "what", "found", "95 % interval", "bar"):
+        table.add_column(column)
+    for compiled in (False, True):
+        at = on_device(device, videos, compiled=compiled)
+        name = "compiled" if compiled else "eager"
+        for way, many in (("memory", steps), ("probe", STEPS_OF_AN_EPOCH)):
+            median, low, high = interval(ratios_on_device(at, way, pairs, many))
+            met = "met" if high <= GPU_BARS[way] else "MISSED"
+            what = "all into host memory" if way == "memory" else f"a probe every {many} steps"
+            row = (f"{median:.3f}", f"{low:.3f} – {high:.3f}", f"{met}: ≤ {GPU_BARS[way]}")
+            table.add_row(name, what, *row)
+        more, taken, maps = waits_and_memory(at)
+        said = ", ".join(f"{count} × {call}" for call, count in more.items() if count) or "none"
+        table.add_row(
+            name, "waits more than alone", said, "", "met" if said == "none" else "MISSED"
+        )
+        met = "met" if taken <= maps else "MISSED"
+        found = f"{taken / 2**20:.1f} MB more"
+        table.add_row(name, "device memory", found, "", f"{met}: ≤ {maps / 2**20:.1f} MB of maps")
+    Console(width=140).print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="demo, ts-san-v2, bert; all of them by default")
@@ -343,10 +502,14 @@ def main() -> None:
         "--way", action="append", choices=list(WAYS), help="default: all but no wait"
     )
     parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, help="in a turn; default: by model")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if options.device == "cuda":
+        on_a_gpu(options.pairs)
+        return
 
     makers: dict[str, Callable[[], Subject]] = {
         "demo": lambda: ts_san("demo", "demo", n=16, steps=4),
