@@ -126,6 +126,22 @@ def record(
         The model has no attention that can be recorded.
     MissingMaps
         At the recorder's next call or at the end of the block: a map that was due did not come.
+    RecordingError
+        The same: what was announced and what the model did do not fit together, a head or a site
+        is asked for that is not there, or the queue is full and `when_full` is ``error``.
+
+    Notes
+    -----
+    A recorder watches for the length of one block. Another one with the same store and run goes on
+    where it ended, and rows that are there already are not written twice.
+
+    A call in which the model raises, if the block goes on behind it, leaves no rows; the report
+    counts it under ``failed``, and nothing of it was due.
+
+    When the block is left by an exception, Ctrl-C or SIGTERM, the calls before the one at hand are
+    written and flushed first; if some of their rows could not be, a note on the exception says how
+    many are safe and how many are not (under SIGTERM, which ends the process as `SystemExit`, a
+    line on stderr). After kill −9 the store holds what had been committed, as after `flush`.
 
     Examples
     --------
