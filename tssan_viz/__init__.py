@@ -20,7 +20,13 @@ _HOME = {
     "compare": "tssan_viz.comparison",
     "compare_class": "tssan_viz.comparison",
     "figure5": "tssan_viz.figures",
+    "compare_view": "tssan_viz.views",
+    "evolution_view": "tssan_viz.views",
+    "explore": "tssan_viz.views",
     "head_view": "tssan_viz.views",
+    "heat_map": "tssan_viz.views",
+    "model_view": "tssan_viz.views",
+    "player": "tssan_viz.views",
     "save_html": "tssan_viz.views",
     "to_bertviz": "tssan_viz.views",
 }
@@ -29,9 +35,15 @@ __all__ = [
     "Selection",
     "compare",
     "compare_class",
+    "compare_view",
+    "evolution_view",
+    "explore",
     "figure5",
     "head_view",
+    "heat_map",
+    "model_view",
     "open_store",
+    "player",
     "record",
     "save_html",
     "to_bertviz",
@@ -43,7 +55,17 @@ if TYPE_CHECKING:
     from tssan_viz.recording import record
     from tssan_viz.selection import Selection
     from tssan_viz.store import open_store
-    from tssan_viz.views import head_view, save_html, to_bertviz
+    from tssan_viz.views import (
+        compare_view,
+        evolution_view,
+        explore,
+        head_view,
+        heat_map,
+        model_view,
+        player,
+        save_html,
+        to_bertviz,
+    )
 
 
 def __getattr__(name: str) -> Any:

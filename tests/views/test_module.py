@@ -48,7 +48,7 @@ def test_the_module_is_one_file_that_asks_for_no_other() -> None:
     assert not re.search(
         r"\bimport\s*[({\"'*]|\bfetch\(|XMLHttpRequest|\beval\(|innerHTML|new Function", text
     )
-    assert len(text) < 40_000
+    assert len(text) < 54_000, "a page has 60 KB beside its data"
 
 
 def test_no_lock_file_names_a_registry() -> None:

@@ -32,5 +32,5 @@ def view(
             f"which video? Run {chosen} has {len(table)}, for instance {', '.join(names)}"
         )
     opened.sample(sample, run=chosen)  # says the nearest names of one that is not there
-    path = save_html(opened.select(run=chosen, sample=sample), out)
+    path = save_html(opened.select(run=chosen, sample=sample), out, view="explore")
     console.print(f"{path}  ({path.stat().st_size / 1000:,.0f} kB)", soft_wrap=True, markup=False)

@@ -6,39 +6,96 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "CompareView": "tssan_viz.views.group_widgets",
+    "EvolutionView": "tssan_viz.views.group_widgets",
+    "Explore": "tssan_viz.views.widget",
     "HeadView": "tssan_viz.views.widget",
+    "HeatMap": "tssan_viz.views.widget",
+    "ModelView": "tssan_viz.views.widget",
     "Payload": "tssan_viz.views.payload",
+    "Player": "tssan_viz.views.widget",
+    "compare_view": "tssan_viz.views.group_widgets",
+    "difference_payload": "tssan_viz.views.groups",
+    "evolution_payload": "tssan_viz.views.groups",
+    "evolution_view": "tssan_viz.views.group_widgets",
+    "explore": "tssan_viz.views.widget",
     "head_view": "tssan_viz.views.widget",
     "head_view_payload": "tssan_viz.views.payload",
+    "heat_map": "tssan_viz.views.widget",
     "heatmaps_payload": "tssan_viz.views.payload",
+    "model_view": "tssan_viz.views.widget",
     "module_path": "tssan_viz.views.payload",
     "page": "tssan_viz.views.html",
+    "player": "tssan_viz.views.widget",
+    "sample_payload": "tssan_viz.views.payload",
     "save_html": "tssan_viz.views.html",
     "to_bertviz": "tssan_viz.views.bertviz",
 }
 
 __all__ = [
+    "CompareView",
+    "EvolutionView",
+    "Explore",
     "HeadView",
+    "HeatMap",
+    "ModelView",
     "Payload",
+    "Player",
+    "compare_view",
+    "difference_payload",
+    "evolution_payload",
+    "evolution_view",
+    "explore",
     "head_view",
     "head_view_payload",
+    "heat_map",
     "heatmaps_payload",
+    "model_view",
     "module_path",
     "page",
+    "player",
+    "sample_payload",
     "save_html",
     "to_bertviz",
 ]
 
 if TYPE_CHECKING:
-    from tssan_viz.views.bertviz import to_bertviz
-    from tssan_viz.views.html import page, save_html
+    from tssan_viz.views.bertviz import (
+        to_bertviz,
+    )
+    from tssan_viz.views.group_widgets import (
+        CompareView,
+        EvolutionView,
+        compare_view,
+        evolution_view,
+    )
+    from tssan_viz.views.groups import (
+        difference_payload,
+        evolution_payload,
+    )
+    from tssan_viz.views.html import (
+        page,
+        save_html,
+    )
     from tssan_viz.views.payload import (
         Payload,
         head_view_payload,
         heatmaps_payload,
         module_path,
+        sample_payload,
     )
-    from tssan_viz.views.widget import HeadView, head_view
+    from tssan_viz.views.widget import (
+        Explore,
+        HeadView,
+        HeatMap,
+        ModelView,
+        Player,
+        explore,
+        head_view,
+        heat_map,
+        model_view,
+        player,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+SampleView = Literal["head", "model", "heat", "player", "explore"]
+
 
 @dataclass(frozen=True)
 class Payload:
@@ -123,6 +125,31 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
         }
         buffers["poses"] = poses.tobytes()
     return Payload(manifest, buffers)
+
+
+def sample_payload(
+    selection: Selection, sample: str | None = None, *, view: SampleView = "explore"
+) -> Payload:
+    """Collect one sample's maps and poses for any of the views of a video.
+
+    Parameters
+    ----------
+    selection, sample
+        As in `head_view_payload`, whose payload all of these views take.
+    view
+        ``"head"``, ``"model"``, ``"heat"``, ``"player"``, or ``"explore"`` for all, linked.
+
+    Raises
+    ------
+    UserError
+        As `head_view_payload`; or the player is asked for, and no poses were recorded.
+    """
+    payload = head_view_payload(selection, sample)
+    if view == "player" and "poses" not in payload.buffers:
+        raise UserError(
+            f"run {selection.run!r} was recorded without poses: there is nothing to play"
+        )
+    return Payload({**payload.manifest, "view": view}, payload.buffers)
 
 
 def initial_state(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The head view as a notebook widget, whose state can be read and set from Python."""
+"""The views of a video as notebook widgets, whose state can be read and set from Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from tssan_viz.views.html import page, write_page
-from tssan_viz.views.payload import Payload, head_view_payload, initial_state, module_path
+from tssan_viz.views.payload import Payload, initial_state, module_path, sample_payload
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _FRAME_HEIGHT = 640
 
 
-class HeadView(anywidget.AnyWidget):
-    """One sample's attention between frames, head by head.
+class SampleView(anywidget.AnyWidget):
+    """One sample's attention between frames, head by head, in any of the views of a video.
 
     What is chosen in the view is seen in the attributes, and what is set here is shown there. Where
     no widget manager listens (a saved notebook, nbconvert), the stand-alone page is shown instead.
@@ -44,11 +44,25 @@ class HeadView(anywidget.AnyWidget):
         Which segment and person, from 1.
     orientation : str
         ``"auto"`` (rows where the page is narrow), ``"horizontal"`` or ``"vertical"``.
+    threshold : float
+        Lines below this share of the strongest weight are not drawn, from 0 to 1.
+    frame : int
+        The frame that the player shows, counted from 0.
     manifest : dict
         What the view knows of the sample; see `tssan_viz.views.payload.head_view_payload`.
     """
 
     _esm = module_path()
+    _state_names = (
+        "layer",
+        "heads",
+        "locked",
+        "segment",
+        "person",
+        "orientation",
+        "threshold",
+        "frame",
+    )
 
     manifest = traitlets.Dict(read_only=True).tag(sync=True)
     maps = traitlets.Bytes(read_only=True).tag(sync=True)
@@ -59,6 +73,8 @@ class HeadView(anywidget.AnyWidget):
     segment = traitlets.Int(1).tag(sync=True)
     person = traitlets.Int(1).tag(sync=True)
     orientation = traitlets.Enum(["auto", "horizontal", "vertical"], "auto").tag(sync=True)
+    threshold = traitlets.Float(0.0, min=0.0, max=1.0).tag(sync=True)
+    frame = traitlets.Int(0, min=0).tag(sync=True)
 
     def __init__(self, payload: Payload, **state: Any) -> None:
         manifest = payload.manifest
@@ -101,10 +117,7 @@ class HeadView(anywidget.AnyWidget):
     @property
     def state(self) -> dict[str, Any]:
         """What is chosen in the view, as a dict."""
-        return {
-            name: getattr(self, name)
-            for name in ("layer", "heads", "locked", "segment", "person", "orientation")
-        }
+        return {name: getattr(self, name) for name in self._state_names}
 
     def to_html(self) -> str:
         """Return the view in its present state as a stand-alone page."""
@@ -121,7 +134,7 @@ class HeadView(anywidget.AnyWidget):
         # The page is a guest here: it may run its own script and reach nothing of its host.
         return (
             f'<iframe srcdoc="{html.escape(self.to_html())}" sandbox="allow-scripts" '
-            f'title="attention head view" style="width:100%;height:{_FRAME_HEIGHT}px;border:0">'
+            f'title="attention view" style="width:100%;height:{_FRAME_HEIGHT}px;border:0">'
             "</iframe>"
         )
 
@@ -129,6 +142,26 @@ class HeadView(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = ({}, {}) if bundle is None else bundle
         return {**data, "text/html": self._repr_html_()}, metadata
+
+
+class HeadView(SampleView):
+    """The head view: poses on two sides, and between them a curve for each weight."""
+
+
+class ModelView(SampleView):
+    """All layers and heads as thumbnails; a click opens one."""
+
+
+class HeatMap(SampleView):
+    """The map of the heads that are on, with poses at both axes and the exact value."""
+
+
+class Player(SampleView):
+    """The skeleton in three dimensions, each frame lit by the attention that it gets."""
+
+
+class Explore(SampleView):
+    """Head view, model view, heat map and player, linked: what is locked in one is in all."""
 
 
 def head_view(selection: Selection, sample: str | None = None, **state: Any) -> HeadView:
@@ -141,7 +174,8 @@ def head_view(selection: Selection, sample: str | None = None, **state: Any) -> 
     sample
         The sample's name; by default the selection's first.
     **state
-        With what the view begins: layer, heads, locked, segment, person, orientation.
+        With what the view begins: layer, heads, locked, segment, person, orientation, threshold,
+        frame.
 
     Raises
     ------
@@ -153,4 +187,30 @@ def head_view(selection: Selection, sample: str | None = None, **state: Any) -> 
     >>> view = tssan_viz.head_view(store.select(class_name="put on jacket"))  # doctest: +SKIP
     >>> view.layer, view.heads = 2, [1, 3]  # doctest: +SKIP
     """
-    return HeadView(head_view_payload(selection, sample), **state)
+    return HeadView(sample_payload(selection, sample, view="head"), **state)
+
+
+def model_view(selection: Selection, sample: str | None = None, **state: Any) -> ModelView:
+    """Show all layers and heads of one sample as thumbnails; parameters as for `head_view`."""
+    return ModelView(sample_payload(selection, sample, view="model"), **state)
+
+
+def heat_map(selection: Selection, sample: str | None = None, **state: Any) -> HeatMap:
+    """Show one sample's map as a heat map between poses; parameters as for `head_view`."""
+    return HeatMap(sample_payload(selection, sample, view="heat"), **state)
+
+
+def player(selection: Selection, sample: str | None = None, **state: Any) -> Player:
+    """Play one sample's skeleton, lit by attention; parameters as for `head_view`.
+
+    Raises
+    ------
+    UserError
+        As `head_view`; or no poses were recorded.
+    """
+    return Player(sample_payload(selection, sample, view="player"), **state)
+
+
+def explore(selection: Selection, sample: str | None = None, **state: Any) -> Explore:
+    """Show one sample in all views, linked; parameters as for `head_view`."""
+    return Explore(sample_payload(selection, sample, view="explore"), **state)

@@ -64,6 +64,24 @@ export function strongestLines(weights, size, heads, focus, limit = 4000, above 
   return lines;
 }
 
+/** The largest weight of the heads that are on. */
+export function strongestOf(weights, heads, plane) {
+  let most = 0;
+  for (let h = 0; h < heads.length; h++) {
+    for (let i = heads[h] * plane; i < (heads[h] + 1) * plane; i++) if (weights[i] > most) most = weights[i];
+  }
+  return most;
+}
+
+/** The mean map (q, s) of the heads that are on. */
+export function meanMap(weights, heads, plane) {
+  const mean = new Float32Array(plane);
+  for (let h = 0; h < heads.length; h++) {
+    for (let i = 0; i < plane; i++) mean[i] += weights[heads[h] * plane + i] / heads.length;
+  }
+  return mean;
+}
+
 /**
  * How far a weight lies above even attention, as a share of the way to the strongest: 0 to 1.
  *

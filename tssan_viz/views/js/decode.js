@@ -31,16 +31,17 @@ export function bytesOf(data) {
   throw new TypeError("a tensor must come as base64 text, ArrayBuffer, DataView or typed array");
 }
 
-const BYTES = { f2: 2, f4: 4 };
+const BYTES = { b1: 1, f2: 2, f4: 4 };
 
 /**
  * One tensor of the payload.
- * @param {{dtype: "f2"|"f4", shape: number[]}} meta  little-endian
- * @returns {Float32Array} values in C order
+ * @param {{dtype: "b1"|"f2"|"f4", shape: number[]}} meta  little-endian
+ * @returns {Float32Array|Uint8Array} values in C order
  */
 export function decode(meta, data) {
+  if (data instanceof Float32Array) return data; // views that stand together decode once
   const size = BYTES[meta.dtype];
-  if (!size) throw new Error(`dtype ${meta.dtype} is not known here; f2 and f4 are`);
+  if (!size) throw new Error(`dtype ${meta.dtype} is not known here; b1, f2 and f4 are`);
   let bytes = bytesOf(data);
   const count = meta.shape.reduce((product, length) => product * length, 1);
   if (bytes.byteLength !== count * size) {
@@ -50,6 +51,7 @@ export function decode(meta, data) {
   }
   // A notebook's message may start the buffer at an odd address, where typed arrays cannot look.
   if (bytes.byteOffset % size) bytes = bytes.slice();
+  if (size === 1) return bytes;
   if (size === 4) return new Float32Array(bytes.buffer, bytes.byteOffset, count);
   const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, count);
   const half = halfTable();

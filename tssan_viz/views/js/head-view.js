@@ -1,44 +1,17 @@
 // The head view: poses as tokens, query frames on one side, key frames on the other, lines between.
 
 import {
-  aboveEven, largest, meanOverHeads, strongestLines, weightsPerFrame, weightText,
+  aboveEven, largest, meanOverHeads, strongestLines, strongestOf, weightsPerFrame, weightText,
 } from "./attention.js";
 import { blend, headColour, hex, inkOn, rgb } from "./colours.js";
 import { decode } from "./decode.js";
 import { element, oncePerFrame, sizeCanvas, watchWidth } from "./dom.js";
 import { layOut } from "./layout.js";
 import { bonesBySide, drawPose, fitPoses, poseRatio, poseScale } from "./pose.js";
+import { frameLabels, headsOn, initialState, isPresent, take, weightsOf } from "./state.js";
 import { inks, themeNow, watchTheme } from "./theme.js";
 
 const MOST_LINES = 4000;
-
-/** The state with which a payload is first shown: everything on, the last layer, nothing locked. */
-export function initialState(manifest) {
-  const present = firstPresent(manifest);
-  return {
-    layer: manifest.layers[manifest.layers.length - 1],
-    heads: [...manifest.heads],
-    locked: null,
-    segment: present.segment,
-    person: present.person,
-    orientation: "auto",
-  };
-}
-
-function firstPresent(manifest) {
-  for (let k = 0; k < manifest.segments.length; k++) {
-    for (let m = 0; m < manifest.persons.length; m++) {
-      if (isPresent(manifest, k, m)) {
-        return { segment: manifest.segments[k], person: manifest.persons[m] };
-      }
-    }
-  }
-  return { segment: manifest.segments[0], person: manifest.persons[0] };
-}
-
-function isPresent(manifest, k, m) {
-  return manifest.present ? Boolean(manifest.present[k]?.[m]) : true;
-}
 
 /**
  * Show a head view in `root`.
@@ -52,7 +25,7 @@ function isPresent(manifest, k, m) {
  */
 export function headView(root, manifest, tensors, given, onState) {
   const values = decode(manifest.maps, tensors.maps);
-  const [, persons, layers, heads, queries, keys] = manifest.maps.shape;
+  const [heads, queries, keys] = manifest.maps.shape.slice(-3);
   const frames = { query: queries, key: keys };
   const skeleton = readSkeleton(manifest, tensors.poses);
   const state = { ...initialState(manifest) };
@@ -75,6 +48,7 @@ export function headView(root, manifest, tensors, given, onState) {
     none: () => change({ heads: [] }),
     segment: (segment) => change({ segment }),
     person: (person) => change({ person }),
+    threshold: (threshold) => change({ threshold }),
     turn: () => change({ orientation: layout?.horizontal ? "vertical" : "horizontal" }),
   });
   const canvas = element("canvas");
@@ -97,17 +71,7 @@ export function headView(root, manifest, tensors, given, onState) {
   const redraw = oncePerFrame(draw);
 
   function accept(change) {
-    const fits = {
-      layer: (layer) => manifest.layers.includes(layer),
-      heads: (list) => Array.isArray(list) && list.every((head) => manifest.heads.includes(head)),
-      locked: (at) => at === null || (at?.side in frames && at.frame >= 0 && at.frame < frames[at.side]),
-      segment: (segment) => manifest.segments.includes(segment),
-      person: (person) => manifest.persons.includes(person),
-      orientation: (name) => ["auto", "horizontal", "vertical"].includes(name),
-    };
-    for (const key in fits) {
-      if (change[key] !== undefined && fits[key](change[key])) state[key] = change[key];
-    }
+    take(manifest, state, change);
     controls.show(state);
     redraw();
   }
@@ -120,21 +84,17 @@ export function headView(root, manifest, tensors, given, onState) {
   function draw() {
     if (!width) return;
     const segment = manifest.segments.indexOf(state.segment);
-    const person = manifest.persons.indexOf(state.person);
-    const layer = manifest.layers.indexOf(state.layer);
-    const on = state.heads.map((head) => manifest.heads.indexOf(head)).sort((a, b) => a - b);
-    const plane = heads * queries * keys;
-    const start = ((segment * persons + person) * layers + layer) * plane;
-    const weights = values.subarray(start, start + plane);
+    const on = headsOn(manifest, state);
+    const weights = weightsOf(manifest, values, state);
     const focus = state.locked ?? hover ?? cursor;
     const other = focus?.side === "key" ? "query" : "key";
     const perHead = weightsPerFrame(weights, [heads, queries, keys], on, focus);
     const mean = meanOverHeads(perHead, frames[other]);
     const even = 1 / keys;
-    const least = focus ? 0 : even;
+    const least = Math.max(focus ? 0 : even, state.threshold * strongestOf(weights, on, queries * keys));
     const lines = strongestLines(weights, [heads, queries, keys], on, focus, MOST_LINES, least);
     const scene = {
-      manifest, state, skeleton, frames, segment, person, on, focus, other, perHead, mean, lines, even,
+      manifest, state, skeleton, frames, segment, on, focus, other, perHead, mean, lines, even,
       labels: {
         query: frameLabels(manifest, segment, queries),
         key: frameLabels(manifest, segment, keys),
@@ -243,7 +203,7 @@ export function headView(root, manifest, tensors, given, onState) {
   };
 }
 
-function readSkeleton(manifest, data) {
+export function readSkeleton(manifest, data) {
   if (!manifest.poses || !data) return null;
   return {
     poses: decode(manifest.poses, data),
@@ -254,13 +214,7 @@ function readSkeleton(manifest, data) {
   };
 }
 
-/** The name of each frame of a side; tokens that are no frames of the clip are numbered. */
-function frameLabels(manifest, segment, frames) {
-  const labels = manifest.labels?.[segment] ?? [];
-  return labels.length === frames ? (frame) => labels[frame] : String;
-}
-
-function caption(manifest) {
+export function caption(manifest) {
   const parts = [element("strong", {}, manifest.sample ?? "")];
   if (manifest.class_name) parts.push(` · ${manifest.class_name}`);
   if (manifest.predicted_name) {
@@ -316,6 +270,14 @@ function buildControls(manifest, on) {
       element("label", { className: "control" }, key === "segment" ? "Segment" : "Person", select),
     );
   }
+  const least = element("select", {
+    title: "lines below this share of the strongest are not drawn", attributes: { "aria-label": "threshold" },
+  });
+  for (const share of [0, 0.25, 0.5, 0.75, 0.9]) {
+    least.append(element("option", { value: share, textContent: share ? `≥ ${100 * share} % of the strongest` : "all" }));
+  }
+  least.addEventListener("change", () => on.threshold(Number(least.value)));
+  node.append(element("label", { className: "control" }, "Lines", least));
   const turn = element("button", { type: "button" });
   turn.addEventListener("click", on.turn);
   node.append(turn);
@@ -326,6 +288,7 @@ function buildControls(manifest, on) {
       slider.value = manifest.layers.indexOf(state.layer);
       slider.setAttribute("aria-valuetext", `layer ${state.layer}`);
       shownLayer.textContent = state.layer;
+      least.value = state.threshold;
       for (const [head, button] of buttons) {
         button.setAttribute("aria-pressed", String(state.heads.includes(head)));
       }
@@ -464,10 +427,10 @@ function drawnPersons({ skeleton, segment, manifest }) {
   return all;
 }
 
-/** One person's arms may reach into the neighbouring frames, two persons keep to their own. */
+/** Poses keep to the room of their own frame, or neighbours could not be told apart. */
 function poseFit({ skeleton, segment, persons }) {
   const { poses, shape, yDown } = skeleton;
-  return fitPoses(poses, shape, segment, persons, yDown, persons.length > 1 ? 1.05 : 1.3);
+  return fitPoses(poses, shape, segment, persons, yDown, 1.05);
 }
 
 /** `shade(part)`: the frame's ink mixed with what lies under it, so that strokes may cross unseen. */
@@ -506,7 +469,8 @@ function words({
       shown === MOST_LINES
         ? `the ${shown} strongest of ${lines.total} weights, all above ${bound}`
         : `the ${shown} of ${lines.total} weights above ${bound}`;
-    return [`Layer ${state.layer}, ${on.length} of ${manifest.heads.length} heads: ${part}; bars: what each key frame receives (mean over query frames).`];
+    const least = state.threshold ? ` and ${Math.round(100 * state.threshold)} % of the strongest` : "";
+    return [`Layer ${state.layer}, ${on.length} of ${manifest.heads.length} heads: ${part}${least}; bars: what each key frame receives (mean over query frames).`];
   }
   const seconds = manifest.seconds?.[segment]?.[focus.frame];
   const time = Number.isFinite(seconds) ? ` (${seconds.toFixed(2)} s)` : "";

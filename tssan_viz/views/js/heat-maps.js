@@ -55,7 +55,8 @@ export function heatMaps(root, manifest, tensors, given) {
   const values = decode(manifest.maps, tensors.maps);
   const [maps, queries, keys] = manifest.maps.shape;
   const { titles, kinds } = manifest;
-  const scale = ranges(values, manifest.maps.shape, kinds);
+  const scale = manifest.ranges ?? ranges(values, manifest.maps.shape, kinds);
+  const outlined = tensors.outlined ?? null;
   const label = (frame) => manifest.labels?.[frame] ?? String(frame);
   let at = null;
   let locked = null;
@@ -136,6 +137,7 @@ export function heatMaps(root, manifest, tensors, given) {
       g.textAlign = "center";
       g.fillText("query frame", 0, 0);
       g.restore();
+      if (outlined && kinds[n] === "div") outline(g, outlined, queries, keys, { x: LEFT, wide: size, tall });
       if (locked) {
         g.fillStyle = ink.accent;
         if (locked.side === "query") {
@@ -207,7 +209,7 @@ export function heatMaps(root, manifest, tensors, given) {
 }
 
 /** A value with all the digits that float16 can tell apart. */
-function exactText(value) {
+export function exactText(value) {
   return value === 0 ? "0" : String(Number(value.toPrecision(5)));
 }
 
@@ -223,6 +225,31 @@ function image(values, n, queries, keys, kind, range) {
   }
   g.putImageData(data, 0, 0);
   return canvas;
+}
+
+/** Lines where a cell that is marked meets one that is not, so that a group of cells has one contour. */
+function outline(g, marked, queries, keys, { x, wide, tall }) {
+  const [w, h] = [wide / keys, tall / queries];
+  const on = (q, s) => q >= 0 && s >= 0 && q < queries && s < keys && marked[q * keys + s];
+  g.strokeStyle = "#000000";
+  g.lineWidth = 1.25;
+  g.beginPath();
+  for (let q = 0; q < queries; q++) {
+    for (let s = 0; s < keys; s++) {
+      if (!on(q, s)) continue;
+      const [left, top] = [x + s * w, q * h];
+      const edges = [
+        [!on(q - 1, s), left, top, left + w, top], [!on(q + 1, s), left, top + h, left + w, top + h],
+        [!on(q, s - 1), left, top, left, top + h], [!on(q, s + 1), left + w, top, left + w, top + h],
+      ];
+      for (const [open, x0, y0, x1, y1] of edges) {
+        if (!open) continue;
+        g.moveTo(x0, y0);
+        g.lineTo(x1, y1);
+      }
+    }
+  }
+  g.stroke();
 }
 
 function colourBar(kind, [low, high], units) {

@@ -1,14 +1,25 @@
 // One module for all hosts, shaped as anywidget wants it: export default { render({ model, el }) }.
 
 import { element } from "./dom.js";
+import { compareView } from "./compare-view.js";
+import { evolutionView } from "./evolution-view.js";
+import { explore } from "./explore.js";
 import { headView } from "./head-view.js";
+import { heatMap } from "./heat-map.js";
 import { heatMaps } from "./heat-maps.js";
+import { modelView } from "./model-view.js";
 import { createModel } from "./model.js";
+import { player } from "./player.js";
 import css from "./style.css";
 
-const VIEWS = { head: headView, heatmaps: heatMaps };
-const STATE = ["layer", "heads", "locked", "segment", "person", "orientation"];
-const PAYLOAD = ["manifest", "maps", "poses"];
+const VIEWS = {
+  head: headView, model: modelView, heat: heatMap, player, explore,
+  heatmaps: heatMaps, compare: compareView, evolution: evolutionView,
+};
+const STATE = [
+  "layer", "heads", "locked", "segment", "person", "orientation", "threshold", "frame", "head", "step",
+];
+const PAYLOAD = ["manifest", "maps", "poses", "outlined"];
 
 function render({ model, el }) {
   const root = element("div", { className: "tssan-view" });
@@ -30,7 +41,7 @@ function render({ model, el }) {
       if (manifest?.schema !== 1 || !VIEWS[manifest.view]) {
         throw new Error("there is no view for this: " + JSON.stringify(manifest)?.slice(0, 200));
       }
-      const tensors = { maps: model.get("maps"), poses: model.get("poses") };
+      const tensors = { maps: model.get("maps"), poses: model.get("poses"), outlined: model.get("outlined") };
       view = VIEWS[manifest.view](root, manifest, tensors, state(), tell);
     } catch (error) {
       root.replaceChildren(element("p", { className: "message", textContent: error.message }));

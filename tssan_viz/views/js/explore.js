@@ -1,0 +1,44 @@
+// Head view, model view, heat map and player together: a frame locked in one is locked in all.
+
+import { decode } from "./decode.js";
+import { element } from "./dom.js";
+import { headView } from "./head-view.js";
+import { heatMap } from "./heat-map.js";
+import { modelView } from "./model-view.js";
+import { player } from "./player.js";
+import { themeNow, watchTheme } from "./theme.js";
+
+/** Show all views of a video in `root`; see `headView` for the arguments. */
+export function explore(root, manifest, tensors, given, onState) {
+  const shared = { maps: decode(manifest.maps, tensors.maps), poses: null };
+  if (manifest.poses && tensors.poses) shared.poses = decode(manifest.poses, tensors.poses);
+  const parts = [["head", "Head view", headView], ["model", "Layers × heads", modelView], ["heat", "Heat map", heatMap]];
+  if (shared.poses) parts.push(["player", "Skeleton", player]);
+  const views = [];
+  const tell = (difference) => {
+    for (const view of views) view.update(difference);
+    onState(difference);
+  };
+  const below = element("div", { className: "beside" });
+  for (const [name, title, show] of parts) {
+    const inner = element("div", { className: "tssan-view" });
+    const part = element("section", { className: `part ${name}`, attributes: { "aria-label": title } });
+    part.append(element("h2", {}, title), inner);
+    (name === "head" ? root : below).append(part);
+    views.push(show(inner, manifest, shared, given, tell));
+  }
+  root.append(below);
+  const applyTheme = () => (root.dataset.theme = themeNow());
+  applyTheme();
+  const end = watchTheme(applyTheme);
+  return {
+    update(state) {
+      for (const view of views) view.update(state);
+    },
+    destroy() {
+      end();
+      for (const view of views) view.destroy();
+      root.replaceChildren();
+    },
+  };
+}
