@@ -83,7 +83,10 @@ def kill_and_check(path, ranks, kills):
     """Kill all ranks at random moments, again and again; then let them finish."""
     rng = np.random.default_rng(ranks)
     acknowledged = dict.fromkeys(range(ranks), 0)
-    for _ in range(kills):
+    done = 0
+    # On a busy machine the first ones may die before anything is acknowledged.
+    while done < kills or not any(acknowledged.values()):
+        done += 1
         processes = [start(path, rank, 4000, ranks, 3) for rank in range(ranks)]
         for process in processes:
             assert process.stdout.readline() == "open\n"
@@ -98,7 +101,6 @@ def kill_and_check(path, ranks, kills):
         numbers = {int(name[1:]) for name in open_store(path).rows("a")["sample"]}
         for rank, last in acknowledged.items():
             assert {n for n in range(last) if n % ranks == rank} <= numbers
-    assert any(acknowledged.values())
     stored = open_store(path).rows("a")
     count = max([max(acknowledged.values()), *(int(name[1:]) + 1 for name in stored["sample"])])
     processes = [start(path, rank, count, ranks, 50) for rank in range(ranks)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,16 +34,16 @@ def enter(dataset: Path, files: Iterable[Path]) -> None:
     for file in files:
         name = f"{file.name}.{digest(file)}"
         # Of a version that was set aside and whose number came again.
-        for stale in folder.glob(f"{file.name}.*"):
-            if stale.name != name:
-                stale.unlink(missing_ok=True)
+        for stale in _entries(folder, file):
+            if stale != name:
+                (folder / stale).unlink(missing_ok=True)
         (folder / name).touch()
 
 
 def forget(dataset: Path, file: Path) -> None:
     """Drop the digest of a file that was taken away."""
-    for entry in (dataset / _FOLDER).glob(f"{file.name}.*"):
-        entry.unlink(missing_ok=True)
+    for entry in _entries(dataset / _FOLDER, file):
+        (dataset / _FOLDER / entry).unlink(missing_ok=True)
 
 
 def is_damaged(dataset: Path, file: Path) -> bool:
@@ -59,13 +60,21 @@ def is_damaged(dataset: Path, file: Path) -> bool:
         return False
     # Only now the longer way: a digest may be there for another content, or none at all; or the
     # right one has been entered since, by the process that wrote the file.
-    entered = [entry.name for entry in folder.glob(f"{file.name}.*")]
+    entered = _entries(folder, file)
     return bool(entered) and name not in entered
 
 
 def is_known(dataset: Path, file: Path) -> bool:
     """Return whether a file's digest was written down."""
-    return any((dataset / _FOLDER).glob(f"{file.name}.*"))
+    return bool(_entries(dataset / _FOLDER, file))
+
+
+def _entries(folder: Path, file: Path) -> list[str]:
+    """Return the names of a file's digests."""
+    try:
+        return [name for name in os.listdir(folder) if name.startswith(f"{file.name}.")]
+    except FileNotFoundError:
+        return []
 
 
 def clean(dataset: Path) -> None:

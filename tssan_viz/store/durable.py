@@ -40,30 +40,31 @@ class FolderSync:
 
     def __init__(self, dataset: Path) -> None:
         self._dataset = dataset
-        self._synced: set[str] = set()
+        self._synced: dict[str, set[str]] = {}
 
     def sync(self) -> None:
         """Return when the dataset's files, and the folders that lead to them, are on the disk."""
         fresh: list[Path] = []
         folders: list[Path] = []
+        seen: dict[str, set[str]] = {}
+        first = not self._synced
+        # A recording of hours has thousands of files: only new ones become paths.
         for folder, folders_within, names in os.walk(self._dataset):
             if "_digests" in folders_within:
                 # A digest that a power loss takes costs a check, not a row.
                 folders_within.remove("_digests")
-            new = [
-                Path(folder, n)
-                for n in names
-                if n == _HINT or str(Path(folder, n)) not in self._synced
-            ]
+            there = set(names)
+            new = there - (self._synced.get(folder, set()) - {_HINT})
             if new:
-                fresh += new
+                fresh += [Path(folder, name) for name in new]
                 folders.append(Path(folder))
-        if not self._synced:
+            seen[folder] = there
+        if first:
             folders += [self._dataset, *self._up_to_the_store()]
         # At once: a journal writes what comes together in one go.
         list(_SYNCING.map(self._sync_if_there, fresh))
         list(_SYNCING.map(sync_file, folders))
-        self._synced.update(map(str, fresh))
+        self._synced = seen
 
     @staticmethod
     def _sync_if_there(path: Path) -> None:

@@ -76,13 +76,18 @@ def written_at(path: Path, version: int) -> int:
         return 0
 
 
-def data_files(dataset: lance.LanceDataset, path: Path) -> list[Path]:
-    """Return the files that hold a version's lines."""
+def data_files(dataset: lance.LanceDataset, path: Path, behind: int = -1) -> list[Path]:
+    """Return the files that hold a version's lines, of the fragments behind one with a number."""
     return [
         path / "data" / file.path
         for fragment in dataset.get_fragments()
+        if fragment.fragment_id > behind
         for file in fragment.data_files()
     ]
+
+
+def _newest_fragment(dataset: lance.LanceDataset) -> int:
+    return max((fragment.fragment_id for fragment in dataset.get_fragments()), default=-1)
 
 
 def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
@@ -238,12 +243,14 @@ class DurableTable:
         self._folder = FolderSync(path)
         self._commits = 0
         self._known: set[Path] = set()
+        self._newest_fragment = -1
         if path.exists():
             set_torn_versions_aside(path)
             dataset = self.open()
             if dataset is not None:
                 # What is there already may have been damaged since: it gets no digest from us.
                 self._known = {*_manifests(path).values(), *data_files(dataset, path)}
+                self._newest_fragment = _newest_fragment(dataset)
 
     def append(self, table: pa.Table) -> None:
         """Append, and return when the lines are on the disk."""
@@ -253,7 +260,8 @@ class DurableTable:
         except (ValueError, OSError, RuntimeError) as error:
             raise self._failure(table, error, may_retry=True) from error
         try:
-            self._enter_digests(dataset)
+            # Their numbers grow: of thousands of fragments only the new ones are looked at.
+            self._enter_digests(dataset, behind=self._newest_fragment)
             self.sync()
         except OSError as error:
             # What the system could not write it may have dropped from its cache: asking again
@@ -285,11 +293,12 @@ class DurableTable:
                 )
         return lance.write_dataset(table, self.path, mode="append")
 
-    def _enter_digests(self, dataset: lance.LanceDataset) -> None:
+    def _enter_digests(self, dataset: lance.LanceDataset, behind: int = -1) -> None:
         """Write down the digests of what a version of ours brought; all its files are complete."""
         files = {_manifest(self.path, dataset.version)}
         if self._digest_data:
-            files.update(data_files(dataset, self.path))
+            files.update(data_files(dataset, self.path, behind))
+            self._newest_fragment = _newest_fragment(dataset)
         fresh = files - self._known
         # Another process may have merged and dropped some of them since.
         digests.enter(self.path, (file for file in fresh if file.exists()))
