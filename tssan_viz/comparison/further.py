@@ -131,6 +131,8 @@ def _analyse(
             sides = comparison.sides
             if sides is None:
                 raise UserError("this takes two groups of one run")
+            first, second = comparison.side_names
+            notes.append(f"first: {first}; second: {second}; differences are first − second")
             ask = difference_maps if name == "difference" else measure_contrasts
             result = ask(*sides, alpha=comparison.alpha, **seeded)
         elif name == "variance":
