@@ -1,6 +1,7 @@
 """The store beside raw .npy files and beside other formats, written and read in the same process.
 
     python benchmarks/store.py [--videos 4096] [--only npy store] [--folder DIR]
+    python benchmarks/store.py --commits 3000
 
 Generated maps: videos × 3 segments × 4 layers × 8 heads of 32 × 32, float16, appended 64 videos at
 a time as the recorder does. Every format acknowledges at the same points, whenever the store does:
@@ -444,13 +445,46 @@ def kept(folder: Path) -> None:
     )
 
 
+def on_disk(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def small_commits(folder: Path, commits: int) -> None:
+    """Print what many commits of one row leave behind, beside the same rows in one commit."""
+    site = Site("attend", 1, 2, 16, 16)
+    maps = np.full((1, 2, 16, 16), 1 / 16, np.float16)
+    sizes, times = {}, []
+    for name, each in (("many", True), ("one", False)):
+        store = open_store(folder / name, create=True)
+        with store.writer("generated", sites=[site], catalogue=CATALOGUE) as writer:
+            for n in range(commits):
+                begun = time.perf_counter()
+                writer.add({"sample": f"v{n}", "label": [n % CLASSES]}, {site.name: maps})
+                if each:
+                    writer.flush()
+                    times.append(time.perf_counter() - begun)
+        sizes[name] = on_disk(folder / name)
+    first, last = (1e3 * float(np.median(part)) for part in (times[:100], times[-100:]))
+    print(
+        f"{commits:,} commits of one row: {sizes['many']:,} bytes, in one commit "
+        f"{sizes['one']:,} ({100 * (sizes['many'] / sizes['one'] - 1):+.1f} %); "
+        f"{first:.0f} ms each at the beginning, {last:.0f} ms at the end"
+    )
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=4096)
     parser.add_argument("--only", nargs="+", choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument("--folder", type=Path, help="Where files go; by default a temporary one.")
+    parser.add_argument("--commits", type=int, help="Only: so many commits of one row.")
     given = parser.parse_args()
+    if given.commits:
+        with tempfile.TemporaryDirectory(dir=given.folder) as name:
+            small_commits(Path(name), given.commits)
+        return
     single = generated(np.random.default_rng(0), 512)
     pool = single.astype(np.float16)
     names = list(dict.fromkeys(["npy", "store", *given.only]))
