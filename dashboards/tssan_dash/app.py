@@ -9,14 +9,23 @@ from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 from werkzeug.serving import make_server as make_werkzeug_server
 
 from tssan_dash import security
-from tssan_dash.pages import PAGE_ADDRESS, compare, explore, go_to, parameters
+from tssan_dash.pages import (
+    PAGE_ADDRESS,
+    compare,
+    evidence,
+    explore,
+    go_to,
+    overview,
+    parameters,
+    training,
+)
 from tssan_dash.recordings import Recordings
 from tssan_dash.routes import add_routes
 from tssan_viz.errors import UserError
@@ -67,7 +76,15 @@ _THEME: dict[str, Any] = {
 }
 
 
-def create_app(store: AttentionStore, *, local: bool = True) -> Dash:
+_PAGES = (overview, explore, compare, training, evidence)
+
+
+def create_app(
+    store: AttentionStore,
+    *,
+    local: bool = True,
+    token: str | None = None,
+) -> Dash:
     """Make the dashboard of a store.
 
     Parameters
@@ -76,6 +93,8 @@ def create_app(store: AttentionStore, *, local: bool = True) -> Dash:
         The store that it shows.
     local
         Answer only requests that name this machine (``localhost``, ``127.0.0.1``, ``[::1]``).
+    token
+        Answer only who shows this token; None asks nobody.
 
     Returns
     -------
@@ -101,8 +120,10 @@ def create_app(store: AttentionStore, *, local: bool = True) -> Dash:
     recordings.attach(server)
     if local:
         security.refuse_other_names(server)
-    explore.register(app, recordings)
-    compare.register(app, recordings)
+    if token is not None:
+        security.ask_for_token(server, token)
+    for page in _PAGES:
+        page.register(app, recordings)
     app.layout = _layout(recordings)
     _register_shell(app, recordings)
     add_routes(server, recordings)
@@ -194,17 +215,22 @@ def _layout(recordings: Recordings) -> dmc.MantineProvider:
             bdrs="sm",
             noWrap=True,
         )
-        for page in (dash.page_registry[explore.__name__], dash.page_registry[compare.__name__])
+        for page in (dash.page_registry[module.__name__] for module in _PAGES)
     ]
     header = dmc.Group(
         [
             dmc.Group(
                 [
-                    dmc.Title("tssan-viz", order=1, size="h4", visibleFrom="xs"),
-                    dmc.Group(links, gap=4, wrap="nowrap", **{"aria-label": "Pages"}),
+                    dmc.Title("tssan-viz", order=1, size="h4", visibleFrom="md"),
+                    dmc.ScrollArea(
+                        html.Nav(dmc.Group(links, gap=4, wrap="nowrap")),
+                        type="never",
+                        style={"minWidth": 0, "flex": "0 1 auto"},
+                    ),
                 ],
                 gap="md",
                 wrap="nowrap",
+                miw=0,
             ),
             dmc.Group(
                 [
@@ -258,32 +284,40 @@ def _layout(recordings: Recordings) -> dmc.MantineProvider:
 
 
 def _register_shell(app: Dash, recordings: Recordings) -> None:
+    paths = {page: dash.page_registry[page.__name__]["path"] for page in _PAGES}
+    names = [dash.page_registry[page.__name__]["name"].lower() for page in _PAGES]
+
     @app.callback(
         Output("run", "data"),
         Output("run", "value"),
         Output("run", "style"),
-        Output("link-explore", "href"),
-        Output("link-compare", "href"),
-        Output("link-explore", "active"),
-        Output("link-compare", "active"),
+        *[Output(f"link-{name}", "href") for name in names],
+        *[Output(f"link-{name}", "active") for name in names],
         Input(PAGE_ADDRESS, "pathname"),
         Input(PAGE_ADDRESS, "search"),
     )
     def show_where_we_are(pathname: str, search: str | None) -> tuple[Any, ...]:
-        asked = parameters(search).get("run")
+        query = parameters(search)
+        asked = query.get("run")
         runs = recordings.runs()
-        suffix = f"?{urlencode({'run': asked})}" if asked in runs else ""
+        kept = {"run": asked} if asked in runs else {}
+        of_class = _class_shown(recordings, query)
         # A run that is not there is said in words; choosing another here would lead away from them.
         shown = asked if asked in runs else None if asked or not runs else runs[0]
         here = app.strip_relative_path(pathname) or ""
+        addresses = []
+        for page, path in paths.items():
+            carried = dict(kept)
+            if page in (explore, compare) and of_class is not None:
+                carried["class"] = of_class
+            suffix = f"?{urlencode(carried)}" if carried else ""
+            addresses.append(app.get_relative_path(path) + suffix)
         return (
             runs,
             shown,
             {} if len(runs) > 1 else {"display": "none"},
-            app.get_relative_path("/") + suffix,
-            app.get_relative_path("/compare") + suffix,
-            here == "",
-            here == "compare",
+            *addresses,
+            *[here == path.strip("/") for path in paths.values()],
         )
 
     @app.callback(
@@ -297,9 +331,23 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         if run is None or run == query.get("run", recordings.run(None)):
             raise PreventUpdate
         # A video of one run need not be in another; a class most likely is.
-        kept = {name: query[name] for name in ("class", "with") if name in query}
+        kept = {name: query[name] for name in ("class", "with", "measure") if name in query}
         return go_to({"run": run} | kept)
 
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "goTo"), Input("go", "data"), prevent_initial_call=True
     )
+
+
+def _class_shown(recordings: Recordings, query: dict[str, str]) -> str | None:
+    """Return the class of which a page shows something, to be carried to the next page."""
+    if "class" in query:
+        return query["class"]
+    if "sample" not in query:
+        return None
+    try:
+        run = recordings.run(query.get("run"))
+        name = recordings.samples(run).at[recordings.position(run, query["sample"]), "class_name"]
+    except UserError:
+        return None
+    return name if isinstance(name, str) else None

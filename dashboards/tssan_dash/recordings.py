@@ -98,6 +98,46 @@ class Recordings:
 
         return self._once(run, ("samples",), read)
 
+    def head_measures(self, run: str) -> pd.DataFrame:
+        """Return the mean of each recorded measure per layer and head, over the newest step."""
+
+        def read() -> pd.DataFrame:
+            selection = self.store.select(run=run)
+            rows = self.store.rows(run)
+            measures = self.store.measures(run)
+            measures = measures[measures["stream"] == selection.stream]
+            if rows["step"].nunique() > 1:
+                newest = rows.loc[rows["step"] == rows["step"].max(), "row_id"]
+                measures = measures[measures["row_id"].isin(newest)]
+            measures = measures.drop(columns=["row_id", "run", "site", "stream"])
+            means = measures.groupby(["layer", "head"], as_index=False).mean()
+            return means.astype({"layer": int, "head": int})
+
+        return self._once(run, ("head measures",), read)
+
+    def steps(self, run: str) -> pd.DataFrame:
+        """Return per step and head the mean of each recorded measure, and the accuracy of the step.
+
+        Returns
+        -------
+        DataFrame
+            ``step``, ``layer``, ``head``, a column per measure, and ``accuracy``.
+        """
+
+        def read() -> pd.DataFrame:
+            selection = self.store.select(run=run)
+            rows = self.store.rows(run)
+            measures = self.store.measures(run)
+            measures = measures[measures["stream"] == selection.stream]
+            measures = measures.drop(columns=["run", "site", "stream"])
+            merged = measures.merge(rows[["row_id", "step"]], on="row_id").drop(columns="row_id")
+            means = merged.groupby(["step", "layer", "head"], as_index=False).mean()
+            once = rows.drop_duplicates(["step", "sample"]).dropna(subset=["correct"])
+            right = once["correct"].astype(float).groupby(once["step"]).mean()
+            return means.assign(accuracy=means["step"].map(right).astype(float))
+
+        return self._once(run, ("steps",), read)
+
     def classes(self, run: str) -> list[Any]:
         """Return the catalogue's classes of which the run has videos."""
         recorded = set(self.samples(run)["label"].dropna().astype(int))

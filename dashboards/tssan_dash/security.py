@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Callable, Sequence
+from urllib.parse import urlencode
 
-from flask import Flask, Response, request
+from flask import Flask, Response, redirect, request
+from werkzeug.wrappers import Response as AnyResponse
 
+_COOKIE = "tssan_viz"
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -34,6 +39,49 @@ def refuse_other_names(server: Flask) -> None:
         )
 
 
+def ask_for_token(server: Flask, token: str) -> None:
+    """Answer only who has shown the token, once, as ``?token=…`` of any address.
+
+    The browser then keeps a cookie made from it, which no script can read and no other site's
+    request carries, and is led to the same address without the token, so that it stays out of
+    links that are passed on.
+
+    Parameters
+    ----------
+    server
+        The Flask server.
+    token
+        What has to be shown; compared in constant time.
+    """
+    wanted = token.encode()
+    # Not the token itself: what lies in a browser's profile does not open another dashboard.
+    kept = hmac.new(wanted, b"tssan-viz dashboard", hashlib.sha256).hexdigest()
+
+    @server.before_request
+    def check() -> AnyResponse | None:
+        shown = request.args.get("token")
+        if shown is not None and hmac.compare_digest(shown.encode("utf-8", "replace"), wanted):
+            rest = [(k, v) for k, v in request.args.items(multi=True) if k != "token"]
+            answer = redirect(request.path + (f"?{urlencode(rest)}" if rest else ""))
+            # A path that begins with two slashes would be another machine's address.
+            answer.headers["Location"] = "/" + answer.headers["Location"].lstrip("/\\")
+            answer.set_cookie(
+                _COOKIE, kept, httponly=True, samesite="Strict", secure=request.is_secure
+            )
+            answer.headers["Cache-Control"] = "no-store"
+            return answer
+        cookie = request.cookies.get(_COOKIE, "")
+        if hmac.compare_digest(cookie.encode("utf-8", "replace"), kept.encode()):
+            return None
+        return Response(
+            "This dashboard asks for its token: open the address that `tssan-viz serve` printed, "
+            "which ends in ?token=….",
+            status=401,
+            mimetype="text/plain",
+            headers={"Cache-Control": "no-store"},
+        )
+
+
 def add_headers(server: Flask, script_hashes: Callable[[], Sequence[str]]) -> None:
     """Let pages run only this server's scripts and reach only this server.
 
@@ -49,6 +97,8 @@ def add_headers(server: Flask, script_hashes: Callable[[], Sequence[str]]) -> No
     @server.after_request
     def add(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Frame-Options"] = "SAMEORIGIN"
+        response.headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if response.mimetype == "text/html":

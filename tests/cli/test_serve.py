@@ -92,7 +92,7 @@ def test_a_port_in_use_is_said(small_store: AttentionStore) -> None:
 
 
 def test_a_host_that_is_not_ours_is_said(small_store: AttentionStore) -> None:
-    done = run(small_store.url, "--host", "no.such.name.invalid")
+    done = run(small_store.url, "--host", "no.such.name.invalid", "--trust-proxy")
     assert done.returncode == 2
     assert "no.such.name.invalid" in done.stderr
 
@@ -101,3 +101,13 @@ def test_without_the_extra_it_says_what_to_install(small_store: AttentionStore) 
     done = run(small_store.url, code=f"import sys; sys.modules['dash'] = None; {MAIN}")
     assert done.returncode == 2
     assert "pip install 'tssan-viz[dash]'" in done.stderr
+
+
+def test_another_address_needs_a_token_or_a_proxy(small_store: AttentionStore) -> None:
+    done = run(small_store.url, "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 2
+    assert "--token" in done.stderr
+    assert "--trust-proxy" in done.stderr
+    short = run(small_store.url, "--token", "secret")
+    assert short.returncode == 2
+    assert "can be guessed" in short.stderr

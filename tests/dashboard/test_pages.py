@@ -109,7 +109,7 @@ def state_of(page: Page) -> dict:
 
 
 def test_the_first_video_is_shown_with_the_maps_of_its_heads(page: Page, dashboard: str) -> None:
-    open_page(page, dashboard)
+    open_page(page, f"{dashboard}/explore")
     wait_drawn(page, "explore-maps")
     assert page.title() == "Explore · tssan-viz"
     assert page.locator("#explore-maps canvas").count() >= 4
@@ -121,7 +121,7 @@ def test_the_first_video_is_shown_with_the_maps_of_its_heads(page: Page, dashboa
 
 
 def test_a_class_is_found_by_its_alias_and_its_code(page: Page, dashboard: str) -> None:
-    open_page(page, dashboard)
+    open_page(page, f"{dashboard}/explore")
     page.click("#explore-class")
     page.fill("#explore-class", "Wear-Jacket")
     assert options(page).all_inner_texts() == ["put on jacket (A014)"]
@@ -134,7 +134,7 @@ def test_a_class_is_found_by_its_alias_and_its_code(page: Page, dashboard: str) 
 
 
 def test_subject_video_and_the_next_one_are_chosen(page: Page, dashboard: str) -> None:
-    open_page(page, f"{dashboard}/?sample={SAMPLE}")
+    open_page(page, f"{dashboard}/explore?sample={SAMPLE}")
     choose(page, "explore-subject", "5", "5")
     wait_query(page, sample="S001C001P005R001A014")
     wait_text(page, "#explore-head", "S001C001P005R001A014")
@@ -154,7 +154,7 @@ def test_subject_video_and_the_next_one_are_chosen(page: Page, dashboard: str) -
 
 
 def test_back_leads_to_where_one_came_from(page: Page, dashboard: str) -> None:
-    open_page(page, dashboard)
+    open_page(page, f"{dashboard}/explore")
     first = page.locator("#explore-video").input_value()
     page.click("#explore-next")
     wait_text(page, "#explore-head", "S001C001P001R002A001")
@@ -174,7 +174,7 @@ def test_back_leads_to_where_one_came_from(page: Page, dashboard: str) -> None:
 
 
 def test_who_clicks_twice_goes_two_steps(page: Page, dashboard: str) -> None:
-    open_page(page, f"{dashboard}/?sample=S001C001P003R001A014")
+    open_page(page, f"{dashboard}/explore?sample=S001C001P003R001A014")
     page.locator("#explore-next").dblclick()
     wait_text(page, "#explore-head", "S001C001P004R001A014")
     wait_query(page, sample="S001C001P004R001A014")
@@ -183,16 +183,16 @@ def test_who_clicks_twice_goes_two_steps(page: Page, dashboard: str) -> None:
 def test_the_verdict_is_the_stores(page: Page, dashboard: str, two_runs: AttentionStore) -> None:
     samples = two_runs.select(run="wide").samples()
     wrong, right = samples[~samples["correct"]].iloc[0], samples[samples["correct"]].iloc[0]
-    open_page(page, f"{dashboard}/?sample={wrong['sample']}")
+    open_page(page, f"{dashboard}/explore?sample={wrong['sample']}")
     words = f"taken for {wrong['predicted_name']}"
     assert page.locator("#explore-verdict").inner_text() == words
-    open_page(page, f"{dashboard}/?sample={right['sample']}")
+    open_page(page, f"{dashboard}/explore?sample={right['sample']}")
     words = f"recognised as {right['class_name']}"
     assert page.locator("#explore-verdict").inner_text() == words
 
 
 def test_a_click_locks_a_frame_in_state_and_address(page: Page, dashboard: str) -> None:
-    open_page(page, f"{dashboard}/?sample={SAMPLE}")
+    open_page(page, f"{dashboard}/explore?sample={SAMPLE}")
     canvas = page.locator("#explore-head .stage canvas").first
     box = canvas.bounding_box()
     assert box is not None
@@ -214,7 +214,7 @@ def test_a_click_locks_a_frame_in_state_and_address(page: Page, dashboard: str) 
 def test_layer_and_person_are_shared_by_the_views(
     page: Page, dashboard: str, two_runs: AttentionStore
 ) -> None:
-    open_page(page, f"{dashboard}/?sample={SAMPLE}")
+    open_page(page, f"{dashboard}/explore?sample={SAMPLE}")
     wait_drawn(page, "explore-maps")
     fetched: list[str] = []
     page.on(
@@ -239,7 +239,7 @@ def test_layer_and_person_are_shared_by_the_views(
 
 
 def test_a_deep_link_shows_what_it_says(page: Page, dashboard: str) -> None:
-    link = f"{dashboard}/?sample={SAMPLE}&layer=1&locked=key-3&heads=1-3&segment=2&person=2"
+    link = f"{dashboard}/explore?sample={SAMPLE}&layer=1&locked=key-3&heads=1-3&segment=2&person=2"
     open_page(page, link)
     state = state_of(page)
     assert state["layer"] == 1
@@ -253,9 +253,12 @@ def test_a_deep_link_shows_what_it_says(page: Page, dashboard: str) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/?sample=S001C001P002R001A01", SAMPLE),
-        ("/?sample=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "<img src=x onerror=alert(1)>"),
-        ("/?run=wild", "no run 'wild'"),
+        ("/explore?sample=S001C001P002R001A01", SAMPLE),
+        (
+            "/explore?sample=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
+            "<img src=x onerror=alert(1)>",
+        ),
+        ("/explore?run=wild", "no run 'wild'"),
         ("/compare?class=put+on+jackett", "put on jacket"),
         ("/compare?layer=7&head=1", "no head 1 in a layer 7"),
         ("/nothing-here", "404"),
@@ -273,7 +276,7 @@ def test_what_is_not_there_is_said_in_words(
 
 
 def test_part_of_an_address_may_be_wrong(page: Page, dashboard: str) -> None:
-    open_page(page, f"{dashboard}/?sample={SAMPLE}&layer=9")
+    open_page(page, f"{dashboard}/explore?sample={SAMPLE}&layer=9")
     assert "There is no layer '9'" in page.locator("[role=alert]").inner_text()
     assert state_of(page)["layer"] == 2
 
@@ -368,7 +371,7 @@ def test_while_it_is_worked_out_the_page_says_so(
 
 
 def test_the_run_is_chosen_in_the_header(page: Page, dashboard: str) -> None:
-    open_page(page, dashboard)
+    open_page(page, f"{dashboard}/explore")
     assert page.locator("#run").input_value() == "wide"
     page.click("#run")
     options(page).filter(has_text="narrow").click()
@@ -383,7 +386,7 @@ def test_the_run_is_chosen_in_the_header(page: Page, dashboard: str) -> None:
 
 def test_one_run_needs_no_choice(page: Page, small_store: AttentionStore) -> None:
     with visiting(page, create_app(small_store)) as address:
-        open_page(page, address)
+        open_page(page, f"{address}/explore")
         assert not page.locator("#run").is_visible()
 
 
@@ -414,7 +417,7 @@ def test_page_views_and_grid_follow_the_theme_which_is_kept(page: Page, dashboar
     for part in parts:
         assert background(page, part) > 200, f"{part} stays dark"
     assert page.locator("#compare-maps .tssan-view").get_attribute("data-theme") == "light"
-    open_page(page, dashboard)
+    open_page(page, f"{dashboard}/explore")
     assert background(page, "#explore-head .tssan-view") > 200
 
 
@@ -455,7 +458,7 @@ FAINT_WORDS = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_words_can_be_read(page: Page, dashboard: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
-    for path in (f"/?sample={SAMPLE}&layer=99", "/compare", "/compare?class=nonsense"):
+    for path in (f"/explore?sample={SAMPLE}&layer=99", "/compare", "/compare?class=nonsense"):
         page.goto(dashboard + path)
         page.locator("#compare-table .ag-row, #explore-head canvas, [role=alert]").first.wait_for()
         assert page.evaluate(FAINT_WORDS) == [], path
@@ -463,7 +466,7 @@ def test_all_words_can_be_read(page: Page, dashboard: str, scheme: str) -> None:
 
 def test_nothing_runs_over_the_edge_of_a_narrow_page(page: Page, dashboard: str) -> None:
     page.set_viewport_size({"width": 500, "height": 900})
-    for path in ("/", "/compare"):
+    for path in ("/explore", "/compare"):
         open_page(page, dashboard + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 500
         assert page.locator("#scheme").is_visible()
@@ -474,7 +477,7 @@ def test_an_error_of_a_callback_is_shown_as_a_notice(
     page: Page, two_runs: AttentionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with visiting(page, create_app(two_runs)) as address:
-        open_page(page, f"{address}/?sample={SAMPLE}")
+        open_page(page, f"{address}/explore?sample={SAMPLE}")
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError("nothing <i>left</i>")
@@ -491,7 +494,7 @@ def test_names_in_the_data_are_text_never_markup(page: Page, tmp_path: Path) -> 
     markup = "<img src=x onerror=alert(1)>"
     store = make_store(tmp_path / "store", subjects=3, cameras=(1,), classes=(markup, "reading"))
     with visiting(page, create_app(store)) as address:
-        open_page(page, address)
+        open_page(page, f"{address}/explore")
         assert markup in page.locator("#explore-head").inner_text()
         open_page(page, f"{address}/compare")
         assert page.locator("#compare-maps figcaption").first.inner_text() == markup
@@ -499,7 +502,7 @@ def test_names_in_the_data_are_text_never_markup(page: Page, tmp_path: Path) -> 
 
 
 def test_the_address_always_says_what_is_shown(page: Page, dashboard: str) -> None:
-    open_page(page, dashboard)
+    open_page(page, f"{dashboard}/explore")
     wait_query(page, sample="S001C001P001R001A001", layer="2")
     open_page(page, f"{dashboard}/compare")
     wait_query(page, **{"class": "put on jacket", "layer": "2", "head": "1"})

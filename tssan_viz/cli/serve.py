@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from tssan_viz.cli.common import StoreArgument, console, err_console, open_store
+from tssan_viz.cli.common import StoreArgument, console, open_store
 from tssan_viz.errors import UserError
 
 # What the extra `dash` brings.
 _EXTRA = {"dash", "dash_mantine_components", "dash_ag_grid"}
+_SHORTEST_TOKEN = 12
 
 
 def serve(
@@ -24,8 +27,28 @@ def serve(
             "--host", help="The address to listen on. The default serves this machine only."
         ),
     ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            help="Answer only who shows this token. Another address than this machine's needs it.",
+            envvar="TSSAN_TOKEN",
+            show_default=False,
+        ),
+    ] = None,
+    trust_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--trust-proxy", help="A proxy in front asks for passwords: serve without a token."
+        ),
+    ] = False,
 ) -> None:
-    """Open the dashboard: choose a video and see its attention, compare classes."""
+    """Open the dashboard: what was recorded, one video's attention, classes compared."""
+    if token is not None and len(token) < _SHORTEST_TOKEN:
+        raise UserError(
+            f"a token of {len(token)} characters can be guessed: give at least {_SHORTEST_TOKEN}, "
+            f"for instance --token {secrets.token_urlsafe(16)}"
+        )
     opened = open_store(store)
     try:
         from tssan_dash.app import create_app, make_server
@@ -38,15 +61,20 @@ def serve(
             "pip install 'tssan-viz[dash]'"
         ) from None
 
-    server = make_server(create_app(opened, local=is_local(host)), host, port)
-    shown = f"[{host}]" if ":" in host else host
-    console.print(
-        f"{opened.url} is at http://{shown}:{server.port} (Ctrl-C ends it)", soft_wrap=True
-    )
-    if not is_local(host):
-        err_console.print(
-            f"{host} can be reached from other machines; the dashboard asks nobody for a password."
+    local = is_local(host)
+    if not (local or token or trust_proxy):
+        raise UserError(
+            f"{host} can be reached from other machines: let them show a token with "
+            f"--token {secrets.token_urlsafe(16)}, or say --trust-proxy where a proxy asks for "
+            "passwords"
         )
+    server = make_server(create_app(opened, local=local, token=token), host, port)
+    shown = f"[{host}]" if ":" in host else host
+    way = f"/?token={quote(token)}" if token else ""
+    console.print(
+        f"{opened.url} is at http://{shown}:{server.port}{way} (Ctrl-C ends it)",
+        soft_wrap=True,
+    )
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -43,7 +43,7 @@ def register(app: Dash, recordings: Recordings) -> None:
         name="Compare",
         title="Compare · tssan-viz",
         layout=layout,
-        order=1,
+        order=2,
     )
 
     @app.callback(

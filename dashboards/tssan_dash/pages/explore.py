@@ -23,6 +23,7 @@ from tssan_dash.pages import (
 )
 from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import buffer_url, module_url
+from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.views.payload import heatmaps_payload, initial_state
 
@@ -30,7 +31,12 @@ from tssan_viz.views.payload import heatmaps_payload, initial_state
 def register(app: Dash, recordings: Recordings) -> None:
     """Add the page and its callbacks to the app."""
     dash.register_page(
-        __name__, path="/", name="Explore", title="Explore · tssan-viz", layout=layout, order=0
+        __name__,
+        path="/explore",
+        name="Explore",
+        title="Explore · tssan-viz",
+        layout=layout,
+        order=1,
     )
 
     @app.callback(
@@ -118,7 +124,16 @@ def layout(**query: Any) -> Any:
     if samples.empty:
         return alert(f"The run {run!r} holds no video.")
     asked = one(query, "sample")
-    here = 0 if asked is None else recordings.position(run, asked)
+    of_class = one(query, "class")
+    here = 0
+    if asked is not None:
+        here = recordings.position(run, asked)
+    elif of_class is not None:
+        entry = recordings.catalogue(run).resolve(of_class)
+        found = samples.index[(samples["label"] == entry.label).fillna(False)]
+        if not len(found):
+            raise UserError(f"The run {run!r} has no video of the class {entry}.")
+        here = int(found[0])
     sample = str(samples.at[here, "sample"])
     payload = recordings.head_view(run, sample)
     manifest = payload.manifest

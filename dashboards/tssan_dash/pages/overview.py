@@ -1,0 +1,244 @@
+"""The page that opens first: what was recorded, and what each head looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import dash
+import dash_mantine_components as dmc
+import numpy as np
+import pandas as pd
+from dash import Dash, Input, Output, State, dcc, html
+from dash.exceptions import PreventUpdate
+
+from tssan_dash.pages import alert, go_to, in_words, one, parameters
+from tssan_dash.pages.parts import card, scrolling, section, shaded_table
+from tssan_dash.recordings import Recordings, current
+from tssan_viz.errors import UserError
+
+_WORDS = {
+    "entropy": "How widely a head looks: 0 at one frame only, 1 at all frames alike.",
+    "distance": "How many frames away a head looks, on average.",
+    "look_ahead": "Whether a head looks at later frames (positive) or at earlier ones (negative).",
+    "peak": "How much weight the strongest frame gets, on average.",
+}
+
+
+def register(app: Dash, recordings: Recordings) -> None:
+    """Add the page and its callbacks to the app."""
+    dash.register_page(
+        __name__, path="/", name="Overview", title="Overview · tssan-viz", layout=layout, order=0
+    )
+
+    @app.callback(
+        Output("go", "data", allow_duplicate=True),
+        Input("overview-measure", "value"),
+        State("overview-shown", "data"),
+        prevent_initial_call=True,
+    )
+    def choose(measure: str | None, shown: dict[str, Any]) -> dict[str, Any]:
+        if measure is None or measure == shown["measure"]:
+            raise PreventUpdate
+        return go_to(parameters(shown["search"]) | {"measure": measure})
+
+
+@in_words
+def layout(**query: Any) -> Any:
+    """Return the page as the address asks for it."""
+    recordings = current()
+    run = recordings.run(one(query, "run"))
+    samples = recordings.samples(run)
+    if samples.empty:
+        return alert(
+            f"The run {run!r} holds no video yet. While it is being recorded they come by "
+            "themselves: reload the page.",
+            title="Nothing recorded so far",
+            color="blue",
+        )
+    address = {"run": run} if len(recordings.runs()) > 1 else {}
+    return dmc.Stack(
+        [
+            dmc.Title("What was recorded", order=2, size="h3"),
+            _cards(recordings, run, samples),
+            dmc.Grid(
+                [
+                    dmc.GridCol(
+                        _heads(recordings, run, address, one(query, "measure")),
+                        span={"base": 12, "md": 7},
+                    ),
+                    dmc.GridCol(_runs(recordings, run), span={"base": 12, "md": 5}),
+                ],
+                gutter="md",
+            ),
+            _classes(samples, address),
+        ],
+        gap="md",
+    )
+
+
+def _cards(recordings: Recordings, run: str, samples: pd.DataFrame) -> dmc.SimpleGrid:
+    correct = samples["correct"].dropna().astype(float)
+    sites = recordings.store.sites(run)
+    frames = f"maps of {sites['query'].iloc[0]} × {sites['key'].iloc[0]}"
+    classes = samples["label"].nunique()
+    return dmc.SimpleGrid(
+        [
+            card(
+                "Accuracy",
+                "–" if correct.empty else f"{correct.mean():.1%}",
+                "no prediction recorded"
+                if correct.empty
+                else f"{int((1 - correct).sum()):,} videos confused",
+            ),
+            card("Videos", f"{len(samples):,}", _named(samples["split"])),
+            card("Classes", str(classes) if classes else "–", recordings.catalogue(run).dataset),
+            card("Subjects", _count(samples["subject"]), "people recorded"),
+            card("Views", _count(samples["camera"]), "cameras"),
+            card("Layers × heads", f"{sites['layer'].nunique()} × {sites['heads'].max()}", frames),
+        ],
+        cols={"base": 2, "sm": 3, "lg": 6},
+        spacing="md",
+        id="overview-cards",
+    )
+
+
+def _count(values: pd.Series) -> str:
+    return str(values.nunique()) if values.notna().any() else "–"
+
+
+def _named(values: pd.Series) -> str:
+    names = sorted(values.dropna().astype(str).unique())
+    return f"of {', '.join(names[:3])}" if names else ""
+
+
+def _heads(
+    recordings: Recordings, run: str, address: dict[str, str], asked: str | None
+) -> dmc.Paper:
+    table = recordings.head_measures(run)
+    names = [name for name in table.columns if name not in ("layer", "head")]
+    if not names:
+        return section(
+            "Layers and heads",
+            dmc.Text("The run was recorded without measures of its maps.", c="dimmed", size="sm"),
+        )
+    measure = names[0] if asked is None else asked
+    if "entropy" in names and asked is None:
+        measure = "entropy"
+    if measure not in names:
+        raise UserError(
+            f"The run {run!r} was recorded without a measure {measure!r}; "
+            f"it has {', '.join(names)}."
+        )
+    grid = table.pivot(index="layer", columns="head", values=measure).sort_index()
+    layers, heads = grid.index.tolist(), grid.columns.tolist()
+    size = np.abs(grid.to_numpy(float)[np.isfinite(grid.to_numpy(float))]).max(initial=0.0)
+    return section(
+        "Layers and heads",
+        dcc.Store(
+            id="overview-shown", data={"measure": measure, "search": "?" + urlencode(address)}
+        ),
+        dmc.Select(
+            id="overview-measure",
+            label="Measure",
+            data=[{"value": n, "label": n.replace("_", " ")} for n in names],
+            value=measure,
+            allowDeselect=False,
+            w=220,
+            mb="xs",
+        ),
+        dmc.Text(_WORDS.get(measure, "Mean over all videos."), size="sm", c="dimmed", mb="md"),
+        shaded_table(
+            grid.to_numpy(float),
+            [f"Layer {layer}" for layer in layers],
+            [str(head) for head in heads],
+            corner="Head",
+            form="z.1f" if size >= 10 else "z.2f",
+            label=lambda i, j: f"{measure} of layer {layers[i]}, head {heads[j]}",
+            address=lambda i, j: (
+                dash.get_relative_path("/compare")
+                + "?"
+                + urlencode(address | {"layer": layers[i], "head": heads[j]})
+            ),
+            id="overview-heads",
+        ),
+        words="Mean over all videos. A cell leads to what the head does in each class.",
+        h="100%",
+    )
+
+
+def _classes(samples: pd.DataFrame, address: dict[str, str]) -> dmc.Paper:
+    labelled = samples.dropna(subset=["class_name"])
+    if labelled.empty:
+        return section(
+            "Classes",
+            dmc.Text("The run was recorded without class names.", size="sm", c="dimmed"),
+        )
+    by_class = labelled.groupby("class_name", sort=True)
+    lines = []
+    for name, part in by_class:
+        correct = part["correct"].dropna().astype(float)
+        query = urlencode(address | {"class": name})
+        lines.append(
+            [
+                dmc.Text(str(name), size="sm"),
+                f"{len(part):,}",
+                _count(part["subject"]),
+                "–" if correct.empty else f"{correct.mean():.0%}",
+                dmc.Group(
+                    [
+                        dmc.Anchor(
+                            words,
+                            href=f"{dash.get_relative_path(path)}?{query}",
+                            size="sm",
+                            **{"aria-label": f"{words} {name}"},
+                        )
+                        for words, path in (("Explore", "/explore"), ("Compare", "/compare"))
+                    ],
+                    gap="sm",
+                    wrap="nowrap",
+                ),
+            ]
+        )
+    return section(
+        "Classes",
+        _table(["Class", "Videos", "Subjects", "Accuracy", "Look at"], lines, "Classes"),
+        id="overview-classes",
+    )
+
+
+def _runs(recordings: Recordings, run: str) -> dmc.Paper:
+    lines = []
+    for line in recordings.store.runs()[::-1].to_dict("records"):
+        address = f"{dash.get_relative_path('/')}?{urlencode({'run': line['run']})}"
+        name = line["run"]
+        lines.append(
+            [
+                dmc.Text(name, size="sm", fw=600)
+                if name == run
+                else dmc.Anchor(name, href=address, size="sm"),
+                f"{line['created']:%Y-%m-%d %H:%M}",
+                f"{line['rows']:,}",
+                str(line["steps"]),
+            ]
+        )
+    return section(
+        "Runs",
+        _table(["Run", "Begun (UTC)", "Rows", "Steps"], lines, "Runs"),
+        h="100%",
+        id="overview-runs",
+    )
+
+
+def _table(head: list[str], lines: list[list[Any]], name: str) -> html.Div:
+    table = dmc.Table(
+        [
+            dmc.TableThead(
+                dmc.TableTr([dmc.TableTh(h, style={"whiteSpace": "nowrap"}) for h in head])
+            ),
+            dmc.TableTbody([dmc.TableTr([dmc.TableTd(c) for c in line]) for line in lines]),
+        ],
+        verticalSpacing=6,
+        highlightOnHover=True,
+    )
+    return scrolling(table, name=name)

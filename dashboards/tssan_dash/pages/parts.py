@@ -1,0 +1,160 @@
+"""Pieces that several pages are made of: figures in cards, and tables whose cells are shaded."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dash_mantine_components as dmc
+import numpy as np
+from dash import dcc, html
+from numpy.typing import NDArray
+from plotly.colors import sample_colorscale
+
+
+def card(title: str, value: str, words: str = "") -> dmc.Paper:
+    """Return one figure of a page's first row: what it is, the figure, and a word about it."""
+    return dmc.Paper(
+        [
+            dmc.Text(title, size="sm", c="dimmed"),
+            dmc.Text(value, fz=28, fw=600, lh=1.3),
+            dmc.Text(words, size="sm", c="dimmed", mih=20),
+        ],
+        withBorder=True,
+        p="md",
+    )
+
+
+def section(title: str, *content: Any, words: str = "", **props: Any) -> dmc.Paper:
+    """Return a framed part of a page under its heading."""
+    return dmc.Paper(
+        [
+            dmc.Title(title, order=2, size="h5", mb=4 if words else "sm"),
+            *([dmc.Text(words, size="sm", c="dimmed", mb="md")] if words else []),
+            *content,
+        ],
+        withBorder=True,
+        p="lg",
+        **props,
+    )
+
+
+def shades(values: NDArray[np.floating]) -> list[tuple[str, str] | None]:
+    """Return a background and a readable ink for each value, from the least to the greatest.
+
+    Parameters
+    ----------
+    values
+        Any shape, read in C order; NaN has no shade.
+
+    Returns
+    -------
+    list of (str, str) or None
+        CSS colours of viridis and, upon it, black or white, whichever has more contrast (WCAG 2).
+    """
+    flat = np.asarray(values, float).ravel()
+    known = np.isfinite(flat)
+    if not known.any():
+        return [None] * len(flat)
+    low, high = flat[known].min(), flat[known].max()
+    places = np.where(known, (flat - low) / (high - low) if high > low else 0.5, 0.0)
+    colours = sample_colorscale("Viridis", places.tolist())
+    return [(c, _ink(c)) if there else None for c, there in zip(colours, known, strict=True)]
+
+
+def _ink(background: str) -> str:
+    parts = [float(part) / 255 for part in re.findall(r"[\d.]+", background)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000" if (light + 0.05) ** 2 > 1.05 * 0.05 else "#fff"
+
+
+def shaded_table(
+    values: NDArray[np.floating],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    corner: str,
+    form: str,
+    label: Callable[[int, int], str],
+    address: Callable[[int, int], str] | None = None,
+    id: str,
+) -> html.Div:
+    """Return numbers as a table whose cells are shaded by them.
+
+    Parameters
+    ----------
+    values
+        (rows, columns); NaN leaves a cell empty.
+    rows, columns
+        Their names, shown as text.
+    corner
+        What the names are, in the upper left cell.
+    form
+        How a number is written, such as ``.2f``.
+    label
+        What a cell is, by its row and column, for a tool-tip and who cannot see it.
+    address
+        Where a click on a cell leads, by its row and column.
+    id
+        The table's id.
+    """
+    colours = shades(values)
+    n = values.shape[1]
+
+    def cell(row: int, column: int) -> html.Td:
+        value, colour = float(values[row, column]), colours[row * n + column]
+        if colour is None or not math.isfinite(value):
+            return html.Td("", style={"minWidth": 44, "height": 36})
+        look = {
+            "display": "block",
+            "minWidth": 44,
+            "padding": "8px 4px",
+            "textAlign": "center",
+            "textDecoration": "none",
+            "borderRadius": 4,
+            "fontVariantNumeric": "tabular-nums",
+            "fontSize": 13,
+            "background": colour[0],
+            "color": colour[1],
+        }
+        words = f"{label(row, column)}: {value:{form}}"
+        text = f"{value:{form}}"
+        if address is None:
+            return html.Td(html.Span(text, style=look, title=words))
+        return html.Td(
+            dcc.Link(
+                html.Span(text, style=look),
+                href=address(row, column),
+                title=words,
+                style={"textDecoration": "none"},
+            )
+        )
+
+    name = {"fontWeight": 500, "fontSize": 13, "padding": "2px 8px", "whiteSpace": "nowrap"}
+    head = html.Tr(
+        [html.Th(corner, scope="col", style=name | {"textAlign": "left"})]
+        + [html.Th(c, scope="col", style=name) for c in columns]
+    )
+    body = [
+        html.Tr(
+            [html.Th(r, scope="row", style=name | {"textAlign": "left"})]
+            + [cell(i, j) for j in range(n)]
+        )
+        for i, r in enumerate(rows)
+    ]
+    table = html.Table(
+        [html.Thead(head), html.Tbody(body)],
+        id=id,
+        style={"borderCollapse": "separate", "borderSpacing": 3},
+    )
+    return scrolling(table, name=id.replace("-", " "))
+
+
+def scrolling(content: Any, *, name: str) -> html.Div:
+    """Return something that scrolls where it is too large, also from the keyboard."""
+    named: dict[str, Any] = {"role": "region", "aria-label": name}
+    look = {"overflow": "auto", "maxHeight": 480, "maxWidth": "100%"}
+    return html.Div(content, style=look, tabIndex=0, **named)
