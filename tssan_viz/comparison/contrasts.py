@@ -300,23 +300,57 @@ def group_deltas(
         Called with how many assignments are done, and how many there are.
     """
     deltas = np.empty((len(design.groups), cells.n_heads))
+    blocks = _moving_together(cells, design)
     for start in range(0, len(deltas), _PART):
         part = slice(start, start + _PART)
-        deltas[part] = _deltas_of(cells, design.groups[part])
+        deltas[part] = _deltas_of(cells, blocks, design.groups[part])
         if progress is not None:
             progress(min(start + _PART, len(deltas)), len(deltas))
     return deltas
 
 
-def _deltas_of(cells: GroupCells, groups: NDArray[np.int8]) -> Floats:
+# The cells of a class, their similarities, which pairs have one, how many classes it stands for.
+_Block = tuple[NDArray[np.intp], NDArray[np.floating], NDArray[np.bool_] | None, int]
+
+
+def _moving_together(cells: GroupCells, design: GroupDesign) -> list[_Block]:
+    """Return the classes, those in one whose cells move together, and how many each stands for.
+
+    Where a subject's cells move in all its classes at once, classes that the same subjects have in
+    the same groups have the same pairs in every assignment, so that their similarities are averaged
+    first.
+    """
+    if design.exchange == "within":
+        return [(members, gram.values, gram.counted, 1) for members, gram in cells.blocks]
+    alike: dict[tuple[tuple[int, ...], ...], list[tuple[NDArray[np.intp], Gram]]] = {}
+    blocks: list[_Block] = []
+    for members, gram in cells.blocks:
+        if gram.counted is not None:
+            blocks.append((members, gram.values, gram.counted, 1))
+            continue
+        key = (tuple(cells.subject[members].tolist()), tuple(cells.group[members].tolist()))
+        alike.setdefault(key, []).append((members, gram))
+    for several in alike.values():
+        mean = np.zeros(several[0][1].values.shape)
+        for _, gram in several:
+            mean += gram.values / np.float64(len(several))
+        blocks.append((several[0][0], mean, None, len(several)))
+    return blocks
+
+
+def _deltas_of(
+    cells: GroupCells,
+    blocks: list[_Block],
+    groups: NDArray[np.int8],
+) -> Floats:
     p, h = len(groups), cells.n_heads
     total, classes = np.zeros((p, h)), np.zeros((p, h))
-    for members, gram in cells.blocks:
+    for members, similarity, counted_pairs, stands_for in blocks:
         n = len(members)
         subject = cells.subject[members]
         apart = (subject[:, None] != subject)[..., None]
-        values = np.where(apart, gram.values.astype(np.float64), 0.0).reshape(n, -1)
-        weights = apart * 1.0 if gram.counted is None else (apart & gram.counted) * 1.0
+        values = np.where(apart, similarity.astype(np.float64), 0.0).reshape(n, -1)
+        weights = apart * 1.0 if counted_pairs is None else (apart & counted_pairs) * 1.0
         flat_weights = weights.reshape(n, -1)
         of_members = groups[:, members]
         there = {g: (of_members == g) * 1.0 for g in np.unique(of_members)}
@@ -336,8 +370,8 @@ def _deltas_of(cells: GroupCells, groups: NDArray[np.int8]) -> Floats:
         if between:
             delta: Floats = _mean(np.stack(within)) - _mean(np.stack(between))
             counted = np.isfinite(delta)
-            total += np.where(counted, delta, 0.0)
-            classes += counted
+            total += stands_for * np.where(counted, delta, 0.0)
+            classes += stands_for * counted
     return ratio(total, classes)
 
 
