@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.spatial.distance import pdist, squareform
 
-from tssan_viz import compare_class
+from tssan_viz import compare, compare_class
 from tssan_viz.comparison.kept import KeptCells
 from tssan_viz.comparison.kept_answers import (
     kept_class_similarities,
@@ -133,15 +133,21 @@ def main() -> None:
 def measure(path: Path, options: argparse.Namespace) -> None:
     """Compare in all ways and print how long each takes."""
 
-    def compare(permutations: int = options.permutations) -> pd.DataFrame:
+    def of_class(permutations: int = options.permutations) -> pd.DataFrame:
         return compare_class(open_store(path), 0, permutations=permutations).table
 
+    def of_subjects() -> pd.DataFrame:
+        half = ",".join(str(s + 1) for s in range(options.subjects // 2))
+        groups = [f"subject:{half}"]
+        store = open_store(path)
+        return compare(store, groups=groups, permutations=options.permutations).table
+
     with patch.object(KeptCells, "of", lambda *_, **__: None):
-        expected = compare()
-        from_maps = timed(compare, 1)
-    making = timed(compare, 1)
-    once_kept = timed(compare)
-    found = compare()
+        expected = of_class()
+        from_maps = timed(of_class, 1)
+    making = timed(of_class, 1)
+    once_kept = timed(of_class)
+    found = of_class()
     for column in ("W", "B", "delta", "W_pairs", "B_pairs", "low", "high"):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-6)
 
@@ -168,7 +174,8 @@ def measure(path: Path, options: argparse.Namespace) -> None:
     table = Table("what", "seconds", "CPU", title=f"{options.videos:,} videos, {heads} heads")
     for name, (clock, cores) in {
         f"once the cells are kept, {options.permutations:,} permutations": once_kept,
-        "the same with 1 permutation": timed(lambda: compare(1)),
+        "the same with 1 permutation": timed(lambda: of_class(1)),
+        "half of the subjects against the others, once kept": timed(of_subjects, 1),
         "the first one, which makes them": making,
         "from the maps": from_maps,
         "class similarities of a layer": timed_answer(kept_class_similarities),
