@@ -271,7 +271,7 @@ def sink_for(target: Any, run: str, catalogue: Catalogue | None, *, rank: int = 
     if callable(target):
         return FunctionSink(target)
     raise RecordingError(
-        f"maps cannot be recorded into {target!r}: give a store or its folder, None "
+        f"maps cannot be recorded into a {type(target).__name__}: give a store or its folder, None "
         "for memory, a function of (sites, block), or an object with begin, write and end"
     )
 
