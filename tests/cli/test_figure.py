@@ -80,3 +80,53 @@ def test_mistakes_are_told_in_words(run, tmp_path, arguments, message):
     assert message in err
     assert "Traceback" not in err
     assert not list(tmp_path.glob("*.pdf"))
+
+
+KINDS = (
+    "figure1", "figure5", "filmstrip", "heads", "model", "difference", "subjects", "evolution",
+    "similarity", "decoding", "rollout", "confusion",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_help_with_an_example(run, kind):
+    code, out, _ = run(kind, "--help")
+    assert code == 0
+    assert f"tssan-viz figure {kind}" in out
+    assert "--venue" in out
+
+
+def test_a_kind_is_written_with_caption_and_numbers(run, tmp_path):
+    code, out, _ = run("heads", "--class", "A011", "--venue", "ieee", "-o", "mine.svg")
+    assert code == 0, out
+    assert "n = 32 videos of 8 subjects" in out
+    assert "reading (A011)" in (tmp_path / "mine.txt").read_text()
+    assert set(pd.read_csv(tmp_path / "mine.csv")["head"]) == {1, 2, 3, 4}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.csv", "mine.svg", "mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["confusoin"], "there is no figure 'confusoin'; there is confusion"),
+        (["evolution"], "step 0 only, and evolution takes at least 2"),
+        (["difference", "--class", "reading", "--with", "reading"], "compared with itself"),
+        (["heads", "--venue", "iee"], "did you mean ieee"),
+        (["similarity", "--metric", "cosin"], "cosine"),
+        (["figure1", "--sample", "S999"], "S999"),
+    ],
+)
+def test_mistakes_about_kinds_are_told_in_words(run, tmp_path, arguments, message):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_pgf_says_what_it_needs_where_there_is_no_latex(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = run("confusion", "-o", "mine.pgf")
+    assert code == 2
+    assert "needs LaTeX" in err
+    assert not list(tmp_path.iterdir())
