@@ -159,6 +159,13 @@ class HeatMap(SampleView):
 class Player(SampleView):
     """The skeleton in three dimensions, each frame lit by the attention that it gets."""
 
+    def save(self, path: str | os.PathLike[str], *, fps: float = 10) -> Path:
+        """Write the segment that is shown as GIF or MP4; see `tssan_viz.views.film.save_film`."""
+        from tssan_viz.views.film import save_film
+
+        buffers = {"maps": self.maps, "poses": self.poses}
+        return save_film(Payload(self.manifest, buffers), self.state, path, fps=fps)
+
 
 class Explore(SampleView):
     """Head view, model view, heat map and player, linked: what is locked in one is in all."""
