@@ -159,4 +159,4 @@ def _limits(table: pd.DataFrame, what: str) -> tuple[float, float]:
     values = pd.concat([table[f"{what}_accuracy"], table[f"{what}_chance"]])
     low, high = float(values.min()), float(values.max())
     room = max(0.08 * (high - low), 0.02)
-    return max(0.0, low - room), min(1.0, high + room)
+    return max(0.0, low - room), min(1.05, high + room)

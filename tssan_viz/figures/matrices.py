@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tssan_viz.comparison.class_matrix import ClassMatrix, class_matrix
 from tssan_viz.errors import UserError
 from tssan_viz.figures.means import ask
-from tssan_viz.figures.sheet import MARGIN, Sheet, colour_bar, foot, map_panel, renderer_of
+from tssan_viz.figures.sheet import MARGIN, Sheet, colour_bar, foot, map_panel, measured, shorten
 from tssan_viz.figures.style import RC, PaperFigure, paper_width
 from tssan_viz.selection import Selection
 from tssan_viz.store import AttentionStore
@@ -29,6 +29,8 @@ _FOOT = 0.22
 _NAMES = 0.30
 # With more classes than that, shares are not written into the cells.
 _WRITTEN = 15
+# Publishers ask for no smaller letters, in points.
+_READABLE = 5.0
 
 
 def similarity(
@@ -110,7 +112,7 @@ def similarity(
         f"average linkage of 1 − similarity (the tree above). n = {found.n_subjects} subjects. "
         f"Described, not tested.{said}"
     )
-    figure.notes = tuple(found.notes)
+    figure.notes = (*figure.notes, *found.notes)
     return figure
 
 
@@ -180,7 +182,7 @@ def confusion(
     )
     without = len(samples) - len(known)
     notes = [f"{without} videos without class or prediction are left out"] if without else []
-    figure.notes = (*asked.notes, *notes)
+    figure.notes = (*figure.notes, *asked.notes, *notes)
     return figure
 
 
@@ -213,6 +215,11 @@ def _matrix(
     above = _TREE if tree is not None and len(tree) else 0.0
     sheet = Sheet(_TITLE + above + side + 0.06 + room + axis + _FOOT, width)
     sheet.title(title, _TITLE / 2)
+    if size < _READABLE:
+        sheet.figure.notes = (
+            f"the names of {len(names)} classes are printed at {size:.1f} points; over two columns "
+            "(--columns 2), or of fewer classes, they are larger",
+        )
     top = _TITLE + above
     if tree is not None and len(tree):
         _draw_tree(sheet.axes(left, _TITLE, side, above - 0.03, "tree"), tree)
@@ -242,14 +249,11 @@ def _fitting(
     probe: Sheet, names: Sequence[str], size: float, most: float
 ) -> tuple[list[str], float]:
     """Return the names, the long ones cut, and the width of the widest in inches."""
-    from tssan_viz.figures.sheet import shorten
-
     shown, widest = [], 0.0
-    renderer = renderer_of(probe.figure)
     for name in names:
         text = probe.figure.text(0, 0, name, fontsize=size)
         shorten(text, most)
-        widest = max(widest, text.get_window_extent(renderer).width / probe.figure.dpi)
+        widest = max(widest, measured(text))
         shown.append(text.get_text())
     return shown, widest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,17 +89,23 @@ def shorten(text: matplotlib.text.Text, width: float) -> None:
     assert figure is not None
     words = text.get_text()
     while len(words) > 1:
-        if text.get_window_extent(renderer_of(figure)).width <= width * figure.dpi:
+        if measured(text) <= width:
             return
         words = words[:-1].rstrip()
         text.set_text(words + "…")
 
 
-def renderer_of(figure: matplotlib.figure.Figure) -> matplotlib.backends.backend_agg.RendererAgg:
-    """Return what measures text."""
+def measured(text: matplotlib.text.Text) -> float:
+    """Return how wide a text is, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    return FigureCanvasAgg(figure).get_renderer()
+    figure = text.get_figure(root=True)
+    assert figure is not None
+    with warnings.catch_warnings():
+        # Which characters no font has is said when the figure is saved.
+        warnings.filterwarnings("ignore", message="Glyph")
+        box = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    return float(box.width / figure.dpi)
 
 
 def fit(count: int, room: float, gap: float, least: float, most: float, what: str) -> float:
