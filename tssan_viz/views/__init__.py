@@ -19,6 +19,7 @@ _HOME = {
     "evolution_payload": "tssan_viz.views.groups",
     "evolution_view": "tssan_viz.views.group_widgets",
     "explore": "tssan_viz.views.widget",
+    "from_attentions": "tssan_viz.views.tokens",
     "head_view": "tssan_viz.views.widget",
     "head_view_payload": "tssan_viz.views.payload",
     "heat_map": "tssan_viz.views.widget",
@@ -46,6 +47,7 @@ __all__ = [
     "evolution_payload",
     "evolution_view",
     "explore",
+    "from_attentions",
     "head_view",
     "head_view_payload",
     "heat_map",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         module_path,
         sample_payload,
     )
+    from tssan_viz.views.tokens import from_attentions
     from tssan_viz.views.widget import (
         Explore,
         HeadView,

@@ -8,7 +8,7 @@ import { decode } from "./decode.js";
 import { element, oncePerFrame, sizeCanvas, watchWidth } from "./dom.js";
 import { layOut } from "./layout.js";
 import { bonesBySide, drawPose, fitPoses, poseRatio, poseScale } from "./pose.js";
-import { frameLabels, headsOn, initialState, isPresent, take, weightsOf } from "./state.js";
+import { frameLabels, headsOn, initialState, isPresent, take, tokenName, weightsOf } from "./state.js";
 import { inks, themeNow, watchTheme } from "./theme.js";
 
 const MOST_LINES = 4000;
@@ -372,7 +372,7 @@ function paintFrames(g, layout, ink, scene, side, strongest) {
   const shaded = focus && side === other;
   const poseEvery = layout.poseEvery(side);
   g.font = `11px ${ink.font}`;
-  const widest = g.measureText(labels(frames[side] - 1)).width;
+  const widest = longest(g, frames[side], labels);
   const labelEvery = layout.labelEvery(side, widest);
   const fit = skeleton?.shape[2] === frames[side] ? scene.fit : null;
   for (let frame = 0; frame < frames[side]; frame++) {
@@ -413,9 +413,20 @@ function paintFrames(g, layout, ink, scene, side, strongest) {
       g.font = `${chosen || paired ? "700 " : ""}11px ${ink.font}`;
       g.textAlign = "center";
       g.textBaseline = "middle";
-      g.fillText(labels(frame), at.x, at.y);
+      g.fillText(short(labels(frame)), at.x, at.y);
     }
   }
+}
+
+/** What of a name is drawn beside the lines; the whole is read under them. */
+function short(text) {
+  return text.length > 8 ? `${text.slice(0, 7)}…` : text;
+}
+
+function longest(g, frames, labels) {
+  let most = 0;
+  for (let frame = 0; frame < frames; frame++) most = Math.max(most, g.measureText(short(labels(frame))).width);
+  return most;
 }
 
 /** Indices of the persons whose poses are drawn: all who are there in the segment. */
@@ -470,19 +481,19 @@ function words({
         ? `the ${shown} strongest of ${lines.total} weights, all above ${bound}`
         : `the ${shown} of ${lines.total} weights above ${bound}`;
     const least = state.threshold ? ` and ${Math.round(100 * state.threshold)} % of the strongest` : "";
-    return [`Layer ${state.layer}, ${on.length} of ${manifest.heads.length} heads: ${part}${least}; bars: what each key frame receives (mean over query frames).`];
+    return [`Layer ${state.layer}, ${on.length} of ${manifest.heads.length} heads: ${part}${least}; bars: what each key ${tokenName(manifest)} receives (mean over query ${tokenName(manifest)}s).`];
   }
   const seconds = manifest.seconds?.[segment]?.[focus.frame];
   const time = Number.isFinite(seconds) ? ` (${seconds.toFixed(2)} s)` : "";
   const locked = state.locked ? ", locked" : "";
-  const who = element("strong", {}, `${focus.side === "query" ? "Query" : "Key"} frame ${labels[focus.side](focus.frame)}${time}${locked}`);
+  const who = element("strong", {}, `${focus.side === "query" ? "Query" : "Key"} ${tokenName(manifest)} ${labels[focus.side](focus.frame)}${time}${locked}`);
   if (pair) {
     const query = focus.side === "query" ? focus.frame : pair.frame;
     const key = focus.side === "query" ? pair.frame : focus.frame;
     const each = on.map((h, i) => `head ${manifest.heads[h]} ${weightText(perHead[i][pair.frame])}`);
     return [who, ` · query ${labels.query(query)} → key ${labels.key(key)}: ${heads} ${weightText(mean[pair.frame])} (${each.join(", ")})`];
   }
-  const does = focus.side === "query" ? "attends to key frames" : "is attended by query frames";
+  const does = focus.side === "query" ? `attends to key ${tokenName(manifest)}s` : `is attended by query ${tokenName(manifest)}s`;
   const top = largest(mean, 5).map((frame) => `${labels[other](frame)}: ${weightText(mean[frame])}`);
   return [who, ` ${does} ${top.join(" · ")} — layer ${state.layer}, ${heads}; shade: above ${bound}.`];
 }

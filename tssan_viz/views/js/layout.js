@@ -59,7 +59,7 @@ function upright(width, frames, most, poseRatio) {
   const total = row * most;
   const step = { query: total / frames.query, key: total / frames.key };
   const pose = poseRatio ? clamp(width * 0.13, 44, 72) : 0;
-  const label = 34;
+  const label = poseRatio ? 34 : 56;
   const band = BARS + label + pose + EDGE;
   const across = Math.max(Math.min(width, 900), 2 * band + 60);
   return build({

@@ -1,0 +1,49 @@
+"""What BertViz takes, in these views: words as tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tssan_viz
+from tssan_viz.errors import UserError
+
+TOKENS = ["[CLS]", "</script>", 'a "quote"', "שלום", "x" * 300, "<img src=x onerror=1>"]
+
+
+@pytest.fixture
+def attention() -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(1, 3, 6, 6).softmax(-1) for _ in range(2)]
+
+
+def test_words_are_drawn_as_text(page, attention, tmp_path: Path) -> None:
+    view = tssan_viz.from_attentions(
+        attention, TOKENS, layer=2, heads=[2], locked={"side": "query", "frame": 1}
+    )
+    page.goto(view.save_html(tmp_path / "tokens.html").as_uri())
+    page.wait_for_function("() => (document.querySelector('canvas')?.height ?? 150) !== 150")
+    words = page.locator(".part.head .reading")
+    words.get_by_text("Query token </script>, locked").wait_for()
+    row = attention[1][0, 1, 1].numpy()
+    best = int(row.argmax())
+    assert f"key tokens {TOKENS[best]}: {np.float16(row[best]):.3f}" in words.inner_text()
+    assert page.locator(".part.player, #view img").count() == 0
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_does_not_fit_is_said(attention) -> None:
+    for given, tokens, words in (
+        ([], TOKENS, "no layer"),
+        (attention, TOKENS[:3], "3 tokens"),
+        ([attention[0], attention[1][:, :2]], TOKENS, "differ in shape"),
+        ([torch.cat(attention)], TOKENS, "2 inputs"),
+        ([attention[0] * torch.nan], TOKENS, "not finite"),
+        ([attention[0][0, 0]], TOKENS, "is expected"),
+    ):
+        with pytest.raises(UserError, match=words):
+            tssan_viz.from_attentions(given, tokens)
