@@ -14,7 +14,6 @@ from tssan_viz.cli.common import console, err_console
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from tssan.dataset import SkeletonDataset
