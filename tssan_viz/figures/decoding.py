@@ -140,7 +140,10 @@ def _draw(found: Decodability, width: float) -> PaperFigure:
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-        axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=0))
+        low, high = axis.get_view_interval()
+        # Ticks of a narrow range lie between whole percents.
+        digits = 0 if high - low > 0.2 else 1
+        axis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=digits))
     axes.spines[["top", "right"]].set_visible(False)
     axes.plot([], [], color=FAINT, linewidth=0.6, dashes=(3, 2), label="chance")
     axes.legend(
