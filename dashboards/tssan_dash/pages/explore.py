@@ -20,6 +20,7 @@ from tssan_dash.pages import (
     go_to,
     in_words,
     one,
+    videos,
 )
 from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import buffer_url, module_url
@@ -80,6 +81,8 @@ def register(app: Dash, recordings: Recordings) -> None:
         if len(recordings.runs()) > 1:
             query = {"run": shown["run"], **query}
         return go_to(query)
+
+    videos.register(app, recordings)
 
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "followHeadView"),
@@ -181,6 +184,7 @@ def layout(**query: Any) -> Any:
                 withBorder=True,
                 p="md",
             ),
+            videos.table(),
         ],
         gap="md",
     )
