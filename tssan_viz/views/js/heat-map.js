@@ -41,19 +41,19 @@ export function heatMap(root, manifest, tensors, given, onState) {
     const map = meanMap(weightsOf(manifest, values, state), on, queries * keys);
     const segment = manifest.segments.indexOf(state.segment);
     const posed = skeleton && skeleton.shape[2] === queries && queries === keys && width > 260;
-    const axis = posed ? 62 : 34;
+    const axis = posed ? 62 : manifest.token ? 66 : 34;
     const room = Math.max(80, Math.min(width - axis - SCALE - 8, 460));
     const most = Math.max(queries, keys);
     const wide = Math.max(1, Math.round((room * keys) / most));
     const tall = Math.max(1, Math.round((room * queries) / most));
     place = { x: axis, y: 6, wide, tall };
     const ink = inks(root);
-    const g = sizeCanvas(canvas, axis + wide + SCALE, tall + axis + 26);
+    const g = sizeCanvas(canvas, axis + wide + SCALE, tall + (posed ? 74 : 42));
     let high = 0;
     for (let i = 0; i < map.length; i++) if (map[i] > high) high = map[i];
     g.imageSmoothingEnabled = keys > wide;
     g.drawImage(picture(map, high), axis, 6, wide, tall);
-    paintAxes(g, ink, segment, axis);
+    paintAxes(g, ink, segment, axis, posed);
     if (posed) paintPoses(g, ink, segment, axis);
     paintScale(g, ink, high, axis + wide + 10);
     if (state.locked) {
@@ -78,7 +78,7 @@ export function heatMap(root, manifest, tensors, given, onState) {
     return image;
   }
 
-  function paintAxes(g, ink, segment, axis) {
+  function paintAxes(g, ink, segment, axis, posed) {
     const { x, y, wide, tall } = place;
     const name = { query: frameLabels(manifest, segment, queries), key: frameLabels(manifest, segment, keys) };
     g.font = `10px ${ink.font}`;
@@ -86,11 +86,11 @@ export function heatMap(root, manifest, tensors, given, onState) {
     g.textBaseline = "middle";
     g.textAlign = "center";
     const short = (text) => (text.length > 8 ? `${text.slice(0, 7)}…` : text);
-    for (const i of ticks(keys, wide / 34)) g.fillText(short(name.key(i)), x + ((i + 0.5) * wide) / keys, y + tall + axis - 22);
-    g.fillText(`key ${token}`, x + wide / 2, y + tall + axis - 4);
+    for (const i of ticks(keys, wide / 34)) g.fillText(short(name.key(i)), x + ((i + 0.5) * wide) / keys, y + tall + (posed ? 40 : 10));
+    g.fillText(`key ${token}`, x + wide / 2, y + tall + (posed ? 58 : 26));
     g.textAlign = "right";
     for (const i of ticks(queries, tall / 22)) {
-      g.fillText(short(name.query(i)), axis > 40 ? 30 : x - 5, Math.max(6, y + ((i + 0.5) * tall) / queries));
+      g.fillText(short(name.query(i)), posed ? 30 : x - 5, Math.max(6, y + ((i + 0.5) * tall) / queries));
     }
     g.save();
     g.translate(6, y + tall / 2);
