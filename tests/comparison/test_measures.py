@@ -81,6 +81,24 @@ def test_bounds_and_relations(seed: int, s: int) -> None:
     )
 
 
+def test_yangs_measures_are_their_equations() -> None:
+    """Equations 1 to 3 of arXiv 2006.03265, sum by sum, over three maps (utterances there)."""
+    t = 5
+    maps = some_map(7, 3, t, t)
+
+    def h(row: np.ndarray) -> float:
+        return float(-(row * np.log(row)).sum())
+
+    g = np.mean([sum(h(a[q]) for q in range(t)) / t for a in maps])
+    v = np.mean([-h(sum(a[q] for q in range(t)) / t) for a in maps])
+    d = np.mean(
+        [-sum(abs(q - k) * a[q, k] for q in range(t) for k in range(t)) / t**2 for a in maps]
+    )
+    assert measures.globalness(maps).mean() == pytest.approx(g)
+    assert measures.verticality(maps).mean() == pytest.approx(v)
+    assert measures.diagonality(maps).mean() == pytest.approx(d)
+
+
 @given(st.integers(0, 10_000), st.integers(2, 12))
 @settings(deadline=None, max_examples=40)
 def test_gini_is_the_mean_absolute_difference(seed: int, s: int) -> None:

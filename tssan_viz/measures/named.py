@@ -24,7 +24,7 @@ MEASURES: dict[str, str] = {
     "look_ahead_seconds": "signed distance in seconds",
     "globalness": "row entropy in nats",
     "verticality": "minus the entropy of the mean row: high where all rows look at one frame",
-    "diagonality": "minus the distance over s: 0 on the diagonal",
+    "diagonality": "minus the attention distance over s: 0 on the diagonal",
     "positional_share": "share of rows with their largest value at one offset",
     "diagonal_mass": "share within one frame of the diagonal",
     "block_mass": "share in four blocks along the diagonal",

@@ -49,15 +49,18 @@ def _square(maps: NDArray[np.float64], what: str) -> None:
 
 
 def globalness(maps: ArrayLike) -> NDArray[np.float64]:
-    """Mean row entropy in nats: high where rows look everywhere (Yang et al. 2020, G)."""
+    """Mean row entropy in nats: high where rows look everywhere.
+
+    1/q Σ_i H(a_i), from 0 to ln s (Yang et al. 2020, arXiv 2006.03265, equation 1).
+    """
     a = as_maps(maps)
     return over_rows(row_entropies(a), a)
 
 
 def verticality(maps: ArrayLike) -> NDArray[np.float64]:
-    """Minus the entropy of the mean row: high where all rows look at the same frames.
+    """Minus the entropy of the mean row: high where all rows look at one and the same frame.
 
-    −H(1/q Σ_i a_i), in nats, from −ln s to 0 (Yang et al. 2020, V).
+    −H(1/q Σ_i a_i), in nats, from −ln s to 0 (Yang et al. 2020, arXiv 2006.03265, equation 2).
     """
     a = as_maps(maps)
     there = a.sum(axis=(-1, -2)) > 0
@@ -65,7 +68,10 @@ def verticality(maps: ArrayLike) -> NDArray[np.float64]:
 
 
 def diagonality(maps: ArrayLike) -> NDArray[np.float64]:
-    """−1/s² Σ_i Σ_j |i − j| a_ij: 0 on the diagonal, lower the farther from it (Yang 2020, D)."""
+    """Minus the mean distance in shares of the frames: 0 on the diagonal, lower farther from it.
+
+    −1/s² Σ_i Σ_j |i − j| a_ij for a square map (Yang et al. 2020, arXiv 2006.03265, equation 3).
+    """
     a = as_maps(maps)
     return over_rows(-(a * np.abs(offsets(a))).sum(axis=-1) / a.shape[-1], a)
 
