@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tssan_viz.errors import UserError
-from tssan_viz.site import counted_heads, ranges
+from tssan_viz.site import SAMPLE_COLUMNS, counted_heads, ranges
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.reader import AttentionStore, unknown_sample
 from tssan_viz.store.schema import StoredSample, decode, named
@@ -402,19 +402,7 @@ class Selection:
         counts = frame.groupby("sample", sort=False).size()
         order = self._frame["sample"].drop_duplicates()
         last = last.loc[order]
-        samples = last[
-            [
-                "label",
-                "class_name",
-                "class_code",
-                "subject",
-                "camera",
-                "setup",
-                "replication",
-                "split",
-                "predicted",
-            ]
-        ].copy()
+        samples = last[[*SAMPLE_COLUMNS, "split", "predicted"]].copy()
         samples["predicted_name"] = [
             None if pd.isna(label) else self.catalogue.name_of(label) for label in last["predicted"]
         ]

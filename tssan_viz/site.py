@@ -1,4 +1,7 @@
-"""One attention module's call: the word that recorder and store share. Imports next to nothing."""
+"""The words that recorder and store share: what a site is, what is known of a sample.
+
+Imports next to nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,17 @@ from dataclasses import dataclass
 from tssan_viz.errors import UserError
 
 KINDS = ("softmax", "signed", "adjacency")
+
+# What a data set may know of a sample beside its name, in the order in which tables show it.
+SAMPLE_COLUMNS = (
+    "label",
+    "class_name",
+    "class_code",
+    "subject",
+    "camera",
+    "setup",
+    "replication",
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tssan_viz.recording import (
     attention_probabilities,
     record,
 )
+from tssan_viz.store import open_store
 
 
 def x(n=2):
@@ -235,6 +236,17 @@ def test_words_where_numbers_belong_are_refused_before_the_model_runs(said, why)
             recorder.samples(**{"sample": ["a", "b"], **said})
         recorder.samples(sample=["a", "b"], label=["1", 2], subject=[np.int64(3), float("nan")])
         recorder.model(x())
+
+
+def test_whole_numbers_of_any_type_become_numbers(tmp_path):
+    model = Model()
+    with record(model, tmp_path / "s") as recorder:
+        recorder.samples(sample=["a", "b", "c"], label=["3", 1.0, None], camera=np.array(2))
+        model(torch.randn(3, 6, 8))
+    rows = open_store(tmp_path / "s").rows("recording")
+    assert rows["label"].tolist()[:2] == [3, 1]
+    assert rows["label"].isna().tolist() == [False, False, True]
+    assert rows["camera"].tolist() == [2, 2, 2]
 
 
 def test_a_step_of_none_is_counted():

@@ -149,6 +149,53 @@ class Translator(nn.Module):
         return self.transformer(source, target)
 
 
+def test_rows_that_were_there_are_counted_and_those_of_nameless_calls_are_not_mixed_up(tmp_path):
+    model = Model()
+    for written in (2, 3):
+        with record(model, tmp_path / "s") as recorder:
+            for i in range(written):
+                recorder.samples(sample=[f"{i}"])
+                model(torch.randn(1, 6, 8))
+    report = recorder.report()
+    assert (report.rows, report.rows_skipped, report.rows_acknowledged) == (3, 2, 3)
+    assert "3 (2 there already, not written again)" in str(report)
+
+    record_all(model, tmp_path / "s", run="nameless")
+    with pytest.raises(RecordingError, match=r"'call 1 row 1' in the run already.*give run="):
+        record_all(model, tmp_path / "s", run="nameless")
+
+
+def test_a_sink_that_may_try_again_loses_nothing():
+    class FullForAWhile:
+        def __init__(self):
+            self.rows = []
+
+        def begin(self, sites, info):
+            pass
+
+        def write(self, block):
+            self.rows += block.rows["sample"]
+            if len(self.rows) == 1:
+                error = OSError("the disk is full")
+                error.may_retry = True
+                raise error
+
+        def end(self, error):
+            pass
+
+    sink, model = FullForAWhile(), Model()
+    with record(model, sink) as recorder:
+        recorder.samples(sample=["a"])
+        model(torch.randn(1, 6, 8))
+        with pytest.raises(OSError, match="the disk is full"):
+            recorder.flush()
+        recorder.samples(sample=["b"])
+        model(torch.randn(1, 6, 8))
+    report = recorder.report()
+    assert sink.rows == ["a", "b"]
+    assert (report.rows, report.rows_lost, report.maps_recorded, report.maps_due) == (2, 0, 4, 4)
+
+
 def test_sites_of_different_sizes_are_kept_side_by_side(tmp_path):
     torch.manual_seed(0)
     model = Translator().eval()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tssan_viz.recording.errors import RecordingError
 from tssan_viz.recording.transfer import HostCopy
+from tssan_viz.site import SAMPLE_COLUMNS
 
 if TYPE_CHECKING:
     from tssan_viz.store.schema import StoredSample
@@ -21,19 +22,7 @@ if TYPE_CHECKING:
 AXES = ("n", "k", "m")
 
 # What the store's rows have a column for; anything else goes along as further metadata.
-DESCRIPTIONS = (
-    "label",
-    "class_name",
-    "class_code",
-    "subject",
-    "camera",
-    "setup",
-    "replication",
-    "split",
-    "step",
-    "epoch",
-    "phase",
-)
+DESCRIPTIONS = (*SAMPLE_COLUMNS, "split", "step", "epoch", "phase")
 _NUMBERS = {
     "label": "the class's name goes into class_name=",
     "subject": "number the people from 1; their names can go along under another name",
@@ -75,6 +64,8 @@ class Announcement:
         Which samples the policy wants; None for all.
     stored
         What views need of the samples.
+    nameless
+        Whether nobody said anything: the samples are named after the call.
     """
 
     samples: list[str]
@@ -84,6 +75,7 @@ class Announcement:
     present: HostCopy | None = None
     kept: np.ndarray | None = None
     stored: list[StoredSample] = field(default_factory=list)
+    nameless: bool = False
 
     @property
     def rows(self) -> int:
@@ -121,9 +113,12 @@ def announce(
     )
 
 
-def unlabelled(call: int, rows: int) -> Announcement:
+def unlabelled(call: int, rows: int, rank: int = 0) -> Announcement:
     """Name the rows of a call that nobody announced after the call and their place in it."""
-    return Announcement([f"call {call} row {row}" for row in range(1, rows + 1)], {}, sizes=(rows,))
+    # Every process counts its own calls.
+    of_process = f"process {rank + 1} " if rank else ""
+    names = [f"{of_process}call {call} row {row}" for row in range(1, rows + 1)]
+    return Announcement(names, {}, sizes=(rows,), nameless=True)
 
 
 def rows_of(
@@ -182,27 +177,26 @@ def _columns(descriptions: Mapping[str, Any], n: int) -> dict[str, list[Any]]:
                 f"{', '.join(DESCRIPTIONS)}, and takes other names that are less like these"
             )
         one = given is None or isinstance(given, str) or not hasattr(given, "__len__")
-        one = one or (isinstance(given, Tensor) and given.ndim == 0)
+        one = one or (isinstance(given, Tensor | np.ndarray) and given.ndim == 0)
         values = [given] * n if one else list(given)
         if len(values) != n:
             raise RecordingError(f"samples() got {n} samples and {len(values)} values of {name}")
         columns[name] = [_plain(value) for value in values]
         if name in _NUMBERS:
-            _refuse_words(name, columns[name])
+            columns[name] = [_whole(name, value) for value in columns[name]]
     return columns
 
 
-def _refuse_words(name: str, values: Sequence[Any]) -> None:
-    for value in values:
-        try:
-            whole = value is None or int(value) == float(value)
-        except (TypeError, ValueError):
-            whole = False
-        if not whole:
-            raise RecordingError(
-                f"samples() was given {value!r} as a {name}, which is a whole number: "
-                f"{_NUMBERS[name]}"
-            )
+def _whole(name: str, value: Any) -> int | None:
+    """Return a whole number as one, of whatever type or in digits; refuse words and fractions."""
+    try:
+        if value is None or int(value) == float(value):
+            return None if value is None else int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise RecordingError(
+        f"samples() was given {value!r} as a {name}, which is a whole number: {_NUMBERS[name]}"
+    )
 
 
 def _sizes(

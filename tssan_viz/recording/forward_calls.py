@@ -48,6 +48,8 @@ class ForwardCalls:
         What holds for every row: phase, step, epoch, split.
     describe, unlabelled, pad_to
         As given to `tssan_viz.record`.
+    rank
+        Which of several processes this is.
 
     Attributes
     ----------
@@ -74,6 +76,7 @@ class ForwardCalls:
         describe: DescribeCall | None,
         unlabelled: bool,
         pad_to: int | None,
+        rank: int,
     ) -> None:
         self._watched = watched
         self._heads = heads
@@ -84,6 +87,7 @@ class ForwardCalls:
         self._describe = describe
         self._unlabelled = unlabelled
         self._pad_to = pad_to
+        self._rank = rank
 
         self.watcher: Watcher | None = None
         self.resting = False
@@ -241,13 +245,14 @@ class ForwardCalls:
             if batch is None:
                 return  # the fault is known: nobody announced the call
             if batch.announcement is None:
-                batch.announcement = unlabelled(self.announced, call.rows)
+                batch.announcement = unlabelled(self.announced, call.rows, self._rank)
             heads = self._heads.of(call.site.name)
             site = self._checked(batch.announcement, call, heads)
             self._came.setdefault(site.name, call.site)
             with self.stages.timed("compute"), self.clock.running(call.device):
                 maps, measures = call.compute(None if heads is None else [h - 1 for h in heads])
-                maps = F.pad(maps, (0, site.key - call.key, 0, site.query - call.query))
+                if (site.query, site.key) != (call.query, call.key):  # `pad` copies even for none
+                    maps = F.pad(maps, (0, site.key - call.key, 0, site.query - call.query))
             with self.stages.timed("transfer"):
                 valid = call.row_valid
                 batch.maps[site.name] = SiteMaps(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,6 +24,7 @@ from tssan_viz.recording.policies import Choice, Policy, Probe, call, undisturbe
 from tssan_viz.recording.probabilities import MEASURES
 from tssan_viz.recording.report import Report
 from tssan_viz.recording.sinks import Block, MemorySink, Sink, StoreSink, sink_for
+from tssan_viz.recording.termination import Termination
 from tssan_viz.recording.watching import Watcher, find_sites
 from tssan_viz.recording.writing import Writing
 from tssan_viz.site import Site
@@ -104,7 +103,8 @@ def record(
         keyword arguments that the model was called with: what `samples` would be told; or None for
         a call that is not to be recorded.
     unlabelled
-        Record calls of which nothing is said at all; their rows are named after the call.
+        Record calls of which nothing is said at all; their rows are named after the call, so that
+        each such recording needs a run of its own.
     policy
         Which calls and samples are recorded; all of them by default.
     pad_to
@@ -127,8 +127,8 @@ def record(
     MissingMaps
         At the recorder's next call or at the end of the block: a map that was due did not come.
     RecordingError
-        The same: what was announced and what the model did do not fit together, a head or a site
-        is asked for that is not there, or the queue is full and `when_full` is ``error``.
+        At the same places: what was announced and what the model did do not fit together, a head or
+        a site is asked for that is not there, or the queue is full and `when_full` is ``error``.
 
     Notes
     -----
@@ -227,12 +227,13 @@ class Recorder:
             describe=describe,
             unlabelled=unlabelled,
             pad_to=pad_to,
+            rank=_rank(),
         )
         self._timed = self._calls.stages.timed
         self._watcher: Watcher | None = None
         self._used = False
         self._notes: list[str] = []
-        self._signal = False
+        self._termination = Termination()
 
     def __repr__(self) -> str:
         return f"<Recorder of {len(self._watched)} sites of {type(self._model).__name__}>"
@@ -257,7 +258,7 @@ class Recorder:
         self._used = True
         self._watcher = self._calls.watcher = watcher
         watcher.awake = not self._calls.resting
-        self._catch_termination()
+        self._termination.catch()
         return self
 
     def __exit__(
@@ -314,28 +315,7 @@ class Recorder:
             self._notes = list(self._watcher.graph_notes)
             self._calls.release()
             self._watcher = None
-        if self._signal:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._signal = False
-
-    def _catch_termination(self) -> None:
-        """Let SIGTERM end the block as an exception does, where it would end the process at once.
-
-        A handler of somebody else's is left alone.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-
-            def terminate(number: int, frame: FrameType | None) -> None:
-                if self._signal:
-                    raise SystemExit(128 + number)
-                # Lightning puts back what it found in the block, after the block has ended.
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-
-            signal.signal(signal.SIGTERM, terminate)
-            self._signal = True
+        self._termination.release()
 
     def _say_what_was_lost(self, error: BaseException) -> None:
         report = self.report()
@@ -590,6 +570,11 @@ class Recorder:
         ----------
         only
             Patterns of site names.
+
+        Raises
+        ------
+        RecordingError
+            No site is called so.
         """
         patterns = [only] if isinstance(only, str) else only
         self._writing.averaged = frozenset(
@@ -630,6 +615,7 @@ class Recorder:
             rows=writing.rows_written,
             absent=writing.rows_absent,
             rows_acknowledged=writing.rows_acknowledged,
+            rows_skipped=writing.rows_skipped,
             rows_dropped=writing.rows_dropped,
             rows_lost=writing.rows_lost,
             maps_due=self._calls.due,

@@ -22,6 +22,8 @@ class Report:
         Rows handed to the sink, and rows of persons who are not there.
     rows_acknowledged
         Rows that are safe: in a store, on the disk.
+    rows_skipped
+        Those of them that the store held already, and that were not written again.
     rows_dropped, rows_lost
         Rows for which the queue had no room, and rows that an error kept from the sink.
     maps_due, maps_recorded
@@ -43,6 +45,7 @@ class Report:
     rows: int
     absent: int
     rows_acknowledged: int
+    rows_skipped: int
     rows_dropped: int
     rows_lost: int
     maps_due: int
@@ -60,9 +63,10 @@ class Report:
         left_out = [
             f"{count} by {reason}" for reason, count in self.calls_left_out.items() if count
         ]
-        lost = [
+        aside = [
             f"{count} {what}"
             for count, what in (
+                (self.rows_skipped, "there already, not written again"),
                 (self.rows_dropped, "dropped: the queue was full"),
                 (self.rows_lost, "lost: the sink failed"),
                 (max(0, self.rows - self.rows_acknowledged), "not yet acknowledged"),
@@ -76,7 +80,7 @@ class Report:
                 "rows",
                 f"{self.rows}"
                 + (f", and {self.absent} of nobody" if self.absent else "")
-                + _aside(lost),
+                + _aside(aside),
             ),
             ("maps", f"{self.maps_recorded} of {self.maps_due} due, {_size(self.bytes)}"),
             (

@@ -6,9 +6,10 @@ A sink is three calls, made by one thread at a time, in this order::
     write(block)          for each forward call that has rows
     end(error)            once, if it was begun; `error` is what broke the recording off, or None
 
-What a sink raises comes out of the recorder's next call. Two things are looked for besides, and
-need not be there: `flush()`, which returns when all that was written is safe, and `acknowledged`,
-how many rows are. A sink without them is taken at its word when `write` returns.
+What a sink raises comes out of the recorder's next call. Three things are looked for besides, and
+need not be there: `flush()`, which returns when all that was written is safe, `acknowledged`, how
+many rows are, and `skipped`, how many of them were there before. A sink without them is taken at
+its word when `write` returns.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class StoreSink:
         self._catalogue = catalogue
         self._rank = rank
         self._writer: RunWriter | None = None
-        self._acknowledged = 0
+        self._acknowledged = self._skipped = 0
         self.report: dict[str, Any] = {}
 
     @property
@@ -108,6 +109,13 @@ class StoreSink:
         if self._writer is not None and hasattr(self._writer, "rows_acknowledged"):
             self._acknowledged = self._writer.rows_acknowledged + self._writer.rows_skipped
         return self._acknowledged
+
+    @property
+    def skipped(self) -> int:
+        """Rows of this recording that were there before."""
+        if self._writer is not None and hasattr(self._writer, "rows_skipped"):
+            self._skipped = self._writer.rows_skipped
+        return self._skipped
 
     def begin(self, sites: Sequence[Site], info: Mapping[str, Any]) -> None:
         """Open the run, or go on with it."""
@@ -143,7 +151,7 @@ class StoreSink:
             else:
                 self._writer.__exit__(type(error), error, error.__traceback__)
         finally:
-            self._acknowledged = self.acknowledged
+            self._acknowledged, self._skipped = self.acknowledged, self.skipped
             self._writer = None
 
 

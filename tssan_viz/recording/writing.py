@@ -207,6 +207,11 @@ class Writing:
         """Rows that are safe."""
         return getattr(self._sink, "acknowledged", self.rows_written)
 
+    @property
+    def rows_skipped(self) -> int:
+        """Rows that the sink held already, from an earlier recording."""
+        return getattr(self._sink, "skipped", 0)
+
     def means(self) -> dict[str, np.ndarray]:
         """Return each site's measures (h, measure), the mean over rows since the last call."""
         self.wait()
@@ -246,14 +251,14 @@ class Writing:
             start = time.perf_counter()
             try:
                 if self._broken:
-                    self.rows_lost += rows
+                    with self._changed:
+                        self.rows_lost += rows
                 else:
                     self._write(item)
             except BaseException as error:
                 with self._changed:
                     self._error = self._error or error
-                    # A full disk keeps what it was given, and may have room again.
-                    if not getattr(error, "may_retry", False):
+                    if not _may_retry(error):
                         self._broken = True
                         self.rows_lost += rows
             finally:
@@ -290,12 +295,20 @@ class Writing:
                 maps[name], measures[name] = maps[name][keep], measures[name][keep]
             if self._sites[name].kind == "softmax":
                 _refuse_nan(self._sites[name], measures[name], rows)
-        if keep.any():
-            self._hand_over(announcement, rows, maps, measures)
-        self.rows_written += int(keep.sum())
-        self.rows_absent += absent
-        self.maps_written += len(maps)
-        self.nbytes += sum(m.nbytes for m in maps.values())
+        taken = False
+        try:
+            if keep.any():
+                self._hand_over(announcement, rows, maps, measures)
+            taken = True
+        except BaseException as error:
+            taken = _may_retry(error)
+            raise
+        finally:
+            if taken:
+                self.rows_written += int(keep.sum())
+                self.rows_absent += absent
+                self.maps_written += len(maps)
+                self.nbytes += sum(m.nbytes for m in maps.values())
 
     def _hand_over(
         self,
@@ -323,7 +336,19 @@ class Writing:
                     total + maps[name].sum(0, dtype=np.float64),
                     count + len(maps[name]),
                 )
+        skipped = self.rows_skipped
         self._sink.write(Block(rows, maps, by_measure, tuple(fresh.values())))
+        if announcement.nameless and self.rows_skipped > skipped:
+            raise RecordingError(
+                f"there is a {rows['sample'][0]!r} in the run already, of another recording in "
+                "which nothing was said of the calls either: give run= another name, or say with "
+                "samples() or describe= what is in them"
+            )
+
+
+def _may_retry(error: BaseException) -> bool:
+    """Whether the sink keeps what it was given: a full disk may have room again."""
+    return getattr(error, "may_retry", False)
 
 
 def _refuse_nan(site: Site, measures: np.ndarray, rows: Mapping[str, list[Any]]) -> None:
