@@ -14,6 +14,8 @@ from rich.console import Console
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from tssan_viz.store import AttentionStore
 
 console = Console()
@@ -70,6 +72,28 @@ def cluster(scheduler: str | None) -> Iterator[None]:
         ) from error
     with client:
         yield
+
+
+def counting_bar(unit: str = "", *, shown: bool = True) -> Progress:
+    """Return a bar that counts what is done of what is due, gone when it is done."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *([TextColumn(unit)] if unit else []),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+        disable=not shown,
+    )
 
 
 @contextmanager

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tssan_viz.cli.common import console, err_console
+from tssan_viz.cli.common import console, counting_bar, err_console
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ def _read(
     opened = open_source(name, source, topology=_topology(topology), denoise=denoise)
     remarks = opened.remarks if isinstance(opened, Annotations) else ()
     total = len(opened) if isinstance(opened, Annotations) else len(opened.files)
-    with _progress() as progress:
+    with counting_bar() as progress:
         task = progress.add_task(f"reading {escape(source.name)}", total=total)
 
         def advance(read: int) -> None:
@@ -248,7 +247,7 @@ def prepare_synthetic(out: Path, *, subjects: int, seed: int) -> SkeletonDataset
     people, cameras, replications = range(1, subjects + 1), (1, 2, 3), (1, 2)
     number = subjects * len(classes.SYNTHETIC) * len(cameras) * len(replications)
     sequences = generate(people, cameras=cameras, replications=replications, seed=seed)
-    with _progress() as progress:
+    with counting_bar() as progress:
         return prepare_dataset(
             progress.track(sequences, number, description=f"letting {subjects} people act"),
             out,
@@ -256,17 +255,6 @@ def prepare_synthetic(out: Path, *, subjects: int, seed: int) -> SkeletonDataset
             classes=classes.SYNTHETIC,
             protocols=protocols.first_half_trains(people),
         )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err_console,
-        transient=True,
-    )
 
 
 def _say(text: str = "") -> None:

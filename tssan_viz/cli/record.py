@@ -13,8 +13,9 @@ import typer
 from rich.filesize import decimal
 from rich.markup import escape
 
-from tssan_viz.cli.common import DataOption, console, quoted
+from tssan_viz.cli.common import DataOption, console, counting_bar, quoted
 from tssan_viz.errors import UserError
+from tssan_viz.site import SAMPLE_COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +161,7 @@ def record_run(
             catalogue=make_catalogue(dataset),
             info=_run_info(trained, dataset, device),
         )
-        with recorder, torch.inference_mode(), _progress(progress) as bar:
+        with recorder, torch.inference_mode(), counting_bar("videos", shown=progress) as bar:
             task = bar.add_task(f"recording {escape(run)}", total=len(due))
             for start in range(0, len(due), batch_size):
                 batch = due[start : start + batch_size]
@@ -307,18 +308,8 @@ def _stored_samples(
 
 
 def _descriptions(dataset: SkeletonDataset, indices: Sequence[int]) -> dict[str, Any]:
-    columns = (
-        "sample",
-        "label",
-        "class_name",
-        "class_code",
-        "subject",
-        "camera",
-        "setup",
-        "replication",
-    )
     lines = dataset.index.iloc[list(indices)]
-    return {column: lines[column].tolist() for column in columns}
+    return {column: lines[column].tolist() for column in ("sample", *SAMPLE_COLUMNS)}
 
 
 def _run_info(trained: TrainedRun, dataset: SkeletonDataset, device: Any) -> dict[str, Any]:
@@ -376,26 +367,6 @@ def _accuracy(store: AttentionStore, run: str, split: str) -> float | None:
     rows = rows[(rows["phase"] == "inference") & ((split == "all") | (rows["split"] == split))]
     correct = rows.drop_duplicates("sample")["correct"].dropna()
     return float(correct.astype(float).mean()) if len(correct) else None
-
-
-def _progress(shown: bool) -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("videos"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not shown,
-    )
 
 
 def _print_outcome(recorded: RecordedRun, split: str, *, given: str | None) -> None:
