@@ -366,7 +366,20 @@ class SkeletonNetwork(nn.Module, ABC):
         return torch.stack(losses).sum()
 
 
-class SanV1(SkeletonNetwork):
+class OneBlockNetwork(SkeletonNetwork):
+    """What V1 and V2 share: one block and one classifier behind the encoders."""
+
+    def add_block(self, recipe: Recipe, width: int, *, classes: int, fused: bool) -> None:
+        """Add what follows the encoders, whose outputs (r, t, width) it takes."""
+        network = recipe.network
+        self.projection = make_projection(network, width)
+        self.block = make_block(network, frames=recipe.clips.frames, fused=fused)
+        self.dropout = nn.Dropout(network.classifier_dropout)
+        self.classifier = nn.Linear(network.block_width, classes)
+        self.apply(initialise)
+
+
+class SanV1(OneBlockNetwork):
     """Early fusion: persons side by side as joints, positions and motions as coordinates.
 
     ```
@@ -383,13 +396,8 @@ class SanV1(SkeletonNetwork):
     ) -> None:
         network = recipe.network
         super().__init__(network)
-        width = network.block_width
         self.encoder = make_encoder(network, recipe.clips.persons * joints, 2 * coordinates)
-        self.projection = make_projection(network, network.encoder_width)
-        self.block = make_block(network, frames=recipe.clips.frames, fused=fused)
-        self.dropout = nn.Dropout(network.classifier_dropout)
-        self.classifier = nn.Linear(width, classes)
-        self.apply(initialise)
+        self.add_block(recipe, network.encoder_width, classes=classes, fused=fused)
 
     def segment_logits(self, position: Tensor, motion: Tensor, present: Tensor | None) -> Tensor:
         """Return (1, n, k, classes)."""
@@ -402,7 +410,7 @@ class SanV1(SkeletonNetwork):
         return x.unflatten(0, (1, n, k))  # (1, n, k, classes)
 
 
-class SanV2(SkeletonNetwork):
+class SanV2(OneBlockNetwork):
     """Late fusion: each person through the whole network by itself, then the maximum of them.
 
     ```
@@ -420,14 +428,9 @@ class SanV2(SkeletonNetwork):
     ) -> None:
         network = recipe.network
         super().__init__(network)
-        width = network.block_width
         self.position_encoder = make_encoder(network, joints, coordinates)
         self.motion_encoder = make_encoder(network, joints, coordinates)
-        self.projection = make_projection(network, 2 * network.encoder_width)
-        self.block = make_block(network, frames=recipe.clips.frames, fused=fused)
-        self.dropout = nn.Dropout(network.classifier_dropout)
-        self.classifier = nn.Linear(width, classes)
-        self.apply(initialise)
+        self.add_block(recipe, 2 * network.encoder_width, classes=classes, fused=fused)
 
     def segment_logits(self, position: Tensor, motion: Tensor, present: Tensor | None) -> Tensor:
         """Return (1, n, k, classes)."""

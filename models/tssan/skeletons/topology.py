@@ -208,38 +208,27 @@ def _kinect_v2() -> Topology:
 KINECT_V2_25 = _kinect_v2()
 """NTU RGB+D (Kinect v2)."""
 
-# Kinect v1 puts the joint called spine a hand's breadth above the hips and behind them, so that the
-# line between them leans by 36° (median) when people stand; to the shoulders it leans by 5°.
-UTD_MHAD_20 = _tree(
-    "utd-mhad-20",
-    "hip_center",
-    [
-        ("head", "shoulder_center"),
-        ("shoulder_center", "spine"),
-        ("spine", "hip_center"),
-        ("hip_center", None),
-        *_limbs("shoulder_center", "hip_center", ("left", "right")),
-    ],
-    spine="shoulder_center",
-    hips=_HIPS,
-    shoulders=_SHOULDERS,
-)
+
+def _kinect_v1(name: str, trunk: tuple[str, ...]) -> Topology:
+    """Return the tree of Kinect v1, the joints of the trunk in a data set's own order."""
+    parents = {"spine": "hip_center", "shoulder_center": "spine", "head": "shoulder_center"}
+    limbs = _limbs("shoulder_center", "hip_center", ("left", "right"))
+    return _tree(
+        name,
+        "hip_center",
+        [*((joint, parents.get(joint)) for joint in trunk), *limbs],
+        # The joint called spine lies a hand's breadth above the hips and behind them, so that the
+        # line between them leans by 36° (median) when people stand; to the shoulders, by 5°.
+        spine="shoulder_center",
+        hips=_HIPS,
+        shoulders=_SHOULDERS,
+    )
+
+
+UTD_MHAD_20 = _kinect_v1("utd-mhad-20", ("head", "shoulder_center", "spine", "hip_center"))
 """UTD-MHAD (Kinect v1, in that data set's own order: from the head down)."""
 
-NW_UCLA_20 = _tree(
-    "nw-ucla-20",
-    "hip_center",
-    [
-        ("hip_center", None),
-        ("spine", "hip_center"),
-        ("shoulder_center", "spine"),
-        ("head", "shoulder_center"),
-        *_limbs("shoulder_center", "hip_center", ("left", "right")),
-    ],
-    spine="shoulder_center",
-    hips=_HIPS,
-    shoulders=_SHOULDERS,
-)
+NW_UCLA_20 = _kinect_v1("nw-ucla-20", ("hip_center", "spine", "shoulder_center", "head"))
 """Northwestern-UCLA (Kinect v1, in the order of its SDK: from the hips up)."""
 
 OPENPOSE_18 = _tree(
