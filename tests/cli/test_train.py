@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tssan.network import build_network
+from tssan.training import TrainedRun
 
 from tests.training import toy
 from tssan_viz.cli import main
+from tssan_viz.cli.train import _print_outcome
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,30 @@ def test_the_papers_protocol_is_named_beside_its_number(
     assert done.returncode == 0, done.stderr
     first, _ = done.stdout.splitlines()
     assert "54 sequences, selected on the test part, as the paper's protocol does), toy" in first
+
+
+@pytest.mark.parametrize(("held_out", "noted"), [(19, True), (20, False)])
+def test_few_held_out_sequences_are_said_to_be_few(
+    held_out: int, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = {
+        "dataset": "toy",
+        "protocol": "cross-subject",
+        "recipe": "toy",
+        "seed": 0,
+        "seconds": 3.0,
+        "device": "cpu",
+        "selected_on": "validation",
+        "test_evaluated": False,
+        "validation_accuracy": 0.5,
+        "validation_sequences": held_out,
+        "kept_epoch": 1,
+    }
+    network = build_network(toy.RECIPE, joints=6, coordinates=3, classes=3)
+    _print_outcome(TrainedRun(Path("run"), toy.RECIPE, network, results))
+    printed = capsys.readouterr()
+    assert f"50.0 % of {held_out} sequences" in printed.out
+    assert ("held-out sequences hardly tell" in " ".join(printed.err.split())) == noted
 
 
 @pytest.mark.parametrize(

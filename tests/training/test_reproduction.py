@@ -80,6 +80,7 @@ def test_a_table_is_run_printed_and_not_run_again(
     assert f"± {lines['spread'][1]:.1f}" in shown
     assert "ours: selected on a held-out part of the training subjects" in printed
     assert "the paper's numbers are for ntu60, ours for toy" in printed
+    assert "the paper's protocols" not in printed, "it is one of them"
     assert "network.layers=1" in printed
 
     def no_training(*_: object, **__: object) -> None:
@@ -95,6 +96,19 @@ def test_a_table_is_run_printed_and_not_run_again(
     code, _, err = answer(monkeypatch, capsys, *words, "--precision", "bf16")
     assert code == 2
     assert "precision 32 there, bf16 now" in " ".join(err.split())
+
+
+def test_another_protocol_than_the_tables_is_said_beside_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = toy.make(tmp_path / "other")
+    words: list[object] = ["table3", "--data", other.path, "--out", tmp_path / "runs"]
+    words += ["--seeds", "0", "--rows", "SAN-V2 + cnn"]
+    words += [word for one in SMALL for word in ("--set", one)]
+    code, printed, err = answer(monkeypatch, capsys, *words)
+    assert code == 0, err
+    paper = ", ".join(find_table("table3").protocols)
+    assert f"the paper's protocols for it are {paper}; ours is cross-subject" in printed
 
 
 def test_rows_that_are_one_run_are_run_once(tmp_path: Path) -> None:

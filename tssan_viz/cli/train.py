@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -172,16 +174,12 @@ def train(
             markup=False,
             soft_wrap=True,
         )
-    console.print(
-        f"next: tssan-viz record --run {out} --data {data}", highlight=False, soft_wrap=True
-    )
+    next_command = shlex.join(["tssan-viz", "record", "--run", str(out), "--data", str(data)])
+    console.print(f"next: {next_command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def typed() -> str:
     """Return the command line as it was typed."""
-    import shlex
-    import sys
-
     return shlex.join(["tssan-viz", *sys.argv[1:]])
 
 
@@ -230,8 +228,8 @@ def _print_outcome(run: TrainedRun) -> None:
         if results["validation_sequences"] < FEW_SEQUENCES:
             err_console.print(
                 "[bold yellow]note:[/] so few held-out sequences hardly tell one epoch from "
-                "another; hold out more with --set training.validation=0.2 or "
-                "--validation-subjects",
+                "another; hold out more, as a larger share (--set training.validation=…) or as "
+                "whole subjects (--validation-subjects)",
                 highlight=False,
             )
 
