@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import ndimage, stats
 
@@ -120,11 +121,13 @@ def test_cameras_are_exchanged_within_subject_and_class(planted: AttentionStore)
     assert found.exchange == "the sign of the difference within each subject × class"
     assert found.n_assignments == 2**32
     assert not found.significant.any()
+    assert any("one class alone is free of that" in note for note in found.notes)
+    one = planted.select(class_name="reading")
+    alone = difference_maps(one.select(camera=1), one.select(camera=2), layer=1, head=1)
+    assert not any("one class alone" in note for note in alone.notes)
 
 
 def test_steps_are_sign_flips_of_subjects(tmp_path: Path) -> None:
-    import pandas as pd
-
     rows = every(subjects=4, classes=2)
     rows = pd.concat([rows, rows.assign(step=10)], ignore_index=True)
     store = write(tmp_path / "store", rows)
@@ -132,6 +135,64 @@ def test_steps_are_sign_flips_of_subjects(tmp_path: Path) -> None:
     assert found.exchange == "the sign of the difference of each subject"
     assert found.n_assignments == 16
     assert any("out of reach" in note for note in found.notes)
+
+
+def test_the_others_against_a_class_are_the_class_against_the_others(
+    planted: AttentionStore,
+) -> None:
+    own = planted.select(class_name="reading")
+    rest = planted.select() - own
+    one = difference_maps(own, rest, permutations=200, layer=2)
+    other = difference_maps(rest, own, permutations=200, layer=2)
+    assert other.exchange == one.exchange == "the class means within each subject"
+    np.testing.assert_allclose(other.difference, -one.difference)
+    np.testing.assert_allclose(other.z, -one.z, atol=1e-5)
+    np.testing.assert_array_equal(other.p, one.p)
+
+
+def test_steps_are_compared_in_the_classes_that_a_subject_has_at_both(tmp_path: Path) -> None:
+    rows = every(subjects=4, classes=2)
+    later = rows.assign(step=10)
+    later = later[~((later["subject"] == 1) & (later["label"] == 1))]
+    store = write(tmp_path / "store", pd.concat([rows, later], ignore_index=True))
+    found = difference_maps(store.select(step=10), store.select(step=0), head=1)
+    assert found.exchange == "the sign of the difference of each subject"
+    assert any("1 classes of a subject" in note for note in found.notes)
+    first = store.select(step=0, subject=1, head=1)
+    alone = difference_maps(
+        store.select(step=10, subject=1), store.select(step=0, subject=1), head=1
+    )
+    expected = first.select(label=0).maps().values[0, 0, 0].astype(np.float32)
+    np.testing.assert_allclose(alone.mean_b[0], expected, atol=1e-6)
+    assert not alone.tested
+
+
+def test_clusters_are_compared_with_a_sample_of_all_assignments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """12 subjects: of 4,096 assignments the first thousand would leave two subjects as they are."""
+    rng = np.random.default_rng(0)
+    subject, label = np.divmod(np.arange(24), 2)
+    order = np.argsort(label, kind="stable")
+    cells = np.stack([subject, label], axis=1)[order]
+    values = ndimage.gaussian_filter(rng.normal(size=(24, 1, 8, 8)), (0, 0, 1, 1))
+    values[:12, 0, 2:6, 2:6] += 0.15
+    values[:2, 0, 2:6, 2:6] += 0.5
+    made = _sign_flips(cells, np.arange(24) < 12, 5000, 0)
+    assert made.enumerated
+    units = np.asarray(made.to_units @ values.reshape(24, -1), np.float32)
+
+    def largest() -> float:
+        top, clusters = MaxT.of(made), _Clusters(made, 0)
+        top.add(units)
+        clusters.add(units, (1, 8, 8))
+        _, table = clusters.finish(top.observed[0].reshape(1, 8, 8), [1], [1])
+        return float(table["p"].min())
+
+    sampled = largest()
+    monkeypatch.setattr("tssan_viz.comparison.difference._CLUSTER_ASSIGNMENTS", 5000)
+    # The first thousand would give 0.075 for 0.056.
+    assert sampled == pytest.approx(largest(), abs=0.012)
 
 
 def test_who_takes_no_part_is_said(tmp_path: Path) -> None:
@@ -228,7 +289,7 @@ def test_so_large_a_cluster_is_as_rare_as_it_says_when_there_is_nothing() -> Non
         values = (noise + noise[:1]).reshape(20, -1).astype(np.float32)
         made = _sign_flips(cells, np.arange(20) < 10, 99, seed)
         units = np.asarray(made.to_units @ values, np.float32)
-        top, clusters = MaxT.of(made), _Clusters(made)
+        top, clusters = MaxT.of(made), _Clusters(made, 0)
         top.add(units)
         clusters.add(units, (2, 8, 8))
         z = top.observed[0].reshape(2, 8, 8)

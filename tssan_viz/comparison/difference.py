@@ -57,8 +57,10 @@ class DifferenceMaps:
     n_subjects : int
     exchange : str
         What is exchanged.
-    n_permutations, n_assignments, enumerated, smallest_p, seed, alpha
+    n_permutations, n_assignments, enumerated, smallest_p, seed, alpha, tested
         How it was tested.
+    n_cluster_permutations : int
+        Assignments that clusters are compared with, a sample where there are more than 1,000.
     notes : list of str
     """
 
@@ -77,6 +79,7 @@ class DifferenceMaps:
     n_subjects: int
     exchange: str
     n_permutations: int
+    n_cluster_permutations: int
     n_assignments: int
     enumerated: bool
     smallest_p: float
@@ -129,6 +132,7 @@ class DifferenceMaps:
                 "alpha": self.alpha,
                 "correction": "max-T over all cells of all maps",
                 "cluster_forming_p": CLUSTER_FORMING_P,
+                "cluster_permutations": self.n_cluster_permutations,
             },
             "notes": self.notes,
         }
@@ -177,11 +181,6 @@ def difference_maps(
         The groups share rows or come from different runs, layers differ in size, or nothing can
         be compared.
     """
-    if selection_a.run != selection_b.run or selection_a.store.url != selection_b.store.url:
-        raise UserError(
-            f"maps of two runs ({selection_a.run!r}, {selection_b.run!r}) are not subtracted: head "
-            "6 of one network is not head 6 of another"
-        )
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
     a = choose(selection_a, layer=layer, head=head, split=split, person=person)
@@ -211,7 +210,7 @@ def _compare(
     """Go through the layers, so that memory holds the cells of one layer."""
     tested = exchange.weights is not None
     top = MaxT.of(exchange)
-    clusters = _Clusters(exchange)
+    clusters = _Clusters(exchange, seed)
     layers: list[int] = []
     heads: list[int] = []
     means: list[tuple[NDArray, NDArray]] = []
@@ -263,6 +262,7 @@ def _compare(
         n_subjects=len(exchange.subjects),
         exchange=exchange.what,
         n_permutations=exchange.n_drawn,
+        n_cluster_permutations=clusters.n_drawn,
         n_assignments=exchange.n_assignments,
         enumerated=exchange.enumerated,
         smallest_p=exchange.smallest_p,
@@ -280,14 +280,22 @@ class _Clusters:
         {name: [] for name in ("cluster", "layer", "head", "sign", "cells", "p")}
     )
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, seed: int) -> None:
         self._exchange = exchange
         self._threshold = exchange.threshold(CLUSTER_FORMING_P)
-        n = 0 if exchange.weights is None else exchange.weights.shape[0]
-        self._largest = np.zeros(min(n, _CLUSTER_ASSIGNMENTS + 1), np.int64)
+        n = exchange.n_drawn
+        # All assignments stand in an order, so that the first of them would be no sample.
+        others = np.random.default_rng(seed).permutation(n)[:_CLUSTER_ASSIGNMENTS] + 1
+        self._lines = np.concatenate([np.zeros(min(n, 1), np.intp), np.sort(others)])
+        self._largest = np.zeros(len(self._lines), np.int64)
+
+    @property
+    def n_drawn(self) -> int:
+        """Assignments that clusters are compared with, the observed one not among them."""
+        return max(len(self._lines) - 1, 0)
 
     def add(self, units: NDArray[np.float32], shape: tuple[int, int, int]) -> None:
-        for start, z in standardised(self._exchange, units, most=len(self._largest)):
+        for start, z in standardised(self._exchange, units, self._lines):
             for i, line in enumerate(z):
                 largest = max(
                     int(np.bincount(found.reshape(-1))[1:].max(initial=0))

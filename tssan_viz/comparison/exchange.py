@@ -9,20 +9,23 @@ s subjects.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from tssan_viz.comparison.cell_layers import Chosen
+from tssan_viz.comparison.statistics import list_or_draw
 from tssan_viz.errors import UserError
 
 Floats = NDArray[np.floating]
 
 # Statistics are tied when they differ by rounding only.
 _TIE = 1e-5
-# Below this share of the largest spread a value does not move.
+# A value does not move whose spread is below this share of the largest value.
 _STILL = 1e-6
 
 
@@ -35,7 +38,7 @@ class Exchange:
     Attributes
     ----------
     what : str
-        What is exchanged, in words; with `reason` set, why nothing is.
+        What is exchanged, in words.
     of_a, of_b : (s, c) float64
         For each subject that takes part the weights of its cells in its mean of either group; a
         line of zeros where it is in the other group only.
@@ -45,7 +48,6 @@ class Exchange:
         Makes the units from the cells.
     weights : (a, u) csr or None
         The assignments, the observed one first; None where there is no test.
-    sign_flips : bool
     n_assignments, enumerated, smallest_p
         How many there are in all, whether all were gone through, and the least p they can give.
     reason : str or None
@@ -135,9 +137,13 @@ def plan_exchange(
     one class against several                which class mean of each subject plays the class
     classes, otherwise                       the sign of each subject's difference
     subjects (no subject is in both)         whole subjects
-    step                                     the sign of each subject's difference
+    step                                     the sign of each subject's difference, over the
+                                             classes that it has at both steps
     camera, correctness …                    the sign within each subject × class that is in both
     ======================================== ====================================================
+
+    The last takes the classes of a subject one by one. Where the groups differ in each person in a
+    way of their own that is the same in all classes, its p is too small; notes say so.
 
     Parameters
     ----------
@@ -157,12 +163,18 @@ def plan_exchange(
     Raises
     ------
     UserError
-        The groups share rows, or there is no subject to compare.
+        The groups share rows, come from different runs or splits, or there is no subject to
+        compare.
     """
     if permutations < 1:
         raise UserError(f"permutations is {permutations}: at least 1 is needed")
     if seed < 0:
         raise UserError(f"seed is {seed}: it is a whole number from 0")
+    if a.selection.run != b.selection.run or a.selection.store.url != b.selection.store.url:
+        raise UserError(
+            f"maps of two runs ({a.selection.run!r}, {b.selection.run!r}) are not compared head by "
+            "head: head 6 of one network is not head 6 of another"
+        )
     ids_a = a.selection.rows()["row_id"]
     shared = ids_a.isin(b.selection.rows()["row_id"]).sum()
     if shared:
@@ -184,10 +196,13 @@ def plan_exchange(
     if not labels_a & labels_b:
         if len(labels_a) == 1 and len(labels_b) > 1:
             return _class_means(cells, in_a, permutations, seed), cells
+        if len(labels_b) == 1 and len(labels_a) > 1:
+            made = _class_means(cells, ~in_a, permutations, seed)
+            return replace(made, of_a=made.of_b, of_b=made.of_a, to_units=-made.to_units), cells
         return _sign_flips(cells, in_a, permutations, seed), cells
     steps = [set(g.selection.rows()["step"].dropna()) for g in (a, b)]
-    if not steps[0] & steps[1] and labels_a == labels_b:
-        return _sign_flips(cells, in_a, permutations, seed), cells
+    if not steps[0] & steps[1]:
+        return _between_steps(cells, in_a, permutations, seed), cells
     return _within_cells(cells, in_a, permutations, seed), cells
 
 
@@ -222,40 +237,66 @@ def _sign_flips(
     )  # fmt: skip
 
 
-def _within_cells(
-    cells: NDArray[np.int64], in_a: NDArray[np.bool_], permutations: int, seed: int
-) -> Exchange:
-    """Exchange within each subject × class that has rows in both groups."""
-    keys_a = {tuple(c): i for i, c in enumerate(cells[in_a].tolist())}
-    first_b = int(in_a.sum())
-    keys_b = {tuple(c): first_b + i for i, c in enumerate(cells[~in_a].tolist())}
-    pairs = sorted(keys_a.keys() & keys_b.keys())
-    if not pairs:
+def _in_both(
+    cells: NDArray[np.int64], in_a: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Return the cells of a and b (p, 2) of each subject × class in both, and what is left out."""
+    of_a = {tuple(c): i for i, c in enumerate(cells.tolist()) if in_a[i]}
+    of_b = {tuple(c): i for i, c in enumerate(cells.tolist()) if not in_a[i]}
+    shared = sorted(of_a.keys() & of_b.keys())
+    if not shared:
         raise UserError(
             "no class of any subject has rows in both groups, so that there is nothing that could "
             "be exchanged between them"
         )
-    alone = len(keys_a.keys() ^ keys_b.keys())
-    in_both = np.zeros(len(cells), bool)
+    alone = len(of_a.keys() ^ of_b.keys())
+    left = f"left out: {alone} classes of a subject that are in one of the groups only"
+    return np.array([(of_a[key], of_b[key]) for key in shared]), (left,) if alone else ()
+
+
+def _between_steps(
+    cells: NDArray[np.int64], in_a: NDArray[np.bool_], permutations: int, seed: int
+) -> Exchange:
+    """Flip subjects as a whole, over the classes that each has in both groups."""
+    pairs, left = _in_both(cells, in_a)
+    paired = np.isin(np.arange(len(cells)), pairs)
+    subjects = sorted(set(cells[pairs[:, 0], 0].tolist()))
+    of_a = _group_weights(cells, in_a & paired, subjects)
+    of_b = _group_weights(cells, ~in_a & paired, subjects)
+    return _flipped(
+        "the sign of the difference of each subject", of_a, of_b, subjects, of_a - of_b,
+        permutations, seed, left,
+    )  # fmt: skip
+
+
+def _within_cells(
+    cells: NDArray[np.int64], in_a: NDArray[np.bool_], permutations: int, seed: int
+) -> Exchange:
+    """Exchange within each subject × class that has rows in both groups."""
+    pairs, notes = _in_both(cells, in_a)
+    paired = np.isin(np.arange(len(cells)), pairs)
+    lines = np.arange(len(pairs))
     to_units = np.zeros((len(pairs), len(cells)))
-    for i, pair in enumerate(pairs):
-        in_both[[keys_a[pair], keys_b[pair]]] = True
-        to_units[i, keys_a[pair]], to_units[i, keys_b[pair]] = 1, -1
-    subjects = sorted({int(s) for s, _ in pairs})
+    to_units[lines, pairs[:, 0]], to_units[lines, pairs[:, 1]] = 1, -1
+    subjects, of, n_pairs = np.unique(
+        cells[pairs[:, 0], 0], return_inverse=True, return_counts=True
+    )
     # A subject weighs the same whatever the number of its classes, and so must each of its pairs.
-    per_subject = np.array([sum(p[0] == s for p in pairs) for s, _ in pairs])
-    to_units *= (len(pairs) / len(subjects) / per_subject)[:, None]
+    to_units *= (len(pairs) / len(subjects) / n_pairs[of.reshape(-1)])[:, None]
+    if len(pairs) > len(subjects) > 1:
+        notes += (
+            "each class of a subject is exchanged by itself: did the groups differ in each person "
+            "in the same way in all classes, p would be too small; one class alone is free of that",
+        )
     return _flipped(
         "the sign of the difference within each subject × class",
-        _group_weights(cells, in_a & in_both, subjects),
-        _group_weights(cells, ~in_a & in_both, subjects),
-        subjects,
+        _group_weights(cells, in_a & paired, subjects.tolist()),
+        _group_weights(cells, ~in_a & paired, subjects.tolist()),
+        subjects.tolist(),
         to_units,
         permutations,
         seed,
-        notes=(f"left out: {alone} classes of a subject that are in one of the groups only",)
-        if alone
-        else (),
+        notes,
     )
 
 
@@ -270,13 +311,7 @@ def _flipped(
     notes: tuple[str, ...],
 ) -> Exchange:
     n = len(to_units)
-    total = 2**n
-    enumerated = total <= permutations
-    if enumerated:
-        bits = (np.arange(total)[:, None] >> np.arange(n)) & 1
-    else:
-        drawn = np.random.default_rng(seed).integers(0, 2, (permutations, n))
-        bits = np.concatenate([np.zeros((1, n), drawn.dtype), drawn])
+    bits, enumerated, total = list_or_draw([2] * n, permutations, seed)
     weights = sparse.csr_array((1.0 - 2 * bits) / n)
     return Exchange(
         what=what,
@@ -317,13 +352,9 @@ def _class_means(
         blocks.append(np.arange(start, start + n))
         start += n
     sizes = [len(block) for block in blocks]
-    total = math.prod(sizes)
-    enumerated = total <= permutations
-    if enumerated:
-        choice = np.indices(sizes).reshape(len(sizes), total).T
-    else:
-        drawn = np.random.default_rng(seed).integers(0, sizes, (permutations, len(sizes)))
-        choice = np.concatenate([np.zeros((1, len(sizes)), drawn.dtype), drawn])
+    choice, enumerated, total = list_or_draw(sizes, permutations, seed)
+    # With two classes of each subject, exchanging all of them gives the same |statistic|.
+    ties = 2 if set(sizes) == {2} else 1
     columns = choice + np.array([block[0] for block in blocks])
     indptr = np.arange(0, columns.size + 1, len(both))
     weights = sparse.csr_array(
@@ -339,7 +370,7 @@ def _class_means(
         weights=weights if len(both) > 1 else None,
         n_assignments=total,
         enumerated=enumerated,
-        smallest_p=1 / len(choice),
+        smallest_p=ties / total if enumerated else 1 / len(choice),
         reason=None if len(both) > 1 else "only one subject has the class",
         notes=_left_out(cells, both),
         _kind="classes",
@@ -370,8 +401,6 @@ def _whole_subjects(
     total = math.comb(n, a)
     enumerated = total <= permutations
     if enumerated:
-        from itertools import combinations
-
         groups = np.zeros((total, n), bool)
         for i, chosen in enumerate(combinations(range(n), a)):
             groups[i, list(chosen)] = True
@@ -457,7 +486,9 @@ class MaxT:
         return alone, together
 
 
-def standardised(exchange: Exchange, units: Floats, most: int | None = None):  # type: ignore[no-untyped-def]
+def standardised(
+    exchange: Exchange, units: Floats, chosen: NDArray[np.intp] | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Go through the assignments: the difference over its standard deviation, in pieces.
 
     Parameters
@@ -466,25 +497,25 @@ def standardised(exchange: Exchange, units: Floats, most: int | None = None):  #
         With assignments.
     units : (u, f)
         Values of the units.
-    most
-        Only so many assignments.
+    chosen
+        Only these assignments; None for all.
 
     Yields
     ------
     start : int
-        Of the piece.
+        Of the piece, among those that are gone through.
     z : (a, f) float32
         Zero where nothing moves.
     """
-    weights = exchange.weights
-    assert weights is not None
+    assert exchange.weights is not None
+    weights = exchange.weights if chosen is None else exchange.weights[chosen]
     spread = exchange.spread(units)
     moves = spread > _STILL * max(float(np.abs(units).max(initial=0)), 1e-30)
     scaled = np.where(moves, units / np.where(moves, spread, 1.0), 0.0).astype(np.float32)
-    n = weights.shape[0] if most is None else min(most, weights.shape[0])
+    n = weights.shape[0]
     piece = max(1, (1 << 23) // max(scaled.shape[1], 1))
     lines = weights.astype(np.float32)
     dense = exchange._kind != "classes"
     for start in range(0, n, piece):
-        part = lines[start : min(start + piece, n)]
+        part = lines[start : start + piece]
         yield start, (part.toarray() @ scaled if dense else part @ scaled)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 from tssan_viz.comparison.alignment import AlignedSelection, row_keys
 from tssan_viz.comparison.cell_layers import Chosen, choose, probabilities_only, records
@@ -22,6 +22,7 @@ from tssan_viz.comparison.statistics import (
     MIN_SUBJECTS_FOR_INTERVAL,
     hedges_g,
     jackknife_interval,
+    small_sample_correction,
 )
 from tssan_viz.errors import UserError
 from tssan_viz.measures import MEASURES, joint_speed
@@ -44,8 +45,9 @@ class MeasureContrasts:
     table : DataFrame
         One line per layer, head and measure: ``mean_a``, ``mean_b`` (over subjects, each weighing
         the same), ``difference``, ``hedges_g``, ``cliffs_delta``, ``low``, ``high`` (jackknife over
-        subjects, NaN under six), ``p`` (this line alone, two-sided), ``p_max_t`` (all lines
-        together), ``q`` (false discovery rate). NaN where a measure is not defined for all cells.
+        subjects; NaN under six, of two groups of subjects in the smaller one), ``p`` (this line
+        alone, two-sided), ``p_max_t`` (all lines together), ``q`` (false discovery rate). NaN where
+        a measure is not defined for all cells.
     subjects : DataFrame
         The values behind it: ``subject``, ``layer``, ``head``, ``measure``, ``a``, ``b``.
     exchange : str
@@ -70,6 +72,7 @@ class MeasureContrasts:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; what is not defined is None."""
+        n = int(self.table["p"].notna().sum())
         return {
             "table": records(self.table),
             "measures": {name: MEASURES[name] for name in self.table["measure"].unique()},
@@ -85,8 +88,8 @@ class MeasureContrasts:
                 "seed": None if self.enumerated else self.seed,
                 "alpha": self.alpha,
                 "corrections": {
-                    "p_max_t": f"max-T (Westfall-Young) over {len(self.table)} lines",
-                    "q": f"Benjamini-Hochberg over {len(self.table)} lines",
+                    "p_max_t": f"max-T (Westfall-Young) over {n} lines",
+                    "q": f"Benjamini-Hochberg over {n} lines",
                 },
             },
             "notes": self.notes,
@@ -135,8 +138,7 @@ def hedges_g_of_groups(a: Floats, b: Floats) -> Floats:
         m = len(x) + len(y) - 2
         pooled = np.sqrt(((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()) / np.sqrt(m)
         if pooled > 0:
-            log = special.gammaln(m / 2) - special.gammaln((m - 1) / 2) - 0.5 * np.log(m / 2)
-            found[f] = (x.mean() - y.mean()) / pooled * np.exp(log)
+            found[f] = (x.mean() - y.mean()) / pooled * small_sample_correction(m)
     return found
 
 
@@ -194,11 +196,6 @@ def measure_contrasts(
         raise UserError(f"name at least one measure of {', '.join(MEASURES)}")
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
-    if selection_a.run != selection_b.run or selection_a.store.url != selection_b.store.url:
-        raise UserError(
-            f"maps of two runs ({selection_a.run!r}, {selection_b.run!r}) are not contrasted head "
-            "by head: head 6 of one network is not head 6 of another"
-        )
     a = choose(selection_a, layer=layer, head=head, split=split, person=person)
     b = choose(selection_b, layer=layer, head=head, split=split, person=person)
     probabilities_only(a.selection, "measures")
@@ -343,6 +340,7 @@ def _contrast(
 ) -> MeasureContrasts:
     taking_part = exchange.of_a.any(axis=0) | exchange.of_b.any(axis=0)
     defined = np.asarray(np.isfinite(cells[taking_part]).all(axis=0))
+    # Cells that take no part may lack a measure.
     filled = np.where(defined, np.nan_to_num(cells), 0.0)
     a, b = exchange.means(filled)
     a[:, ~defined] = b[:, ~defined] = np.nan
@@ -383,8 +381,9 @@ def _contrast(
             f"the smallest possible p is {exchange.smallest_p:.2g}, so that p ≤ {alpha:g} is out "
             "of reach with so few subjects"
         )
-    if len(exchange.subjects) < MIN_SUBJECTS_FOR_INTERVAL:
-        notes.append(f"no interval under {MIN_SUBJECTS_FOR_INTERVAL} subjects")
+    if defined.any() and np.isnan(low).all():
+        where = "" if exchange.paired else " in each group"
+        notes.append(f"no interval under {MIN_SUBJECTS_FOR_INTERVAL} subjects{where}")
     each = [
         pd.DataFrame(lines, columns=["layer", "head", "measure"]).assign(
             subject=subject, a=a[i], b=b[i]

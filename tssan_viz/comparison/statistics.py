@@ -174,7 +174,7 @@ def make_design(
         own_of = {int(subject[r]): r for r in own}
         rest_of = {int(subject[r]): r for r in rest}
         both = [s for s in own_of if s in rest_of]
-        bits, enumerated, total = _assignments([2] * len(both), n_permutations, seed)
+        bits, enumerated, total = list_or_draw([2] * len(both), n_permutations, seed)
         first = np.tile(own, (len(bits), 1))
         second = np.tile(rest, (len(bits), 1))
         for column, s in enumerate(both):
@@ -187,7 +187,7 @@ def make_design(
         ties = 2 if mirrored and total > 1 else 1
     else:
         choices = [np.concatenate([[r], rest[subject[rest] == subject[r]]]) for r in own]
-        table, enumerated, total = _assignments([len(c) for c in choices], n_permutations, seed)
+        table, enumerated, total = list_or_draw([len(c) for c in choices], n_permutations, seed)
         columns = [cells[table[:, i]] for i, cells in enumerate(choices)]
         played = (np.stack(columns, axis=1) if columns else np.empty((1, 0), dtype=np.intp),)
         ties = 1
@@ -202,10 +202,20 @@ def make_design(
     )
 
 
-def _assignments(
+def list_or_draw(
     sizes: Sequence[int], n_permutations: int, seed: int
 ) -> tuple[NDArray[np.intp], bool, int]:
-    """Return choices (p, n), the observed one (zeros) first; whether all; how many in all."""
+    """Choose one of so many (n,) again and again: all ways if there are few, else a seeded sample.
+
+    Returns
+    -------
+    choices : (p, n) int
+        The observed one (zeros) first.
+    enumerated : bool
+        Whether these are all.
+    total : int
+        How many there are in all.
+    """
     total = math.prod(sizes)
     if total <= max(n_permutations, 1):
         table = np.indices(sizes, dtype=np.intp).reshape(len(sizes), total).T
@@ -409,9 +419,17 @@ def hedges_g(values: Floats) -> Floats:
     squares = np.nansum((values - mean) ** 2, axis=0)
     m = np.maximum(n - 1, 2)
     spread = np.sqrt(squares / m)
-    correction = np.exp(special.gammaln(m / 2) - special.gammaln((m - 1) / 2) - 0.5 * np.log(m / 2))
     defined = (n >= 3) & (spread > 0)
-    return np.where(defined, mean / np.where(defined, spread, 1.0) * correction, np.nan)
+    return np.where(
+        defined, mean / np.where(defined, spread, 1.0) * small_sample_correction(m), np.nan
+    )
+
+
+def small_sample_correction(m: NDArray[np.integer] | int) -> Floats:
+    """Return J(m) of Hedges (1981) for m degrees of freedom, at least 2; see `hedges_g`."""
+    half = np.asarray(m, np.float64) / 2
+    found: Floats = np.exp(special.gammaln(half) - special.gammaln(half - 0.5) - 0.5 * np.log(half))
+    return found
 
 
 def null_deltas(gram: Gram, design: Design) -> Floats:
