@@ -166,10 +166,11 @@ def test_hugging_faces_trainer(tmp_path):
     tokens = torch.randint(0, 50, (8, 5), generator=torch.Generator().manual_seed(0))
     data = [{"input_ids": row, "labels": i % 3} for i, row in enumerate(tokens)]
 
-    def train(model, *callbacks):
+    def train(model, *callbacks, **length):
         arguments = TrainingArguments(
             output_dir=str(tmp_path / "out"),
             num_train_epochs=2,
+            **length,
             per_device_train_batch_size=4,
             eval_strategy="epoch",
             save_strategy="no",
@@ -208,6 +209,18 @@ def test_hugging_faces_trainer(tmp_path):
     assert probes["step"].tolist() == [0, 0, 2, 2, 4, 4]
     assert probes["correct"].notna().all()
     assert {step for name, _, step in logged if "/probe/" in name} == {0, 2, 4}
+
+    with Recording(tmp_path / "s", run="cut short", describe=describe, probe=probe) as recording:
+        train(watched, recording, max_steps=3)
+    rows = open_store(tmp_path / "s").rows("cut short")
+    steps = rows.groupby(["phase", "epoch"])["step"].unique().map(list).to_dict()
+    assert steps == {
+        ("probe", 0): [0],
+        ("train", 1): [0, 1],
+        ("probe", 1): [2],
+        ("train", 2): [2],
+        ("probe", 2): [3],
+    }
 
 
 def measures():

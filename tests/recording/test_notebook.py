@@ -27,6 +27,7 @@ def test_the_notebook_runs(tmp_path):
     assert "attends by sdpa" in printed
     assert "encoder.layer.2.attention.self" in printed
     assert "attention to padding: 0.0" in printed
+    assert "behind its last word: 0.0" in printed
     assert "recording of vit" in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     assert sum("text/html" in output.get("data", {}) for output in outputs) == 2

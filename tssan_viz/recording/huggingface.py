@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -119,7 +120,8 @@ class AttentionRecording(Followed, TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Look at the probe, if it is its turn."""
         assert self._following is not None
-        self._following.look(state.global_step, round(state.epoch))
+        # An epoch that `max_steps` cuts short counts, as its training rows say and Lightning does.
+        self._following.look(state.global_step, math.ceil(state.epoch - 1e-6))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Bring everything to its place."""
