@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from tssan_viz.comparison.similarity import unit_vectors
 
-# Values that are turned into unit vectors at once: about 32 MB of float32.
+# Values that are read at once: about 32 MB of float32.
 _CHUNK_VALUES = 1 << 23
+# Values that are worked on at once stay in the processor's cache.
+_CACHED_VALUES = 1 << 17
 
 PLAIN = "plain"
 """What stands for a metric where the maps are summed as they are."""
@@ -217,7 +218,7 @@ def sum_units(
     for part, maps in _pieces(read, heads * length):
         vectors, usable[part] = _vectors(maps, metric)
         _add(units, pile[part], vectors, weights[part])
-        _add(sums, plain_pile[part], vectors, np.ones(len(maps)))
+        _add(sums, plain_pile[part], vectors)
     if not usable.all():
         units[:] = 0
         weights = layout.weights(usable)
@@ -266,8 +267,11 @@ def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> 
 def _pieces(read: ReadMaps, values: int) -> Iterator[tuple[slice, NDArray[np.floating]]]:
     """Go through maps with the rows that they belong to; a row takes so many values."""
     start = 0
+    together = max(1, _CACHED_VALUES // values)
     for maps in read(max(1, _CHUNK_VALUES // values)):
-        yield slice(start, start + len(maps)), maps
+        for i in range(0, len(maps), together):
+            few = maps[i : i + together]
+            yield slice(start + i, start + i + len(few)), few
         start += len(maps)
 
 
@@ -275,21 +279,14 @@ def _add(
     piles: NDArray[np.floating],
     pile: NDArray[np.intp],
     vectors: NDArray[np.floating],
-    weights: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
 ) -> None:
-    """Add weighted vectors (n, h, d) to their piles; weights are (n,) or (n, h)."""
-    touched, place = np.unique(pile, return_inverse=True)
-    columns = np.arange(len(pile))
-    shape = (len(touched), len(pile))
-    kind = piles.dtype
-    if weights.ndim == 1:
-        adder = sparse.csr_array((weights.astype(kind), (place, columns)), shape=shape)
-        added = adder @ vectors.reshape(len(pile), -1)
-        piles[touched] += added.reshape(len(touched), *piles.shape[1:])
-        return
-    for head in range(weights.shape[1]):
-        adder = sparse.csr_array((weights[:, head].astype(kind), (place, columns)), shape=shape)
-        piles[touched, head] += adder @ vectors[:, head]
+    """Add vectors (n, h, d) to their piles, weighted by (n,) or (n, h), or as they are."""
+    if weights is not None:
+        each = weights.reshape(len(pile), -1, 1).astype(piles.dtype)
+        vectors = vectors * each
+    for number, vector in zip(pile.tolist(), vectors, strict=True):
+        piles[number] += vector
 
 
 def single_pair_means(sides: Sides, *, two_classes: bool) -> tuple[NDArray, NDArray]:
