@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tssan_viz.comparison import compare_class
 from tssan_viz.errors import UserError
 from tssan_viz.recording import Probe, RecordingError, Sink, UnrecordableModel, record
 from tssan_viz.recording.following import Following
+from tssan_viz.recording.sinks import StoreSink
 from tssan_viz.store import open_store
 from tssan_viz.store.sql import query
 from tssan_viz.store.verification import verify
@@ -163,6 +165,20 @@ def test_rows_that_were_there_are_counted_and_those_of_nameless_calls_are_not_mi
     record_all(model, tmp_path / "s", run="nameless")
     with pytest.raises(RecordingError, match=r"'call 1 row 1' in the run already.*give run="):
         record_all(model, tmp_path / "s", run="nameless")
+
+
+def test_what_the_store_remembers_counts_what_was_still_to_be_written(tmp_path):
+    class Late(StoreSink):
+        def write(self, block):
+            time.sleep(0.05)
+            super().write(block)
+
+    sink = Late(tmp_path / "s", "r", None)
+    with record(Model(), sink) as recorder:
+        for i in range(5):
+            recorder.samples(sample=[f"{i} a", f"{i} b"], present=np.array([True, False]))
+            recorder.model(torch.randn(2, 6, 8))
+    assert sink.report["absent"] == recorder.report().absent == 5
 
 
 def test_a_sink_that_may_try_again_loses_nothing():

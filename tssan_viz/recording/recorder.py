@@ -270,10 +270,9 @@ class Recorder:
         self._detach()
         if error is not None:
             # The batch at hand is as unfinished as the block; those before it are whole, and kept.
-            self._writing.rows_lost += self._calls.abandon()
-            self._remember()
+            self._writing.lose(self._calls.abandon())
             try:
-                self._writing.close(error)
+                self._writing.close(error, self._remember)
             except Exception as second:
                 error.add_note(f"while the maps recorded so far were being written: {second}")
             self._say_what_was_lost(error)
@@ -284,10 +283,9 @@ class Recorder:
                 self._calls.close()
         except BaseException as found:
             fault = found
-        self._remember()
         with self._timed("queue"):
             try:
-                self._writing.close(fault)
+                self._writing.close(fault, self._remember)
             except BaseException as late:
                 if fault is None:
                     raise

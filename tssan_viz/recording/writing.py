@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,6 +152,11 @@ class Writing:
             self._changed.notify_all()
         return True
 
+    def lose(self, rows: int) -> None:
+        """Count rows that never got here."""
+        with self._changed:
+            self.rows_lost += rows
+
     def wait(self) -> None:
         """Return when all that was put has been handed to the sink."""
         if self._thread is None:
@@ -178,8 +183,11 @@ class Writing:
         if error is not None:
             raise error
 
-    def close(self, error: BaseException | None) -> None:
-        """Write what waits, stop the thread and end the sink; then raise what went wrong."""
+    def close(self, error: BaseException | None, before_end: Callable[[], None]) -> None:
+        """Write what waits, stop the thread and end the sink; then raise what went wrong.
+
+        `before_end` is called when everything has been counted, and the sink is still open.
+        """
         try:
             self.wait()
         finally:
@@ -191,6 +199,7 @@ class Writing:
                 self._thread = None
             with self._changed:
                 late, self._error = self._error, None
+            before_end()
             if self._begun:
                 self._begun = False
                 try:
