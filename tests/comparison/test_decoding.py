@@ -13,7 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from tests.comparison.stores import every, write
 from tests.stores import make_store
-from tssan_viz.comparison.decoding import decodability, decode_left_out, permuted_within
+from tssan_viz.comparison.decoding import decodability, decode_left_out
+from tssan_viz.comparison.label_permutation import permuted_within
 from tssan_viz.errors import UserError
 
 
@@ -40,7 +41,9 @@ def test_accuracies_are_those_of_scikit_learn(seed: int, drop: int) -> None:
         for target, group in ((label, subject), (subject, label)):
             found = decode_left_out(gram, target, group, method=method, permutations=3, seed=1)
             # The same permuted labels, so that each line can be compared.
-            for line, labels in zip(found, permuted_within(target, group, 3, 1), strict=True):
+            for line, labels in zip(
+                found, permuted_within(target, group, 3, 1).labels, strict=True
+            ):
                 for head in range(2):
                     guess = cross_val_predict(
                         model, vectors[:, head], labels, groups=group, cv=LeaveOneGroupOut()
@@ -50,12 +53,35 @@ def test_accuracies_are_those_of_scikit_learn(seed: int, drop: int) -> None:
 
 def test_labels_are_permuted_within_groups_only() -> None:
     _, label, subject = cells(0, 6, 5, 3)
-    drawn = permuted_within(label, subject, 50, 0)
+    made = permuted_within(label, subject, 50, 0)
+    drawn = made.labels
+    assert (made.enumerated, made.n_drawn, made.smallest_p) == (False, 50, 1 / 51)
     assert (drawn[0] == label).all()
     assert (drawn[1:] != label).any()
     for s in np.unique(subject):
         mine = subject == s
         assert (np.sort(drawn[:, mine], axis=1) == np.sort(label[mine])).all()
+
+
+def test_few_permutations_are_all_gone_through() -> None:
+    """Two classes of 5 subjects are sign flips: 2/2⁵, as exchanging both everywhere changes nil."""
+    vectors, label, subject = cells(0, 5, 2)
+    made = permuted_within(label, subject, 100, 0)
+    assert (made.enumerated, made.n_drawn, made.smallest_p) == (True, 31, 2 / 32)
+    assert len(np.unique(made.labels, axis=0)) == 32
+    assert (made.labels[0] == label).all()
+    gram = np.einsum("rhd,chd->rch", vectors, vectors)
+    apart = vectors + 100 * label[:, None, None]
+    perfect = decode_left_out(np.einsum("rhd,chd->rch", apart, apart), label, subject)
+    assert (perfect >= perfect[0]).mean(axis=0).tolist() == [2 / 32, 2 / 32]
+    swapped = decode_left_out(gram, label, subject)
+    assert np.allclose(np.sort(swapped, axis=0)[::2], np.sort(swapped, axis=0)[1::2])
+    holes = permuted_within(label[1:], subject[1:], 100, 0)
+    assert (holes.n_drawn, holes.smallest_p) == (15, 1 / 16)
+    alone = permuted_within(np.arange(3), np.arange(3), 100, 0)
+    assert (alone.n_drawn, alone.smallest_p) == (0, 1)
+    many = permuted_within(*cells(0, 3, 4)[1:], 1000, 0)
+    assert (many.enumerated, many.smallest_p) == (False, 24 / 24**3)
 
 
 @pytest.mark.slow
@@ -85,6 +111,12 @@ def test_a_planted_class_is_read_and_chance_is_not(tmp_path: Path) -> None:
     assert table["class_chance"].between(0.15, 0.35).all()
     assert table["subject_chance"].between(0.1, 0.25).all()
     assert found.smallest_p == pytest.approx(1 / 201)
+    two = decodability(
+        store.select(class_name=["reading", "hand waving"], subject=[1, 2, 3]), permutations=200
+    )
+    assert (two.n_permutations, two.smallest_p) == (7, 2 / 8)
+    assert (two.subject_permutations, two.subject_smallest_p) == (35, 6 / 36)
+    assert any("the class is 0.25" in note for note in two.notes)
     again = decodability(store.select(), permutations=200)
     assert again.table.equals(found.table)
     assert found.to_dict()["n_subjects"] == 6

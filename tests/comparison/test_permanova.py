@@ -14,7 +14,7 @@ from skbio.stats.distance import permanova as skbio_permanova
 
 from tests.comparison.stores import every, write
 from tests.stores import make_store
-from tssan_viz.comparison.decoding import permuted_within
+from tssan_viz.comparison.label_permutation import permuted_within, sampled_within
 from tssan_viz.comparison.permanova import permanova, pseudo_f
 from tssan_viz.errors import UserError
 
@@ -46,9 +46,9 @@ def test_f_is_that_of_scikit_bio(seed: int) -> None:
 def test_p_is_that_of_scikit_bio_when_all_may_be_permuted() -> None:
     vectors, label, _ = vectors_of(4, effect=0.3)
     everybody = np.zeros(len(label), int)
-    found = pseudo_f(
-        (vectors @ vectors.T)[..., None], permuted_within(label, everybody, 4999, 0)
-    ).f[:, 0]
+    found = pseudo_f((vectors @ vectors.T)[..., None], sampled_within(label, everybody, 4999, 0)).f[
+        :, 0
+    ]
     p = (found >= found[0] - 1e-12).mean()
     expected = skbio_permanova(
         DistanceMatrix(squareform(pdist(vectors))), label, permutations=4999, seed=1
@@ -65,7 +65,7 @@ def test_it_rejects_as_often_as_it_says_when_there_is_nothing() -> None:
         rng = np.random.default_rng(seed)
         subject, label = np.divmod(np.arange(32), 4)
         v = rng.normal(size=(32, 6)) + 2 * rng.normal(size=(8, 6))[subject]
-        drawn = permuted_within(label, subject, 99, seed)
+        drawn = permuted_within(label, subject, 99, seed).labels
         found = pseudo_f((v @ v.T)[..., None], drawn, subject)
         rejected.append(
             [(f[:, 0] >= f[0, 0] - 1e-12).mean() <= 0.05 for f in (found.f, found.dispersion)]
@@ -87,6 +87,20 @@ def test_a_planted_class_is_found_and_spread_is_told_apart(tmp_path: Path) -> No
     assert by_subject.block == "class"
     assert found.to_dict()["permuted_within"] == "subject"
     assert permanova(store.select(), permutations=199).table.equals(found.table)
+
+
+def test_two_classes_of_few_subjects(tmp_path: Path) -> None:
+    """All 2⁵ exchanges; of two classes in each subject the spread cannot be told."""
+    store = make_store(tmp_path / "store", subjects=5, planted="put on jacket")
+    found = permanova(store.select(class_name=["put on jacket", "reading"]), permutations=199)
+    assert (found.enumerated, found.n_permutations, found.smallest_p) == (True, 31, 2 / 32)
+    table = found.table.set_index(["layer", "head"])
+    assert table.loc[(2, 1), "p"] == 2 / 32
+    assert (table["p"] >= 2 / 32).all()
+    assert table["dispersion_p"].isna().all()
+    assert any("spread is not tested" in note for note in found.notes)
+    assert any("out of reach" in note for note in found.notes)
+    assert found.to_dict()["seed"] is None
 
 
 def test_bad_questions(tmp_path: Path) -> None:

@@ -167,6 +167,30 @@ def iter_grams(
         yield layer, heads, gram
 
 
+def iter_complete_grams(
+    chosen: Chosen, metric: str, progress: Progress | None = None
+) -> Iterator[tuple[int, list[int], NDArray[np.float32], NDArray[np.bool_]]]:
+    """Do what `iter_grams` does, with the cells that all have a similarity with each other.
+
+    Yields
+    ------
+    layer, heads
+        Counted from 1.
+    gram : (c, c, h) float32
+        Dot products of the cells that were kept.
+    keep : (r,) bool
+        Which these are; the notes of `chosen` say how many are not.
+    """
+    for layer, heads, gram in iter_grams(chosen, metric, progress):
+        keep = complete_cells(gram)
+        if not keep.all():
+            chosen.notes.append(
+                f"layer {layer}: {int((~keep).sum())} cells share no segment with some other and "
+                "were left out"
+            )
+        yield layer, heads, gram.values[np.ix_(keep, keep)], keep
+
+
 def kept_cells(chosen: Chosen, metric: str, progress: Progress | None = None) -> KeptCells | None:
     """Return the kept cells of what was chosen; None where only the maps have the answer."""
     return KeptCells.of(

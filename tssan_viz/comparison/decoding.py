@@ -19,10 +19,14 @@ from scipy import sparse
 from tssan_viz.comparison.cell_layers import (
     Chosen,
     choose,
-    complete_cells,
     enough_classes_and_subjects,
-    iter_grams,
+    iter_complete_grams,
     records,
+)
+from tssan_viz.comparison.label_permutation import (
+    PermutedLabels,
+    permuted_within,
+    sampled_within,
 )
 from tssan_viz.comparison.reading import Progress, heads_of_layers
 from tssan_viz.comparison.statistics import p_values
@@ -31,6 +35,9 @@ from tssan_viz.selection import Selection
 
 Method = Literal["nearest mean", "nearest neighbour"]
 METHODS: tuple[str, ...] = get_args(Method)
+
+# Notes are about this level.
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +53,11 @@ class Decodability:
         and false discovery rate. The same for ``subject_…``, with the class left out.
     class_null, subject_null : (a, h) float64
         Accuracies with permuted labels, without the observed one.
-    n_cells, n_subjects, n_classes, n_permutations, seed : int
-    smallest_p : float
+    n_cells, n_subjects, n_classes, seed : int
+    n_permutations, smallest_p
+        Of the class: permutations that it was compared with, and the least p that they can give.
+    subject_permutations, subject_smallest_p
+        The same of the subject.
     method, metric : str
     notes : list of str
     """
@@ -59,8 +69,10 @@ class Decodability:
     n_subjects: int
     n_classes: int
     n_permutations: int
+    subject_permutations: int
     seed: int
     smallest_p: float
+    subject_smallest_p: float
     method: str
     metric: str
     notes: list[str]
@@ -80,6 +92,8 @@ class Decodability:
                 "alternative": "greater",
                 "permutations": self.n_permutations,
                 "smallest_p": self.smallest_p,
+                "subject_permutations": self.subject_permutations,
+                "subject_smallest_p": self.subject_smallest_p,
                 "seed": self.seed,
             },
             "method": self.method,
@@ -112,13 +126,13 @@ def decode_left_out(
     method
         ``nearest mean`` or ``nearest neighbour``.
     permutations
-        How many to draw.
+        How many to draw; where there are no more than that, all are gone through.
     seed
         Of the draw.
 
     Returns
     -------
-    (1 + permutations, h) float64
+    (a, h) float64
         Share of cells read rightly, the observed one first. A cell whose target no other group has
         counts as wrong.
 
@@ -127,32 +141,23 @@ def decode_left_out(
     UserError
         Unknown method, fewer than two groups or targets, or values that are no numbers.
     """
+    _, targets = np.unique(target, return_inverse=True)
+    return _decode(gram, permuted_within(targets, group, permutations, seed).labels, group, method)
+
+
+def _decode(
+    gram: NDArray[np.floating], drawn: NDArray[np.intp], group: NDArray[np.integer], method: str
+) -> NDArray[np.float64]:
+    """Return the accuracies (a, h) with each line of targets (a, r), counted from 0."""
     if method not in METHODS:
         raise UserError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
-    if permutations < 1:
-        raise UserError(f"permutations is {permutations}: at least 1 is needed")
     if not np.isfinite(gram).all():
         raise UserError("the similarities have values that are no numbers")
-    _, targets = np.unique(target, return_inverse=True)
     _, groups = np.unique(group, return_inverse=True)
-    if targets.max() < 1 or groups.max() < 1:
+    if drawn[0].max() < 1 or groups.max() < 1:
         raise UserError("decoding needs at least two things to tell apart, and two groups")
-    drawn = permuted_within(targets, groups, permutations, seed)
-    if method == "nearest mean":
-        return _nearest_mean(np.asarray(gram), drawn, groups)
-    return _nearest_neighbour(np.asarray(gram), drawn, groups)
-
-
-def permuted_within(
-    target: NDArray[np.integer], group: NDArray[np.integer], permutations: int, seed: int
-) -> NDArray[np.intp]:
-    """Return targets (1 + permutations, r), the observed first, the rest permuted within groups."""
-    rng = np.random.default_rng(seed)
-    drawn = np.tile(np.asarray(target, np.intp), (permutations + 1, 1))
-    for g in np.unique(group):
-        own = np.flatnonzero(group == g)
-        drawn[1:, own] = rng.permuted(drawn[1:, own], axis=1)
-    return drawn
+    decode = _nearest_mean if method == "nearest mean" else _nearest_neighbour
+    return decode(np.asarray(gram), drawn, groups)
 
 
 def _nearest_mean(
@@ -234,7 +239,7 @@ def decodability(
     method
         ``nearest mean`` or ``nearest neighbour``.
     permutations
-        How many permuted labels to compare with.
+        How many permuted labels to compare with; all of them where there are no more.
     seed
         Of the draw.
     progress
@@ -254,39 +259,32 @@ def decodability(
     n = sum(len(heads) for heads, _ in heads_of_layers(chosen.selection).values())
     found: dict[str, list[NDArray[np.float64]]] = {"class": [], "subject": []}
     sites = []
-    subject, label = chosen.subject, chosen.label
-    for number, heads, gram in iter_grams(chosen, metric, progress):
-        keep = complete_cells(gram)
-        if not keep.all():
-            chosen.notes.append(
-                f"layer {number}: {int((~keep).sum())} cells share no segment with some other and "
-                "were left out"
-            )
-        values = gram.values[np.ix_(keep, keep)]
-        for what, target, group in (("class", label, subject), ("subject", subject, label)):
-            found[what].append(
-                decode_left_out(
-                    values,
-                    target[keep],
-                    group[keep],
-                    method=method,
-                    permutations=permutations,
-                    seed=seed,
-                )
-            )
+    _, label = np.unique(chosen.label, return_inverse=True)
+    roles = {"class": (label, chosen.subject), "subject": (chosen.subject, label)}
+    permuted = {
+        what: permuted_within(target, group, permutations, seed)
+        for what, (target, group) in roles.items()
+    }
+    for number, heads, gram, keep in iter_complete_grams(chosen, metric, progress):
+        for what, (target, group) in roles.items():
+            drawn = permuted[what].labels
+            if not keep.all():
+                _, left = np.unique(target[keep], return_inverse=True)
+                drawn = sampled_within(left, group[keep], permuted[what].n_drawn, seed)
+            found[what].append(_decode(gram, drawn, group[keep], method))
         sites += [{"layer": number, "head": h} for h in heads]
         if progress is not None:
             progress("decoding", len(sites), n)
-    return _decodability(chosen, found, pd.DataFrame(sites), method, metric, permutations, seed)
+    return _decodability(chosen, found, pd.DataFrame(sites), permuted, method, metric, seed)
 
 
 def _decodability(
     chosen: Chosen,
     found: dict[str, list[NDArray[np.float64]]],
     table: pd.DataFrame,
+    permuted: dict[str, PermutedLabels],
     method: str,
     metric: str,
-    permutations: int,
     seed: int,
 ) -> Decodability:
     nulls = {}
@@ -295,7 +293,7 @@ def _decodability(
         nulls[what] = accuracy[1:]
         tested = p_values(accuracy)
         table[f"{what}_accuracy"] = accuracy[0]
-        table[f"{what}_chance"] = accuracy[1:].mean(axis=0)
+        table[f"{what}_chance"] = accuracy[1:].mean(axis=0) if len(accuracy) > 1 else np.nan
         table[f"{what}_p"] = tested.p
         table[f"{what}_p_max_t"] = tested.p_max_t
         table[f"{what}_q"] = tested.q
@@ -306,6 +304,12 @@ def _decodability(
             f"{len(layout.subject)} of {len(layout.subjects)} × {len(layout.labels)} subject × "
             "class cells are there"
         )
+    for what, made in permuted.items():
+        if made.smallest_p > _LEVEL:
+            notes.append(
+                f"the smallest possible p of the {what} is {made.smallest_p:.2g}, so that p ≤ "
+                f"{_LEVEL:g} is out of reach with so few cells"
+            )
     return Decodability(
         table=table,
         class_null=nulls["class"],
@@ -313,9 +317,11 @@ def _decodability(
         n_cells=len(layout.subject),
         n_subjects=len(layout.subjects),
         n_classes=len(layout.labels),
-        n_permutations=permutations,
+        n_permutations=permuted["class"].n_drawn,
+        subject_permutations=permuted["subject"].n_drawn,
         seed=seed,
-        smallest_p=1 / (permutations + 1),
+        smallest_p=permuted["class"].smallest_p,
+        subject_smallest_p=permuted["subject"].smallest_p,
         method=method,
         metric=metric,
         notes=notes,

@@ -16,12 +16,11 @@ from scipy import sparse
 
 from tssan_viz.comparison.cell_layers import (
     choose,
-    complete_cells,
     enough_classes_and_subjects,
-    iter_grams,
+    iter_complete_grams,
     records,
 )
-from tssan_viz.comparison.decoding import permuted_within
+from tssan_viz.comparison.label_permutation import permuted_within, sampled_within
 from tssan_viz.comparison.reading import Progress, heads_of_layers
 from tssan_viz.comparison.statistics import p_values
 from tssan_viz.errors import UserError
@@ -29,6 +28,9 @@ from tssan_viz.selection import Selection
 
 Floats = NDArray[np.float64]
 FACTORS = ("class", "subject")
+
+# Notes are about this level.
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +42,13 @@ class Permanova:
     table : DataFrame
         One line per layer and head. ``F``: pseudo-F; ``R2``: share of the squared distances that
         lies between the levels of the factor; ``p``, ``p_max_t``, ``q``; ``dispersion_F``,
-        ``dispersion_p``: whether the levels differ in spread. Where both p are small, some of what
-        PERMANOVA finds may be spread.
+        ``dispersion_p``: whether the levels differ in spread; NaN where no block has more than two
+        levels. Where both p are small, some of what PERMANOVA finds may be spread.
     factor, block : str
         What is tested, and within what labels are permuted.
     n_cells, n_levels, n_blocks, n_permutations, seed : int
+    enumerated : bool
+        Whether the permutations are all that there are.
     smallest_p : float
     metric : str
     notes : list of str
@@ -57,6 +61,7 @@ class Permanova:
     n_levels: int
     n_blocks: int
     n_permutations: int
+    enumerated: bool
     seed: int
     smallest_p: float
     metric: str
@@ -72,8 +77,9 @@ class Permanova:
             "n_levels": self.n_levels,
             "n_blocks": self.n_blocks,
             "permutations": self.n_permutations,
+            "enumerated": self.enumerated,
             "smallest_p": self.smallest_p,
-            "seed": self.seed,
+            "seed": None if self.enumerated else self.seed,
             "metric": self.metric,
             "notes": self.notes,
         }
@@ -100,7 +106,8 @@ def pseudo_f(
     distances to the centre of the own level (Anderson 2006), of vectors without their block's
     mean. For it the vectors are permuted without their level's mean, so that levels that lie apart
     do not pass for levels that spread, and the centres are taken anew. (With the blocks' means in
-    them it rejects in 7 of 100 data sets without any difference, instead of 5.)
+    them it rejects in 7 of 100 data sets without any difference, instead of 5.) Two vectors lie
+    equally far from their mean, so that it is NaN where no block has more than two.
 
     Parameters
     ----------
@@ -132,20 +139,24 @@ def pseudo_f(
         raise UserError(f"{r} cells at {levels} levels leave nothing within the levels")
     values = np.ascontiguousarray(gram, np.float64)
     plain = values
+    spreads = True
     if block is not None:
         _, of_block = np.unique(block, return_inverse=True)
+        spreads = bool(np.bincount(of_block).max() > 2)
         plain = _centred(values, of_block, np.bincount(of_block).astype(np.float64))
     centred = _centred(plain, assignments[0], counts)
     whole = values.sum(axis=(0, 1)) / r
     total = values[np.arange(r), np.arange(r)].sum(axis=0) - whole
-    f, dispersion = np.empty((2, len(assignments), h))
+    f, dispersion = np.full((2, len(assignments), h), np.nan)
     for a, level in enumerate(assignments):
         _, within_level = _own_level_sums(values, level, levels)
         between = (within_level / counts[:, None]).sum(axis=0) - whole
         f[a] = (between / (levels - 1)) / _positive((total - between) / (r - levels), total)
         if a == 0:
             r2 = between / _positive(total, total)
-        dispersion[a] = _anova(_to_centre(centred if a else plain, level, counts), level, counts)
+        if spreads:
+            to_centre = _to_centre(centred if a else plain, level, counts)
+            dispersion[a] = _anova(to_centre, level, counts)
     return PseudoF(f, r2, dispersion)
 
 
@@ -235,7 +246,7 @@ def permanova(
     metric
         ``cosine``, ``pearson``, ``hellinger`` or ``cka``.
     permutations
-        How many to draw.
+        How many to draw; where there are no more than that, all are gone through.
     seed
         Of the draw.
     progress
@@ -252,24 +263,20 @@ def permanova(
     """
     if by not in FACTORS:
         raise UserError(f"by is {by!r}: choose one of {', '.join(FACTORS)}")
-    if permutations < 1:
-        raise UserError(f"permutations is {permutations}: at least 1 is needed")
     chosen = choose(selection, layer=layer, head=head, split=split, person=person)
     enough_classes_and_subjects(chosen)
     subject, label = chosen.subject, chosen.label
     factor, block = (label, subject) if by == "class" else (subject, label)
+    _, level = np.unique(factor, return_inverse=True)
+    permuted = permuted_within(level, block, permutations, seed)
     found, lines = [], []
     n_heads = sum(len(heads) for heads, _ in heads_of_layers(chosen.selection).values())
-    for number, heads, gram in iter_grams(chosen, metric, progress):
-        keep = complete_cells(gram)
+    for number, heads, gram, keep in iter_complete_grams(chosen, metric, progress):
+        drawn = permuted.labels
         if not keep.all():
-            chosen.notes.append(
-                f"layer {number}: {int((~keep).sum())} cells share no segment with some other and "
-                "were left out"
-            )
-        _, level = np.unique(factor[keep], return_inverse=True)
-        drawn = permuted_within(level, block[keep], permutations, seed)
-        tested = pseudo_f(gram.values[np.ix_(keep, keep)], drawn, block[keep])
+            _, left = np.unique(factor[keep], return_inverse=True)
+            drawn = sampled_within(left, block[keep], permuted.n_drawn, seed)
+        tested = pseudo_f(gram, drawn, block[keep])
         found.append(tested.f)
         dispersion = p_values(tested.dispersion)
         lines.append(
@@ -293,11 +300,20 @@ def permanova(
     all_heads = p_values(np.concatenate(found, axis=1))
     table["p"], table["p_max_t"], table["q"] = all_heads.p, all_heads.p_max_t, all_heads.q
     notes = list(chosen.notes)
-    spread = table[(table["p_max_t"] <= 0.05) & (table["dispersion_p"] <= 0.05)]
+    spread = table[(table["p_max_t"] <= _LEVEL) & (table["dispersion_p"] <= _LEVEL)]
     if len(spread):
         notes.append(
             f"in {len(spread)} of {len(table)} heads the spread differs between the levels as "
             "well, so that PERMANOVA may have found that rather than a difference of means"
+        )
+    if table["dispersion_F"].isna().all():
+        notes.append(
+            "spread is not tested: of two levels in a block both lie equally far from its mean"
+        )
+    if permuted.smallest_p > _LEVEL:
+        notes.append(
+            f"the smallest possible p is {permuted.smallest_p:.2g}, so that p ≤ {_LEVEL:g} is out "
+            "of reach with so few cells"
         )
     return Permanova(
         table=table,
@@ -306,9 +322,10 @@ def permanova(
         n_cells=len(subject),
         n_levels=len(np.unique(factor)),
         n_blocks=len(np.unique(block)),
-        n_permutations=permutations,
+        n_permutations=permuted.n_drawn,
+        enumerated=permuted.enumerated,
         seed=seed,
-        smallest_p=1 / (permutations + 1),
+        smallest_p=permuted.smallest_p,
         metric=metric,
         notes=notes,
     )
