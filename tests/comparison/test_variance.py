@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from tests.comparison.stores import every, write
+from tests.comparison.stores import every, random_maps, write
 from tests.stores import make_store
+from tssan_viz.comparison.class_matrix import class_matrix
 from tssan_viz.comparison.similarity import unit_vectors
 from tssan_viz.comparison.variance import EFFECTS, ORDERS, shares_of_variance, variance_shares
 from tssan_viz.errors import UserError
@@ -176,6 +177,25 @@ def test_one_video_per_cell_leaves_no_residual(tmp_path: Path) -> None:
     assert np.isnan(line["residual"])
     assert any("one video per class × subject" in note for note in found.notes)
     assert found.to_dict()["table"][5]["share"] is None
+
+
+def test_uniform_maps_are_counted_and_left_out(tmp_path: Path) -> None:
+    """Of maps and of kept cells, under a metric that gives them no direction."""
+
+    def some_uniform(rows: pd.DataFrame, site: object) -> np.ndarray:
+        maps = random_maps(rows, site)
+        maps[:3, 0] = 1 / 6
+        return maps
+
+    store = write(tmp_path / "store", every(subjects=3, cameras=2), maps=some_uniform)
+    expected = "were left out: 3 in layer 1"
+    found = variance_shares(store.select(), metric="pearson")
+    assert any(note.endswith(expected) for note in found.notes)
+    assert found.table["eta2"].notna().sum() > 0
+    for source in (store.select(), store.select(), store.select(where="camera > 0")):
+        told = class_matrix(source, metric="pearson")
+        assert any(note.endswith(expected) for note in told.notes)
+    assert not any("direction" in note for note in variance_shares(store.select()).notes)
 
 
 def test_bad_questions(tmp_path: Path) -> None:

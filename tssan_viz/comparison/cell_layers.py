@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tssan_viz.comparison.cells import PLAIN, Layout, lay_out, sum_units
 from tssan_viz.comparison.choosing import choose_layers, choose_rows
 from tssan_viz.comparison.kept import KeptCells
-from tssan_viz.comparison.kept_answers import kept_gram
+from tssan_viz.comparison.kept_answers import kept_gram, kept_left_out
 from tssan_viz.comparison.kept_files import KeptLayer
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.similarity import check_metric
@@ -143,11 +143,11 @@ def iter_grams(
     if kept is not None:
         kept.prepare([layer for layer, (_, whole) in layers.items() if whole])
     for done, (layer, (heads, whole)) in enumerate(layers.items()):
-        gram = None
+        found = None
         if kept is not None:
             places = kept.places(layer, heads)
-            gram = kept.answer(layer, partial(kept_gram, heads=places), make=whole)
-        if gram is None:
+            found = kept.answer(layer, partial(_kept_gram, heads=places), make=whole)
+        if found is None:
             part = selection.select(layer=layer, head=heads)
             site = site_of(selection, layer)
             cells = sum_units(
@@ -158,13 +158,26 @@ def iter_grams(
                 heads=len(heads),
                 size=(site["query"], site["key"]),
             )
-            gram = gram_matrix(cells.units, cells.present)
-            if cells.left_out.any():
-                chosen.notes.append(
-                    f"maps without a direction under {metric} (uniform ones) were left out: "
-                    f"{int(cells.left_out.sum())} in layer {layer}"
-                )
+            found = gram_matrix(cells.units, cells.present), cells.left_out
+        gram, left_out = found
+        note_left_out(chosen.notes, left_out, metric, layer)
         yield layer, heads, gram
+
+
+def _kept_gram(
+    kept: KeptLayer, at: NDArray[np.integer], heads: list[int]
+) -> tuple[Gram, NDArray[np.intp]]:
+    """Return the similarities of kept cells, and how many maps (h,) are in none of them."""
+    return kept_gram(kept, at, heads), kept_left_out(kept, at, heads)
+
+
+def note_left_out(notes: list[str], left_out: NDArray[np.integer], metric: str, layer: int) -> None:
+    """Say how many maps of a layer have no direction, if any: (h,) of its heads."""
+    if left_out.any():
+        notes.append(
+            f"maps without a direction under {metric} (uniform ones) were left out: "
+            f"{int(left_out.sum())} in layer {layer}"
+        )
 
 
 def iter_complete_grams(

@@ -20,6 +20,7 @@ from tssan_viz.comparison.cell_layers import (
     choose,
     enough_classes_and_subjects,
     head_shares,
+    note_left_out,
     records,
 )
 from tssan_viz.comparison.cells import sum_units, vector_length
@@ -46,10 +47,10 @@ class VarianceShares:
         One line per layer, head, order and effect. ``order``: which of class and subject was
         fitted first (in a balanced design it makes no difference). ``df``: degrees of freedom;
         ``eta2``: its sum of squares over the total, these sum to 1 and grow with df; ``omega2``:
-        the same without that bias, for these subjects and classes; ``share``: its variance
-        component over the sum of all, an estimate without that bias, which may be
-        negative where the effect is small and is then shown as such. NaN where the design has
-        nothing to tell it by.
+        the same without that bias, for these subjects and classes; ``component``: its variance
+        component, an estimate without that bias that may be negative where the effect is small,
+        and is then shown as such; ``share``: the component over the sum of all. NaN where the
+        design has nothing to tell it by.
     balanced : bool
         Whether both orders agree.
     n_subjects, n_classes, n_samples : int
@@ -401,6 +402,7 @@ def variance_shares(
     for number, (heads, _) in layers.items():
         site = site_of(chosen.selection, number)
         size = (site["query"], site["key"])
+        left_out = []
         for share in head_shares(heads, 4 * cells * k * vector_length(metric, size)):
             made = sum_units(
                 chosen.layout,
@@ -410,11 +412,13 @@ def variance_shares(
                 heads=len(share),
                 size=size,
             )
+            left_out.append(made.left_out)
             for i, h in enumerate(share):
                 parts += _of_head(made.sums[:, i], made.counts[:, i], groups, fitted, number, h)
             done += len(share)
             if progress is not None:
                 progress("shares of variance", done, n_heads)
+        note_left_out(chosen.notes, np.concatenate(left_out), metric, number)
     table = pd.concat(parts, ignore_index=True)
     return _variance_shares(table, groups, rows, chosen.notes, metric)
 
@@ -491,8 +495,8 @@ def _variance_shares(
     negative = table.loc[table["share"] < 0, "effect"].unique().tolist()
     if negative:
         notes.append(
-            f"negative estimates ({', '.join(negative)}) are shown as they are: these effects are "
-            "no larger than chance differences"
+            f"negative estimates ({', '.join(negative)}) are shown as they are: there the effect "
+            "is smaller than what chance alone is expected to give"
         )
     return VarianceShares(
         table=table,
