@@ -349,7 +349,7 @@ def crop(
     present
         bool (n, m, t). Only the range from the first to the last frame with anyone in it counts.
     share
-        One number: so much of the range, from `place`. Two: a random share between them, from a
+        One number: so much of the range, lying at `place`. Two: a random share between them, at a
         random place.
     place
         From 0, the beginning, to 1, the end.

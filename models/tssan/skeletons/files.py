@@ -355,6 +355,15 @@ def _not_too_long(data: bytes, name: str, most_bytes: int) -> bytes:
     return data
 
 
+def first_bytes(path: Path) -> bytes:
+    """Return the first four bytes of a file, which tell archives and Parquet apart."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+
+
 def no_such(path: Path, what: str) -> str:
     """Say that there is no such source, what was expected, and which name is nearest."""
     said = f"{path} does not exist; expected {what}"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tssan.errors import DataError
+from tssan.skeletons import files
 from tssan.skeletons.npz import Rows
 
 COORDINATES = ("joints", "present", "score")
@@ -424,11 +425,7 @@ def open_source(path: Path) -> Source:
     DataError
         If it is neither an .npz archive nor a Parquet file, or holds what it should not.
     """
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(4)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    begin = files.first_bytes(path)
     if begin == b"PAR1":
         return ParquetSource(path)
     if begin[:2] == b"PK":

@@ -118,11 +118,7 @@ def _by_names(name: str, found: Sequence[SkeletonFile], path: Path) -> Recognise
 
 def _single_file(path: Path) -> Recognised | None:
     """Recognise a file that holds a whole data set."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(4)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    begin = files.first_bytes(path)
     if begin == b"PAR1":
         return Recognised("plain", path, "it is a Parquet table")
     if ctr_gcn.is_archive(path):
