@@ -398,11 +398,11 @@ def _step(chosen: Chosen) -> tuple[float, str]:
     return float(np.mean(steps)), "seconds"
 
 
-def _maps_of_head(selection: Selection, layer: int, head: int) -> NDArray[np.float16]:
-    """Return the maps (n, q, s) of one head, as they are stored in size."""
+def _maps_of_head(selection: Selection, layer: int, head: int) -> NDArray[np.float32]:
+    """Return the maps (n, q, s) of one head."""
     part = selection.select(layer=layer, head=head)
     site = site_of(selection, layer)
-    maps = np.empty((len(selection), site["query"], site["key"]), np.float16)
+    maps = np.empty((len(selection), site["query"], site["key"]), np.float32)
     piece = max(1, _PIECE_VALUES // (site["query"] * site["key"]))
     start = 0
     for found in map_reader(part)(piece):
@@ -437,8 +437,9 @@ def _line(chosen: Chosen, drawn: _Drawn, mean: Floats, error: Floats) -> dict[st
     n = len(chosen.layout.subjects)
     pair = chosen.subject[drawn.first] * n + chosen.subject[drawn.second]
     same = chosen.label[drawn.first] == chosen.label[drawn.second]
+    known = np.isfinite(mean)
     line = {}
-    for what, mine in (("within", same), ("between", ~same)):
+    for what, mine in (("within", same & known), ("between", ~same & known)):
         if not mine.any():
             line[what] = line[f"{what}_error"] = np.nan
             continue
