@@ -16,7 +16,8 @@ from tests.comparison.stores import every, random_maps, write
 from tests.stores import make_store
 from tssan_viz.comparison.class_matrix import class_matrix
 from tssan_viz.comparison.similarity import unit_vectors
-from tssan_viz.comparison.variance import EFFECTS, ORDERS, shares_of_variance, variance_shares
+from tssan_viz.comparison.variance import ORDERS, variance_shares
+from tssan_viz.comparison.variance_components import EFFECTS, shares_of_variance
 from tssan_viz.errors import UserError
 
 
