@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.similarity import unit_vectors
+from tssan_viz.store.schema import decode
 
 # Values that are read at once: about 32 MB of float32.
 _CHUNK_VALUES = 1 << 23
@@ -23,7 +24,8 @@ PLAIN = "plain"
 """What stands for a metric where the maps are summed as they are."""
 
 ReadMaps = Callable[[int], Iterator[NDArray[np.floating]]]
-"""Goes through the maps (n, h, q, s) of the layout's rows in order, so many at a time."""
+"""Goes through the maps (n, h, q, s) of the layout's rows in order, so many at a time; they come as
+they are stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,12 +267,12 @@ def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> 
 
 
 def _pieces(read: ReadMaps, values: int) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-    """Go through maps with the rows that they belong to; a row takes so many values."""
+    """Go through maps, float32, with the rows that they belong to; a row takes so many values."""
     start = 0
     together = max(1, _CACHED_VALUES // values)
     for maps in read(max(1, _CHUNK_VALUES // values)):
         for i in range(0, len(maps), together):
-            few = maps[i : i + together]
+            few = decode(maps[i : i + together])
             yield slice(start + i, start + i + len(few)), few
         start += len(maps)
 

@@ -28,7 +28,6 @@ from tssan_viz.comparison.cells import (
 )
 from tssan_viz.comparison.kept_files import KeptLayer, LayerWriter, layer_name
 from tssan_viz.comparison.statistics import gram_matrix
-from tssan_viz.store.schema import decode
 
 if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
@@ -372,7 +371,7 @@ def _reader(
             if stop.is_set():
                 raise _Stopped
             ids = plan.row_ids[start : start + rows]
-            yield decode(store.read_maps(plan.run, ids, sites)[:, 0])
+            yield store.read_maps(plan.run, ids, sites)[:, 0]
             counter.add(len(ids) * share)
 
     return read
