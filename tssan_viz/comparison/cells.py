@@ -267,12 +267,14 @@ def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> 
 
 
 def _pieces(read: ReadMaps, values: int) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-    """Go through maps, float32, with the rows that they belong to; a row takes so many values."""
+    """Go through decoded maps with the rows that they belong to; a row takes so many values."""
     start = 0
     together = max(1, _CACHED_VALUES // values)
     for maps in read(max(1, _CHUNK_VALUES // values)):
         for i in range(0, len(maps), together):
-            few = decode(maps[i : i + together])
+            few = maps[i : i + together]
+            if few.dtype == np.float16:
+                few = decode(few)
             yield slice(start + i, start + i + len(few)), few
         start += len(maps)
 
