@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tssan_viz.comparison.reading import Progress
 from tssan_viz.comparison.similarity import METRICS
+from tssan_viz.comparison.summary import format_p
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ ANALYSES = {
 }
 """What can be shown, and the question that each answers."""
 
-# So many lines of a long table are shown; the rest is in the result.
+# So many lines of long tables are shown; the rest is in the result.
 _SHOWN = 12
+_LONG = ("measures", "difference")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ def analyse(
     permutations: int = 1000,
     progress: Progress | None = None,
 ) -> list[Analysis]:
-    """Ask the rows of a comparison further questions.
+    """Ask the rows of a comparison further questions, aligned where the comparison was.
 
     An analysis that the rows cannot carry says why instead of failing the others.
 
@@ -99,7 +101,12 @@ def analyse(
     progress
         Called with (what, done, total).
     """
-    return [_analyse(comparison, name, permutations, progress) for name in names]
+    asked = comparison.aligned or comparison
+    found = [_analyse(asked, name, permutations, progress) for name in names]
+    if comparison.aligned is not None:
+        for analysis in found:
+            analysis.notes.append("of the aligned maps")
+    return found
 
 
 def _analyse(
@@ -130,7 +137,10 @@ def _analyse(
         if name in ("difference", "measures"):
             sides = comparison.sides
             if sides is None:
-                raise UserError("this takes two groups of one run")
+                raise UserError(
+                    "this takes two groups of one run; name them, like --group camera:1 "
+                    "--group camera:2"
+                )
             first, second = comparison.side_names
             notes.append(f"first: {first}; second: {second}; differences are first − second")
             ask = difference_maps if name == "difference" else measure_contrasts
@@ -146,7 +156,13 @@ def _analyse(
     except UserError as error:
         return Analysis(name, ANALYSES[name], None, None, [f"not made: {error}"])
     notes += [note for note in result.notes if note not in comparison.notes]
-    return Analysis(name, ANALYSES[name], _shown(name, result), result, notes)
+    shown = _shown(name, result)
+    if name in _LONG and len(shown) < len(result.table):
+        notes.append(f"the {len(shown)} strongest of {len(result.table)} lines are shown")
+    smallest = getattr(result, "smallest_p", None)
+    if smallest is not None and smallest == smallest:
+        notes.append(f"smallest possible p {format_p(smallest)}")
+    return Analysis(name, ANALYSES[name], shown, result, notes)
 
 
 # What is shown of each table, and what its columns are called there; results have all.
@@ -169,6 +185,7 @@ _COLUMNS: dict[str, dict[str, str]] = {
         "key": "key",
         "p": "p max-T",
         "cells": "cells that differ",
+        "cluster_p": "cluster p",
     },
     "measures": {
         "layer": "layer",
@@ -214,7 +231,7 @@ def _shown(name: str, result: Any) -> pd.DataFrame:
         table = result.wide()
         return table
     table = result.table
-    if name in ("measures", "difference"):
+    if name in _LONG:
         p = "p_max_t" if name == "measures" else "p"
         table = table.sort_values(p, kind="stable").head(_SHOWN)
     columns = {old: new for old, new in _COLUMNS[name].items() if old in table}
