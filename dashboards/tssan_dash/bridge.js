@@ -209,9 +209,13 @@
     });
   }
 
-  function keepRowInAddress(rows, question) {
-    if (!rows || !rows.length) return;
-    rewriteAddress(Object.assign({ layer: rows[0].layer, head: rows[0].head }, question.query));
+  function showRow(rows, state) {
+    if (!rows || !rows.length) return window.dash_clientside.no_update;
+    return Object.assign({}, state, { layer: rows[0].layer, head: rows[0].head });
+  }
+
+  function keepHeadInAddress(state) {
+    rewriteAddress({ layer: state.layer, head: state.head });
   }
 
   /* The maps of one layer's heads lie next to each other in the video's buffer (k, m, l, h, q, s):
@@ -247,7 +251,8 @@
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.tssan_dash = {
     goTo: goTo,
-    keepRowInAddress: keepRowInAddress,
+    showRow: showRow,
+    keepHeadInAddress: keepHeadInAddress,
     followHeadView: followHeadView,
   };
 

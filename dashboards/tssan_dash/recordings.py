@@ -7,19 +7,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 from flask import Flask, current_app
 
-from tssan_viz.comparison import compare_class
 from tssan_viz.errors import UserError
-from tssan_viz.views.payload import head_view_payload, heatmaps_payload
+from tssan_viz.views.payload import head_view_payload
 
 if TYPE_CHECKING:
-    from tssan_viz.comparison import ClassComparison
+    from tssan_dash.jobs import Jobs
     from tssan_viz.store import AttentionStore, Catalogue
     from tssan_viz.views.payload import Payload
 
@@ -50,6 +49,13 @@ class Recordings:
         self._kept = kept
         self._answers: OrderedDict[tuple[Any, ...], tuple[pa.Table, Future[Any]]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """What is worked out in processes of their own, and the answers kept of it."""
+        from tssan_dash.jobs import Jobs
+
+        return Jobs(self.store)
 
     def attach(self, server: Flask) -> None:
         """Make these the recordings that `current` gives while `server` answers a request."""
@@ -171,44 +177,6 @@ class Recordings:
             ("head view", sample),
             lambda: head_view_payload(self.store.select(run=run, sample=sample), sample),
         )
-
-    def comparison(self, run: str, label: int, with_label: int | None) -> ClassComparison:
-        """Compare a class with all others, or with one other, in every layer and head."""
-        name = self.catalogue(run).resolve(label).name
-        other = None if with_label is None else self.catalogue(run).resolve(with_label).name
-        return self._once(
-            run,
-            ("comparison", label, with_label),
-            lambda: compare_class(self.store.select(run=run), name, with_class=other),
-        )
-
-    def mean_maps(
-        self, run: str, label: int, with_label: int | None, layer: int, head: int
-    ) -> Payload:
-        """Return the mean map of a class, that of the others, and their difference, of one head.
-
-        Raises
-        ------
-        UserError
-            If a class, layer or head was not recorded.
-        """
-        catalogue = self.catalogue(run)
-        comparison = self.comparison(run, label, with_label)
-        table = comparison.table
-        if not ((table["layer"] == layer) & (table["head"] == head)).any():
-            raise UserError(f"The run {run!r} has no head {head} in a layer {layer}.")
-        name = catalogue.resolve(label).name
-        other = "every other class" if with_label is None else catalogue.resolve(with_label).name
-
-        def collect() -> Payload:
-            return heatmaps_payload(
-                np.stack(comparison.mean_maps(layer, head)),
-                titles=[name, other, "difference"],
-                kinds=["seq", "seq", "div"],
-                units={"seq": "mean attention weight", "div": f"more in {name} (red)"},
-            )
-
-        return self._once(run, ("mean maps", label, with_label, layer, head), collect)
 
 
 def current() -> Recordings:

@@ -1,6 +1,6 @@
 """The addresses from which a page fetches the view module and the float16 buffers.
 
-A buffer's address says what it is (run, video or classes, part) and the hash of its bytes. The
+A buffer's address says what it is (run and video or answer, part) and the hash of its bytes. The
 keys are looked up in the store, none of them is a path; the hash makes the answer immutable, so
 that a browser asks once. When the store has gone on and the bytes are others, the answer says so
 instead of giving bytes that the page's manifest does not describe.
@@ -78,6 +78,8 @@ def _answer(data: bytes, mimetype: str) -> Response:
 
 def _find(recordings: Recordings) -> bytes:
     """Return the bytes that the query names."""
+    if "answer" in request.args:
+        return _of_answer(recordings, request.args["answer"], request.args.get("part", "maps"))
     run = recordings.run(request.args.get("run"))
     if "sample" in request.args:
         buffers = recordings.head_view(run, request.args["sample"]).buffers
@@ -85,9 +87,13 @@ def _find(recordings: Recordings) -> bytes:
         if part not in buffers:
             raise UserError(f"A video has no part {part!r}; it has {', '.join(buffers)}.")
         return buffers[part]
-    label, with_label, layer, head = (
-        request.args.get(name, type=int) for name in ("label", "with_label", "layer", "head")
-    )
-    if label is None or layer is None or head is None:
-        raise UserError("A buffer is asked for by sample and part, or by label, layer and head.")
-    return recordings.mean_maps(run, label, with_label, layer, head).buffers["maps"]
+    raise UserError("A buffer is asked for by sample and part, or by answer and part.")
+
+
+def _of_answer(recordings: Recordings, key: str, part: str) -> bytes:
+    """Return a part of what was worked out in the background."""
+    answer = recordings.jobs.answer(key)
+    buffers = getattr(answer, "buffers", {})
+    if part not in buffers:
+        raise UserError("This answer is no longer kept: reload the page.")
+    return buffers[part]

@@ -15,6 +15,7 @@ from tssan_dash.pages.parts import shades
 from tests.dashboard.test_pages import (
     FAINT_WORDS,
     query_of,
+    until,
     visiting,
     wait_drawn,
     wait_query,
@@ -44,7 +45,11 @@ def test_the_overview_has_the_stores_numbers_and_a_cell_leads_to_its_head(
     assert cells == [f"{value:.2f}" for value in mean]
     page.locator("#overview-heads td a").nth(5).click()
     wait_drawn(page, "compare-maps")
-    wait_text(page, "#compare-maps-title", "Mean maps of layer 2, head 2")
+    until(
+        page,
+        "() => { const s = dash_component_api.getLayout('compare-maps').props.state;"
+        " return s.layer === 2 && s.head === 2 }",
+    )
 
 
 def test_another_measure_is_in_the_address(

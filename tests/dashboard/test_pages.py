@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -19,7 +19,6 @@ from tssan_dash.recordings import Recordings
 
 from tests.dashboard.conftest import listening
 from tests.stores import make_sites, make_store
-from tssan_viz.comparison import ClassComparison, compare_class
 from tssan_viz.errors import UserError
 from tssan_viz.store import AttentionStore, open_store
 
@@ -281,95 +280,6 @@ def test_part_of_an_address_may_be_wrong(page: Page, dashboard: str) -> None:
     assert state_of(page)["layer"] == 2
 
 
-def table_of(page: Page) -> list[dict[str, str]]:
-    page.wait_for_selector("#compare-table .ag-row")
-    return page.evaluate(
-        """() => {
-            const rows = {};
-            for (const row of document.querySelectorAll("#compare-table .ag-row")) {
-                const line = (rows[row.getAttribute("row-index")] ??= {});
-                for (const cell of row.querySelectorAll(".ag-cell")) {
-                    line[cell.getAttribute("col-id")] = cell.textContent.trim();
-                }
-            }
-            return Object.keys(rows).sort((a, b) => a - b).map(key => rows[key]);
-        }"""
-    )
-
-
-def test_the_table_has_the_numbers_of_the_comparison(
-    page: Page, dashboard: str, two_runs: AttentionStore
-) -> None:
-    open_page(page, f"{dashboard}/compare?class=wear+jacket")
-    expected = compare_class(two_runs.select(run="wide"), "put on jacket")
-    shown = table_of(page)
-    assert len(shown) == len(expected.table) == 8
-    for line, (_, row) in zip(shown, expected.table.iterrows(), strict=True):
-        assert (line["layer"], line["head"]) == (f"{row['layer']:.0f}", f"{row['head']:.0f}")
-        for column in ("W", "B", "delta", "low", "high", "p", "p_max_t", "q"):
-            number = float(line[column].replace("\u2212", "-"))
-            assert number == pytest.approx(row[column], abs=5.1e-5), column
-        assert float(line["hedges_g"].replace("\u2212", "-")) == pytest.approx(
-            row["hedges_g"], abs=5.1e-3
-        )
-    summary = page.locator("#compare-summary").inner_text()
-    assert "7 subjects" in summary
-    for sentence in expected.summary:
-        assert sentence in summary
-    neighbours = page.locator("#compare-neighbours a").all_inner_texts()
-    assert [text.split(" (")[0] for text in neighbours] == list(expected.neighbours["class_name"])
-
-
-def test_the_planted_head_is_shown_first_and_a_row_shows_its_own(
-    page: Page, dashboard: str
-) -> None:
-    open_page(page, f"{dashboard}/compare?class=put+on+jacket")
-    title = page.locator("#compare-maps-title")
-    assert title.inner_text() == "Mean maps of layer 2, head 1"
-    assert page.locator("#compare-maps figcaption").all_inner_texts() == [
-        "put on jacket",
-        "every other class",
-        "difference",
-    ]
-    page.locator("#compare-table [row-id='1-3'] [col-id=W]").click()
-    wait_text(page, "#compare-maps-title", "Mean maps of layer 1, head 3")
-    wait_query(page, layer="1", head="3")
-    open_page(page, page.url)
-    assert title.inner_text() == "Mean maps of layer 1, head 3"
-    assert page.locator("#compare-table .ag-row-selected").first.get_attribute("row-id") == "1-3"
-
-
-def test_two_classes_are_compared_with_each_other(page: Page, dashboard: str) -> None:
-    open_page(page, f"{dashboard}/compare?class=reading")
-    choose(page, "compare-class", "wear", "put on jacket")
-    wait_query(page, **{"class": "put on jacket"})
-    wait_drawn(page, "compare-maps")
-    choose(page, "compare-with", "wave", "hand waving")
-    wait_query(page, **{"class": "put on jacket", "with": "hand waving"})
-    wait_text(page, "#compare-maps figure:nth-child(2) figcaption", "hand waving")
-    page.locator("#compare-neighbours a").filter(has_text="reading").click()
-    wait_query(page, **{"with": "reading"})
-    wait_text(page, "#compare-maps figure:nth-child(2) figcaption", "reading")
-
-
-def test_while_it_is_worked_out_the_page_says_so(
-    page: Page, two_runs: AttentionStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
-
-    def slow(*arguments: Any, **options: Any) -> ClassComparison:
-        assert go_on.wait(20)
-        return compare_class(*arguments, **options)
-
-    monkeypatch.setattr("tssan_dash.recordings.compare_class", slow)
-    with visiting(page, create_app(two_runs)) as address:
-        page.goto(f"{address}/compare?class=reading")
-        wait_text(page, "main", "Comparing the subjects' maps")
-        go_on.set()
-        wait_drawn(page, "compare-maps")
-        assert page.get_by_text("Comparing the subjects' maps").count() == 0
-
-
 def test_the_run_is_chosen_in_the_header(page: Page, dashboard: str) -> None:
     open_page(page, f"{dashboard}/explore")
     assert page.locator("#run").input_value() == "wide"
@@ -416,7 +326,7 @@ def test_page_views_and_grid_follow_the_theme_which_is_kept(page: Page, dashboar
     until(page, "() => document.documentElement.dataset.mantineColorScheme === 'light'")
     for part in parts:
         assert background(page, part) > 200, f"{part} stays dark"
-    assert page.locator("#compare-maps .tssan-view").get_attribute("data-theme") == "light"
+    assert page.locator("#compare-maps .tssan-view").first.get_attribute("data-theme") == "light"
     open_page(page, f"{dashboard}/explore")
     assert background(page, "#explore-head .tssan-view") > 200
 
@@ -515,26 +425,27 @@ def test_one_question_is_worked_out_once_and_keeps_nobody_else_waiting(
     asked: list[str] = []
     go_on = threading.Event()
 
-    def slow(_selection: object, name: str, **_: object) -> str:
-        asked.append(name)
+    def slow(_: object, sample: str) -> str:
+        asked.append(sample)
         assert go_on.wait(20)
-        if name == "reading":
+        if sample == other:
             raise UserError("too few subjects")
-        return name
+        return sample
 
-    monkeypatch.setattr("tssan_dash.recordings.compare_class", slow)
+    other = SAMPLE.replace("P002", "P003")
+    monkeypatch.setattr("tssan_dash.recordings.head_view_payload", slow)
     with ThreadPoolExecutor() as pool:
-        same = [pool.submit(recordings.comparison, "wide", 0, None) for _ in range(3)]
-        refused = pool.submit(recordings.comparison, "wide", 1, None)
-        assert recordings.head_view("wide", SAMPLE).manifest["sample"] == SAMPLE
+        same = [pool.submit(recordings.head_view, "wide", SAMPLE) for _ in range(3)]
+        refused = pool.submit(recordings.head_view, "wide", other)
+        assert len(recordings.samples("wide"))
         go_on.set()
-        assert [future.result() for future in same] == ["put on jacket"] * 3
+        assert [future.result() for future in same] == [SAMPLE] * 3
         with pytest.raises(UserError, match="too few"):
             refused.result()
-    assert sorted(asked) == ["put on jacket", "reading"]
+    assert sorted(asked) == [SAMPLE, other]
     with pytest.raises(UserError, match="too few"):
-        recordings.comparison("wide", 1, None)
-    assert asked.count("reading") == 2, "an error is not remembered"
+        recordings.head_view("wide", other)
+    assert asked.count(other) == 2, "an error is not remembered"
 
 
 def test_what_was_recorded_meanwhile_is_there_at_the_next_question(tmp_path: Path) -> None:

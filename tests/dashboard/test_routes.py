@@ -133,7 +133,7 @@ def test_bytes_that_the_page_does_not_know_are_not_sent(
         ({"sample": "../../../etc/passwd"}, "has no video"),
         ({"run": "wild"}, "wide"),
         ({"part": "recipe"}, "maps, poses"),
-        ({"sample": None}, "by label, layer and head"),
+        ({"sample": None}, "by sample"),
     ],
 )
 def test_a_key_that_the_store_does_not_have_is_refused_in_words(
@@ -143,21 +143,3 @@ def test_a_key_that_the_store_does_not_have_is_refused_in_words(
     assert answer.status_code == 404
     assert answer.mimetype == "text/plain"
     assert words in answer.text
-
-
-def test_mean_maps_are_those_of_the_comparison(
-    client: FlaskClient, two_runs: AttentionStore
-) -> None:
-    recordings = Recordings(two_runs)
-    keys = {"run": "wide", "label": 0, "with_label": 1, "layer": 2, "head": 1}
-    payload = recordings.mean_maps("wide", 0, 1, 2, 1)
-    answer = client.get(buffer_url(payload.buffers["maps"], **keys))
-    assert answer.status_code == 200
-    dtype = {"f2": "<f2", "f4": "<f4"}[payload.manifest["maps"]["dtype"]]
-    sent = np.frombuffer(answer.data, dtype).reshape(payload.manifest["maps"]["shape"])
-    expected = np.stack(recordings.comparison("wide", 0, 1).mean_maps(2, 1))
-    np.testing.assert_allclose(sent, expected, atol=1e-3)
-    np.testing.assert_allclose(sent[2], sent[0] - sent[1], atol=1e-3)
-    for unknown in ({"layer": 3}, {"head": 5}, {"label": 99}, {"with_label": 99}):
-        refused = client.get(buffer_url(b"", **(keys | unknown)))
-        assert refused.status_code == 404
