@@ -5,24 +5,48 @@ from typing import Annotated
 
 import typer
 
-from tssan_viz.cli.common import RunOption, StoreOption, console, open_store
+from tssan_viz.cli.common import StoreOption, console, open_store
 
 
 def view(
     sample: Annotated[
         str | None,
-        typer.Argument(help="The video's name, as `tssan-viz info` and the store have it."),
+        typer.Argument(
+            help="The video's name, as `tssan-viz info` and the store have it; or a file of one "
+            "skeleton sequence, to be shown to a trained network (--run)."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "view.html"
     ),
     store: StoreOption = None,
-    run: RunOption = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            help="Which recorded run. Default: the newest. For a file: the folder of a trained "
+            "run.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write one video's attention as a web page that opens anywhere and needs no network."""
+    """Write one video's attention as a web page that opens anywhere and needs no network.
+
+    tssan-viz view S001C001P008R001A014 -o view.html
+
+    tssan-viz view S001C001P008R001A014.skeleton --run runs/ntu60 -o view.html
+    """
     from tssan_viz.errors import UserError
     from tssan_viz.views import save_html
 
+    if sample is not None and Path(sample).is_file():
+        _view_file(Path(sample), out, store, run)
+        return
+    if run is not None and sample is not None and (Path(run) / "results.json").is_file():
+        raise UserError(
+            f"there is no file {sample}, and {run} is a trained run, which needs one to look at; "
+            "recorded videos are shown without it, or with the name that `tssan-viz info` gives"
+        )
     opened = open_store(store)
     chosen = opened.latest_run() if run is None else run
     if sample is None:
@@ -32,5 +56,24 @@ def view(
             f"which video? Run {chosen} has {len(table)}, for instance {', '.join(names)}"
         )
     opened.sample(sample, run=chosen)  # says the nearest names of one that is not there
-    path = save_html(opened.select(run=chosen, sample=sample), out, view="explore")
+    _say(save_html(opened.select(run=chosen, sample=sample), out, view="explore"))
+
+
+def _view_file(file: Path, out: Path, store: str | None, run: str | None) -> None:
+    from tssan_viz.cli.one_file import recorded_file
+    from tssan_viz.errors import UserError
+    from tssan_viz.views import save_html
+
+    if run is None:
+        raise UserError(
+            f"{file} is a file; which network is to look at it? --run is a folder that "
+            "`tssan-viz train` wrote"
+        )
+    if store is not None:
+        raise UserError(f"{file} is a file, which needs no store: leave out --store {store}")
+    with recorded_file(file, Path(run)) as selection:
+        _say(save_html(selection, out, view="explore"))
+
+
+def _say(path: Path) -> None:
     console.print(f"{path}  ({path.stat().st_size / 1000:,.0f} kB)", soft_wrap=True, markup=False)
