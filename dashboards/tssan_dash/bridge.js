@@ -204,9 +204,42 @@
       layer: state.layer,
       locked: state.locked ? state.locked.side + "-" + state.locked.frame : null,
       heads: state.heads.length < manifest.heads.length ? state.heads.join("-") : null,
+      threshold: state.threshold || null,
       segment: manifest.segments.length > 1 ? state.segment : null,
       person: manifest.persons.length > 1 ? state.person : null,
     });
+  }
+
+  /* Another view of what has been fetched already: the maps and poses are the same. */
+  function chooseView(view, values) {
+    var still = window.dash_clientside.no_update;
+    if (!view || values.manifest.view === view) return [still, still];
+    rewriteAddress({ view: view === "head" ? null : view });
+    var beside = view === "heat" || view === "explore" ? "none" : null;
+    return [{ manifest: Object.assign({}, values.manifest, { view: view }) }, beside];
+  }
+
+  /* What is asked of the videos: the filters and order of the grid, the search and the switch. */
+  function askVideos(request, find, confused, before) {
+    before = before || {};
+    var question = {
+      find: find || "",
+      confused: Boolean(confused),
+      filter: (request ? request.filterModel : before.filter) || {},
+      sort: (request ? request.sortModel : before.sort) || [],
+    };
+    rewriteAddress({
+      find: question.find || null,
+      confused: question.confused ? "1" : null,
+      filter: Object.keys(question.filter).length ? JSON.stringify(question.filter) : null,
+      sort: question.sort.length ? JSON.stringify(question.sort) : null,
+    });
+    if (question.find !== (before.find || "") || question.confused !== Boolean(before.confused)) {
+      var grid = window.dash_ag_grid && window.dash_ag_grid.getApi("explore-grid");
+      // After Dash has the new search, with which the grid's next request is answered.
+      if (grid) setTimeout(function () { grid.purgeInfiniteCache(); }, 0);
+    }
+    return same(question, before) ? window.dash_clientside.no_update : question;
   }
 
   function showRow(rows, state) {
@@ -251,6 +284,8 @@
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.tssan_dash = {
     goTo: goTo,
+    askVideos: askVideos,
+    chooseView: chooseView,
     showRow: showRow,
     keepHeadInAddress: keepHeadInAddress,
     followHeadView: followHeadView,

@@ -1,14 +1,45 @@
-"""The table of all videos on the page Explore."""
+"""The table of all videos on the page Explore, and the views of the one that is looked at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
-from tests.dashboard.test_pages import open_page, until, wait_query, wait_text
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tssan_dash.filtering import Question, find
+from tssan_dash.pages.videos import asked_in
+
+from tests.dashboard.test_pages import (
+    open_page,
+    query_of,
+    until,
+    wait_drawn,
+    wait_query,
+    wait_text,
+)
+from tests.stores import make_catalogue
 from tssan_viz.store import AttentionStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+CELL = "#explore-grid .ag-row [col-id=sample]"
+CATALOGUE = make_catalogue(("put on jacket", "reading"))
+VIDEOS = pd.DataFrame(
+    {
+        "sample": ["a1", "a2", "b1", "b2"],
+        "label": pd.array([0, 0, 1, None], "Int64"),
+        "class_name": ["put on jacket", "put on jacket", "reading", None],
+        "subject": pd.array([1, 2, 3, None], "Int64"),
+        "camera": pd.array([1, 1, 2, None], "Int64"),
+        "predicted_name": ["put on jacket", "reading", "reading", None],
+        "correct": pd.array([True, False, True, None], "boolean"),
+        "confidence": pd.array([0.9, 0.4, 0.6, None], "Float32"),
+    }
+)
 
 
 def test_videos_are_found_by_alias_and_confused_ones_by_one_click(
@@ -40,8 +71,126 @@ def test_videos_are_found_by_alias_and_confused_ones_by_one_click(
         }""",
         confused,
     )
-    first = page.locator("#explore-grid .ag-row [col-id=sample]").first
+    wait_text(page, "#explore-found", f"{len(confused)} of {len(samples)} videos")
+    first = page.locator(CELL).first
     sample = first.inner_text()
     first.click()
-    wait_query(page, sample=sample)
+    wait_query(page, sample=sample, confused="1")
     wait_text(page, "#explore-head", sample)
+    # The arrows go through the confused ones only, in the order of the table.
+    order = [
+        name
+        for name in samples.sort_values(["class_name", "subject", "camera", "replication"])[
+            "sample"
+        ]
+        if name in confused
+    ]
+    page.click("#explore-next")
+    wait_query(page, sample=order[order.index(sample) + 1], confused="1")
+    wait_text(page, "#explore-head", order[order.index(sample) + 1])
+
+
+def test_an_address_holds_the_filters_and_the_order(
+    page: Page, dashboard: str, two_runs: AttentionStore
+) -> None:
+    samples = two_runs.select(run="wide").samples()
+    rule = {"confidence": {"filterType": "number", "type": "greaterThan", "filter": 0.8}}
+    order = [{"colId": "confidence", "sort": "desc"}]
+    sure = samples[samples["confidence"] > 0.8].sort_values("confidence", ascending=False)
+    open_page(page, f"{dashboard}/explore?filter={json.dumps(rule)}&sort={json.dumps(order)}")
+    wait_text(page, "#explore-found", f"{len(sure)} of {len(samples)} videos")
+    until(
+        page,
+        """([cell, first]) =>
+            document.querySelector(`[row-index='0'] ${cell}`)?.textContent === first""",
+        ["[col-id=sample]", sure["sample"].iloc[0]],
+    )
+    assert json.loads(query_of(page)["filter"]) == rule
+
+
+@pytest.mark.parametrize("view", ["model", "heat", "player", "explore"])
+def test_another_view_shows_the_same_video_and_is_in_the_address(
+    page: Page, dashboard: str, view: str
+) -> None:
+    titles = {
+        "model": "Layers × heads",
+        "heat": "Heat map",
+        "player": "Skeleton",
+        "explore": "All, linked",
+    }
+    open_page(page, f"{dashboard}/explore")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#explore-view label", has_text=titles[view]).click()
+    wait_query(page, view=view)
+    until(page, "document.querySelector('#explore-head').getAttribute('aria-busy') === 'false'")
+    wait_drawn(page, "explore-head")
+    assert not [url for url in asked if "buffer" in url], "the maps were there already"
+    drawn = page.locator("#explore-head").inner_text()
+    open_page(page, page.url)
+    wait_drawn(page, "explore-head")
+    assert page.locator("#explore-head").inner_text() == drawn
+    assert page.locator("#explore-maps-frame").is_visible() == (view in ("model", "player"))
+
+
+def rows(**given: Any) -> list[str]:
+    return list(find(VIDEOS, CATALOGUE, Question.of(given))["sample"])
+
+
+def test_conditions_are_those_of_the_grid() -> None:
+    assert rows() == ["a1", "a2", "b1", "b2"]
+    assert rows(find="JACKET wear") == ["a1", "a2"]
+    assert rows(find="A011") == ["b1"]
+    assert rows(confused=True) == ["a2"]
+    assert rows(filter={"correct": {"type": "equals", "filter": "yes"}}) == ["a1", "b1"]
+    assert rows(filter={"confidence": {"type": "inRange", "filter": 0.5, "filterTo": 0.8}}) == [
+        "b1"
+    ]
+    assert rows(filter={"subject": {"type": "blank"}}) == ["b2"]
+    either = [{"type": "equals", "filter": 1}, {"type": "equals", "filter": 3}]
+    assert rows(filter={"subject": {"operator": "OR", "conditions": either}}) == ["a1", "b1"]
+    assert rows(sort=[{"colId": "confidence", "sort": "asc"}]) == ["a2", "b1", "a1", "b2"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+CONDITION = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["contains", "equals", "inRange", "blank", "lessThan", "x"])
+        | ANYTHING,
+        "filter": ANYTHING,
+        "filterTo": ANYTHING,
+        "conditions": ANYTHING,
+        "operator": ANYTHING,
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "find": ANYTHING,
+            "confused": ANYTHING,
+            "filter": st.dictionaries(st.sampled_from(list(VIDEOS.columns)), CONDITION) | ANYTHING,
+            "sort": st.lists(
+                st.fixed_dictionaries(
+                    {"colId": st.sampled_from(list(VIDEOS.columns)), "sort": st.just("asc")}
+                )
+            )
+            | ANYTHING,
+        },
+    )
+)
+def test_no_question_of_a_browser_breaks_the_table(given_: dict[str, Any]) -> None:
+    found = find(VIDEOS, CATALOGUE, Question.of(given_))
+    assert set(found["sample"]) <= set(VIDEOS["sample"])
+
+
+@given(st.dictionaries(st.sampled_from(["find", "confused", "filter", "sort"]), st.text()))
+def test_no_address_breaks_the_question(query: dict[str, str]) -> None:
+    assert asked_in(query) == Question.of(asked_in(query).to_dict())

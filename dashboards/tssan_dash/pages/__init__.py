@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -14,8 +14,6 @@ import dash_mantine_components as dmc
 from tssan_viz.errors import UserError
 
 log = logging.getLogger(__name__)
-
-_wishes = itertools.count(1)
 
 # Dash's own name for the address that its pages listen to.
 PAGE_ADDRESS = "_pages_location"
@@ -71,9 +69,9 @@ def go_to(query: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the store `go` holds to send the browser to other parameters of its page.
 
     Not ``dcc.Location``: it holds the address as it was before the views rewrote it in place, and
-    goes back there. The number makes two equal wishes differ, so that the second is heard, too.
+    goes back there. The token makes two equal wishes differ, so that the second is heard, too.
     """
-    return {"search": "?" + urlencode(query), "wish": next(_wishes)}
+    return {"search": "?" + urlencode(query), "wish": secrets.token_hex(8)}
 
 
 def class_options(classes: Any) -> list[dict[str, Any]]:

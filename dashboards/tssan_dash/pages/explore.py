@@ -13,6 +13,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc
 from dash.exceptions import PreventUpdate
 
 from tssan_dash.bridge import View
+from tssan_dash.filtering import Question, find
 from tssan_dash.pages import (
     alert,
     alias_filter,
@@ -27,6 +28,16 @@ from tssan_dash.routes import buffer_url, module_url
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.views.payload import heatmaps_payload, initial_state
+
+_VIEWS = {
+    "head": "Head view",
+    "model": "Layers × heads",
+    "heat": "Heat map",
+    "player": "Skeleton",
+    "explore": "All, linked",
+}
+# Beside the others there is the heat map of one head already.
+_WITH_MAPS = ("head", "model", "player")
 
 
 def register(app: Dash, recordings: Recordings) -> None:
@@ -49,6 +60,8 @@ def register(app: Dash, recordings: Recordings) -> None:
         Input("explore-next", "n_clicks"),
         State("explore-shown", "data"),
         State("explore-head", "state"),
+        State("explore-view", "value"),
+        State("explore-question", "data"),
         prevent_initial_call=True,
     )
     def choose(
@@ -59,6 +72,8 @@ def register(app: Dash, recordings: Recordings) -> None:
         forth: int | None,
         shown: dict[str, Any],
         state: dict[str, Any],
+        view: str,
+        question: dict[str, Any] | None,
     ) -> dict[str, Any]:
         samples = recordings.samples(shown["run"])
         here = recordings.position(shown["run"], shown["sample"])
@@ -68,7 +83,10 @@ def register(app: Dash, recordings: Recordings) -> None:
             # From the video in the select, and all clicks since the page was drawn: it may be just
             # about to be drawn anew.
             chosen = here if video is None else recordings.position(shown["run"], video)
-            goal = min(max(chosen + (forth or 0) - (back or 0), 0), len(samples) - 1)
+            found = find(
+                samples, recordings.catalogue(shown["run"]), Question.of(question or {})
+            ).index
+            goal = _steps(found, chosen, (forth or 0) - (back or 0))
         elif label is not None and label != _text(present["label"]):
             goal = _like(samples, here, label=int(label))
         elif subject is not None and subject != _text(present["subject"]):
@@ -80,9 +98,18 @@ def register(app: Dash, recordings: Recordings) -> None:
         query = {"sample": samples.at[goal, "sample"], "layer": state["layer"]}
         if len(recordings.runs()) > 1:
             query = {"run": shown["run"], **query}
-        return go_to(query)
+        return go_to(query | videos.kept_in_address(view, question))
 
     videos.register(app, recordings)
+
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "chooseView"),
+        Output("explore-head", "values"),
+        Output("explore-maps-frame", "display"),
+        Input("explore-view", "value"),
+        State("explore-head", "values"),
+        prevent_initial_call=True,
+    )
 
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "followHeadView"),
@@ -97,6 +124,19 @@ def register(app: Dash, recordings: Recordings) -> None:
         State("explore-maps", "values"),
         State("explore-maps", "buffers"),
     )
+
+
+def _steps(found: pd.Index, here: int, steps: int) -> int:
+    """Return the place of the video so many steps on among those found; at an end it stays there.
+
+    From a video that is not among them the first step leads to the first one found.
+    """
+    if not len(found):
+        raise PreventUpdate
+    if here not in found:
+        return int(found[0])
+    place = list(found).index(here)
+    return int(found[min(max(place + steps, 0), len(found) - 1)])
 
 
 def _text(value: Any) -> str | None:
@@ -139,8 +179,21 @@ def layout(**query: Any) -> Any:
         here = int(found[0])
     sample = str(samples.at[here, "sample"])
     payload = recordings.head_view(run, sample)
-    manifest = payload.manifest
-    state, complaints = view_state(manifest, query)
+    state, complaints = view_state(payload.manifest, query)
+    views = [
+        {"value": name, "label": title}
+        for name, title in _VIEWS.items()
+        if name != "player" or "poses" in payload.buffers
+    ]
+    view = one(query, "view") or "head"
+    if view not in [option["value"] for option in views]:
+        complaints.append(
+            f"There is no view {view!r} of this video; there are "
+            f"{', '.join(option['value'] for option in views)}."
+        )
+        view = "head"
+    manifest = payload.manifest | {"view": view}
+    question = videos.asked_in(query)
     buffers = {
         name: buffer_url(data, run=run, sample=sample, part=name)
         for name, data in payload.buffers.items()
@@ -159,19 +212,34 @@ def layout(**query: Any) -> Any:
                 for words in complaints
             ],
             dmc.Paper(
-                View(
-                    id="explore-head",
-                    module=module_url(),
-                    values={"manifest": manifest},
-                    buffers=buffers,
-                    state=state,
-                    label="Head view",
-                ),
+                [
+                    dmc.ScrollArea(
+                        dmc.SegmentedControl(
+                            id="explore-view",
+                            data=views,
+                            value=view,
+                            size="sm",
+                            **{"aria-label": "View"},
+                        ),
+                        type="never",
+                        mb="sm",
+                    ),
+                    View(
+                        id="explore-head",
+                        module=module_url(),
+                        values={"manifest": manifest},
+                        buffers=buffers,
+                        state=state,
+                        label="Views of the video",
+                    ),
+                ],
                 withBorder=True,
                 p="md",
             ),
             dmc.Paper(
-                [
+                id="explore-maps-frame",
+                display=None if view in _WITH_MAPS else "none",
+                children=[
                     dmc.Title(id="explore-maps-title", children="", order=2, size="h5", mb="sm"),
                     View(
                         id="explore-maps",
@@ -184,7 +252,7 @@ def layout(**query: Any) -> Any:
                 withBorder=True,
                 p="md",
             ),
-            videos.table(),
+            videos.table(question),
         ],
         gap="md",
     )
@@ -310,6 +378,12 @@ def view_state(manifest: dict[str, Any], query: dict[str, Any]) -> tuple[dict[st
             complaints.append(
                 f"There is no {name} {asked!r}; this video has {', '.join(map(str, there))}."
             )
+    threshold = one(query, "threshold")
+    if threshold is not None:
+        if re.fullmatch(r"0?\.\d{1,6}|[01](\.0{1,6})?", threshold, re.ASCII):
+            state["threshold"] = float(threshold)
+        else:
+            complaints.append(f"The threshold {threshold!r} is no share from 0 to 1.")
     heads = one(query, "heads")
     if heads is not None:
         wanted = [head for head in manifest["heads"] if str(head) in heads.split("-")]

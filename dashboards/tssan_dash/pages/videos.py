@@ -1,16 +1,19 @@
-"""The table of all videos below the one that is looked at."""
+"""The table of all videos below the one that is looked at; it travels a hundred rows at a time."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import pandas as pd
-from dash import Dash, Input, Output, Patch, State
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.pages import go_to
+from tssan_dash.filtering import Question, find
+from tssan_dash.pages import go_to, one
 from tssan_dash.pages.parts import section
 from tssan_dash.recordings import Recordings
 
@@ -20,96 +23,168 @@ _COLUMNS = [
     ("subject", "Subject", "agNumberColumnFilter", 100),
     ("camera", "Camera", "agNumberColumnFilter", 100),
     ("predicted_name", "Recognised as", "agTextColumnFilter", 150),
+    ("correct", "Correct", "agTextColumnFilter", 100),
     ("confidence", "Confidence", "agNumberColumnFilter", 115),
 ]
 
 
 def register(app: Dash, recordings: Recordings) -> None:
     """Add the table's callbacks to the app."""
-
-    @app.callback(
-        Output("explore-grid", "rowData"),
-        Input("explore-shown", "data"),
-        Input("explore-confused", "checked"),
-    )
-    def fill(shown: dict[str, Any], confused: bool | None) -> list[dict[str, Any]]:
-        return lines(recordings, shown["run"], confused=bool(confused))
-
-    @app.callback(
-        Output("explore-grid", "dashGridOptions"),
+    # Keeps the question in the address, and lets the grid ask anew when the search is another.
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "askVideos"),
+        Output("explore-question", "data"),
+        Input("explore-grid", "getRowsRequest"),
         Input("explore-search", "value"),
+        Input("explore-confused", "checked"),
+        State("explore-question", "data"),
         prevent_initial_call=True,
     )
-    def search(words: str | None) -> Patch:
-        options = Patch()
-        options["quickFilterText"] = words or ""
-        return options
+
+    @app.callback(
+        Output("explore-grid", "getRowsResponse"),
+        Output("explore-found", "children"),
+        Output("explore-previous", "disabled"),
+        Output("explore-next", "disabled"),
+        Input("explore-grid", "getRowsRequest"),
+        Input("explore-question", "data"),
+        State("explore-search", "value"),
+        State("explore-confused", "checked"),
+        State("explore-shown", "data"),
+    )
+    def fill(
+        request: dict[str, Any] | None,
+        _question: dict[str, Any] | None,
+        search: str | None,
+        confused: bool | None,
+        shown: dict[str, Any],
+    ) -> tuple[Any, ...]:
+        if request is None:
+            raise PreventUpdate
+        question = Question.of(
+            {
+                "find": search,
+                "confused": confused,
+                "filter": request.get("filterModel"),
+                "sort": request.get("sortModel"),
+            }
+        )
+        samples = recordings.samples(shown["run"])
+        found = find(samples, recordings.catalogue(shown["run"]), question)
+        asked = "explore-grid.getRowsRequest" in ctx.triggered_prop_ids
+        rows: Any = no_update
+        if asked:
+            first, last = _bounds(request)
+            rows = {"rowData": lines(found.iloc[first:last]), "rowCount": len(found)}
+        names = found["sample"]
+        at_first = not len(names) or names.iloc[0] == shown["sample"]
+        at_last = not len(names) or names.iloc[-1] == shown["sample"]
+        count = f"{len(samples):,} videos"
+        if len(found) < len(samples):
+            count = f"{len(found):,} of {count}"
+        return rows, count, at_first, at_last
 
     @app.callback(
         Output("go", "data", allow_duplicate=True),
         Input("explore-grid", "selectedRows"),
         State("explore-shown", "data"),
         State("explore-head", "state"),
+        State("explore-view", "value"),
+        State("explore-question", "data"),
         prevent_initial_call=True,
     )
     def choose(
-        rows: list[dict[str, Any]] | None, shown: dict[str, Any], state: dict[str, Any]
+        rows: list[dict[str, Any]] | None,
+        shown: dict[str, Any],
+        state: dict[str, Any],
+        view: str,
+        question: dict[str, Any] | None,
     ) -> dict[str, Any]:
         if not rows or rows[0]["sample"] == shown["sample"]:
             raise PreventUpdate
         query = {"sample": rows[0]["sample"], "layer": state["layer"]}
-        return go_to(({"run": shown["run"]} if len(recordings.runs()) > 1 else {}) | query)
+        if len(recordings.runs()) > 1:
+            query = {"run": shown["run"]} | query
+        return go_to(query | kept_in_address(view, question))
 
 
-def lines(recordings: Recordings, run: str, *, confused: bool) -> list[dict[str, Any]]:
-    """Return one line per video, or per video that was taken for another class.
+def kept_in_address(view: str, question: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the address keeps from one video to the next: the view and the question."""
+    kept = {} if view == "head" else {"view": view}
+    return kept | Question.of(question or {}).in_address()
 
-    Besides the columns each has ``words``: by what else its class may be searched.
-    """
-    samples = recordings.samples(run)
-    if confused:
-        samples = samples[samples["correct"].eq(False).fillna(False)]
-    words = {
-        c.label: " ".join([c.code or "", *c.aliases]) for c in recordings.catalogue(run).classes
-    }
+
+def _bounds(request: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the first row and the one after the last of a request, of at most 500 rows."""
+    first, last = request.get("startRow"), request.get("endRow")
+    if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last):
+        return 0, 100
+    return first, min(last, first + 500)
+
+
+def lines(samples: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one line per video, as JSON has it."""
     kept = samples[[name for name, *_ in _COLUMNS]].astype(object)
+    kept["correct"] = kept["correct"].map({True: "yes", False: "no"})
     kept = kept.where(kept.notna(), None)
-    kept["words"] = ["" if pd.isna(v) else words.get(int(v), "") for v in samples["label"]]
     return [{str(k): v for k, v in line.items()} for line in kept.to_dict("records")]
 
 
-def table() -> dmc.Paper:
-    """Return the table, still empty, with its search."""
-    columns: list[dict[str, Any]] = [
-        {"field": field, "headerName": title, "filter": kind, "minWidth": width}
-        for field, title, kind, width in _COLUMNS
-    ]
+def asked_in(query: Mapping[str, Any]) -> Question:
+    """Return the question that an address holds; what it cannot hold is left out."""
+    given: dict[str, Any] = {"find": one(dict(query), "find")}
+    given["confused"] = one(dict(query), "confused") == "1"
+    for name in ("filter", "sort"):
+        try:
+            given[name] = json.loads(one(dict(query), name) or "null")
+        except (ValueError, RecursionError):
+            continue
+    return Question.of(given)
+
+
+def table(question: Question) -> dmc.Paper:
+    """Return the table, still empty, with its search, as `question` asks."""
+    order = {part["colId"]: (place, part["sort"]) for place, part in enumerate(question.sort)}
+    columns: list[dict[str, Any]] = []
+    for field, title, kind, width in _COLUMNS:
+        column = {"field": field, "headerName": title, "filter": kind, "minWidth": width}
+        if field in order:
+            column |= {"sortIndex": order[field][0], "sort": order[field][1]}
+        columns.append(column)
     columns[-1]["valueFormatter"] = {
         "function": "params.value == null ? '–' : d3.format('.3f')(params.value)"
     }
-    columns.append({"field": "words", "hide": True})
     return section(
         "All videos",
+        dcc.Store(id="explore-question", data=question.to_dict()),
         dmc.Group(
             [
                 dmc.TextInput(
                     id="explore-search",
                     placeholder="Search by name, class, alias or code",
+                    value=question.find,
                     debounce=300,
                     w={"base": "100%", "xs": 320},
                     inputProps={"aria-label": "Search videos"},
                 ),
-                dmc.Switch(id="explore-confused", label="Confused only"),
+                dmc.Switch(id="explore-confused", label="Confused only", checked=question.confused),
+                html.Span(id="explore-found", role="status"),
             ],
             mb="sm",
         ),
         dag.AgGrid(
             id="explore-grid",
-            rowData=[],
+            rowModelType="infinite",
             columnDefs=columns,
+            filterModel=question.filter,
             getRowId="params.data.sample",
             columnSize="responsiveSizeToFit",
-            defaultColDef={"sortable": True, "resizable": True, "suppressMovable": True},
+            defaultColDef={
+                "sortable": True,
+                "resizable": True,
+                "suppressMovable": True,
+                "filterParams": {"maxNumConditions": 2, "buttons": ["reset"]},
+            },
             dashGridOptions={
                 "theme": "themeQuartz",
                 "rowSelection": {
@@ -117,8 +192,8 @@ def table() -> dmc.Paper:
                     "checkboxes": False,
                     "enableClickSelection": True,
                 },
-                "includeHiddenColumnsInQuickFilter": True,
-                "quickFilterText": "",
+                "cacheBlockSize": 100,
+                "maxBlocksInCache": 10,
                 "rowHeight": 34,
                 "headerHeight": 36,
                 "animateRows": False,
@@ -126,5 +201,6 @@ def table() -> dmc.Paper:
             style={"width": "100%", "height": "26rem"},
             className="",
         ),
-        words="A row shows its video above; a column's menu filters.",
+        words="A row shows its video above; a column's menu filters. The arrows above follow "
+        "what is found here.",
     )
