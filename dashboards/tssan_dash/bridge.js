@@ -247,8 +247,8 @@
     return Object.assign({}, state, { layer: rows[0].layer, head: rows[0].head });
   }
 
-  function keepHeadInAddress(state) {
-    rewriteAddress({ layer: state.layer, head: state.head });
+  function keepHeadInAddress(state, question) {
+    rewriteAddress(Object.assign({}, question.query, { layer: state.layer, head: state.head }));
   }
 
   /* The maps of one layer's heads lie next to each other in the video's buffer (k, m, l, h, q, s):

@@ -134,6 +134,7 @@ def register(app: Dash, recordings: Recordings) -> None:
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "keepHeadInAddress"),
         Input("compare-maps", "state"),
+        State("compare-question", "data"),
         prevent_initial_call=True,
     )
     _register_export(app, recordings)
