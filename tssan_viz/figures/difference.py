@@ -10,34 +10,34 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.difference import DifferenceMaps, difference_maps
 from tssan_viz.errors import UserError
 from tssan_viz.figures.means import ask, counted, provenance
 from tssan_viz.figures.sheet import (
+    BAR,
+    FOOT,
     GAP,
+    LOWER,
     MARGIN,
+    NAME,
+    TITLE,
     Sheet,
     colour_bar,
     end_ticks,
     fit,
     foot,
-    full_scale,
     map_panel,
+    signed_scale,
+    weight_scale,
 )
 from tssan_viz.figures.style import RC, PaperFigure, paper_width
 from tssan_viz.selection import Selection
 from tssan_viz.store import AttentionStore
 
 # All sizes in inches.
-_TITLE = 0.22
-_NAME = 0.17
 _LEFT = 0.52
-_LOWER = 0.33
-_BAR = 0.72
-_FOOT = 0.20
 
 MOST_HEADS = 8
 
@@ -168,59 +168,48 @@ def _shown(found: DifferenceMaps, head: int | Sequence[int] | None) -> tuple[lis
 def _draw(
     found: DifferenceMaps, shown: list[int], names: tuple[str, str], width: float
 ) -> PaperFigure:
-    room = width - 2 * MARGIN - _LEFT - _BAR
+    room = width - 2 * MARGIN - _LEFT - BAR
     side = fit(len(shown), room, GAP, 0.36, 1.5, "heads")
     row = side + GAP
-    sheet = Sheet(_TITLE + _NAME + 3 * row + _LOWER + _FOOT, width)
-    sheet.title(f"A: {names[0]}   B: {names[1]}", _TITLE / 2)
+    sheet = Sheet(TITLE + NAME + 3 * row + LOWER + FOOT, width)
+    sheet.title(f"A: {names[0]}   B: {names[1]}", TITLE / 2)
     one_layer = len({found.layers[n] for n in shown}) == 1
-    weight = Normalize(0.0, full_scale([found.mean_a[shown], found.mean_b[shown]]))
-    edge = full_scale([np.abs(found.difference[shown])])
-    signed = Normalize(-edge, edge)
-    top = _TITLE + _NAME
+    weight = weight_scale([found.mean_a[shown], found.mean_b[shown]])
+    signed = signed_scale([found.difference[shown]])
+    top = TITLE + NAME
     left = MARGIN + _LEFT
     rows = (
-        (found.mean_a, weight, "viridis", "mean A"),
-        (found.mean_b, weight, "viridis", "mean B"),
-        (found.difference, signed, "RdBu_r", "A − B"),
+        (found.mean_a, weight, "mean A"),
+        (found.mean_b, weight, "mean B"),
+        (found.difference, signed, "A − B"),
     )
-    meshes = []
-    for line, (maps, norm, cmap, name) in enumerate(rows):
+    for line, (maps, scale, name) in enumerate(rows):
         y = top + line * row
         for column, n in enumerate(shown):
             x = left + column * (side + GAP)
             axes = sheet.axes(x, y, side, side, f"{name} {found.layers[n]} {found.heads[n]}")
-            mesh = map_panel(axes, maps[n], norm, cmap)
+            map_panel(axes, maps[n], scale)
             q, s = maps[n].shape
             last = line == 2
             end_ticks(axes, (0, s - 1), (0, q - 1), below=last, beside=column == 0)
             if line == 0:
                 word = f"head {found.heads[n]}"
-                sheet.text(x + side / 2, _TITLE + _NAME / 2, word if one_layer else
+                sheet.text(x + side / 2, TITLE + NAME / 2, word if one_layer else
                            f"{found.layers[n]}.{found.heads[n]}")  # fmt: skip
             if last:
                 outline(axes, found.significant[n])
             if last and column == 0:
                 axes.set_xlabel("key frame", labelpad=1)
-        meshes.append(mesh)
         sheet.text(MARGIN + 0.07, y + side / 2, name, rotation=90)
-    bar = left + len(shown) * (side + GAP) + 0.04
-    colour_bar(sheet, meshes[0], bar, top, 2 * row - GAP, "attention weight", _beyond(
-        [found.mean_a[shown], found.mean_b[shown]], weight))  # fmt: skip
-    low = top + 2 * row
-    colour_bar(sheet, meshes[2], bar, low, max(side, 0.5), "difference", _beyond(
-        [np.abs(found.difference[shown])], signed, "both"))  # fmt: skip
+    bar = left + len(shown) * (side + GAP) + 0.06
+    colour_bar(sheet, weight, bar, top, 2 * row - GAP, "attention weight")
+    colour_bar(sheet, signed, bar, top + 2 * row, max(side, 0.5), "difference")
     if found.tested:
         words = f"{found.n_subjects} subjects; outlined: p ≤ {found.alpha:g}, max-T over all maps"
     else:
         words = f"{found.n_subjects} subjects; not tested"
-    foot(sheet, words)
+    foot(sheet, words + weight.said())
     return sheet.figure
-
-
-def _beyond(maps: Sequence[NDArray], norm: Normalize, which: str = "max") -> str:
-    assert norm.vmax is not None
-    return which if max(float(np.nanmax(one)) for one in maps) > norm.vmax else "neither"
 
 
 def outline(axes: Axes, cells: NDArray[np.bool_]) -> None:

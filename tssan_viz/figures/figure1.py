@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 from tssan_viz.errors import UserError
 from tssan_viz.figures.data import Figure5Data, Video, figure5_data
 from tssan_viz.figures.means import provenance
-from tssan_viz.figures.sheet import MARGIN, Sheet, draw_pose, foot, frame_number, opacity_ramp
+from tssan_viz.figures.sheet import (
+    FOOT,
+    MARGIN,
+    NAME,
+    TITLE,
+    Sheet,
+    draw_pose,
+    foot,
+    frame_number,
+    opacity_ramp,
+)
 from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, PaperFigure, paper_width
 from tssan_viz.selection import Selection
 from tssan_viz.store import AttentionStore
 
 # All sizes in inches.
-_TITLE = 0.22
-_NAME = 0.18
 _POSE = 0.62
 _LINKS = 0.85
 _PAD = 0.04
 _NUMBER = 0.15
 _KEY = 0.24
-_FOOT = 0.20
 _SIDE = 0.40
 _BETWEEN = 0.18
 
@@ -166,23 +173,23 @@ def _draw(
 ) -> PaperFigure:
     across = min(len(heads), columns)
     lines = -(-len(heads) // across)
-    panel = _NAME + _NUMBER + 2 * _POSE + _LINKS + _PAD + _NUMBER
-    sheet = Sheet(_TITLE + lines * (panel + 0.08) + _KEY + _FOOT, width)
-    sheet.title(video.title, _TITLE / 2)
+    panel = NAME + _NUMBER + 2 * _POSE + _LINKS + _PAD + _NUMBER
+    sheet = Sheet(TITLE + lines * (panel + 0.08) + _KEY + FOOT, width)
+    sheet.title(video.title, TITLE / 2)
     room = (width - 2 * MARGIN - across * _SIDE - (across - 1) * _BETWEEN) / across
     even = 1.0 / len(stretches)
     scale = Normalize(min(even, float(weights.min())), float(weights.max()) + 1e-9, clip=True)
     for n, number in enumerate(heads):
         line, column = divmod(n, across)
         left = MARGIN + column * (room + _SIDE + _BETWEEN)
-        top = _TITLE + line * (panel + 0.08)
-        sheet.text(left + _SIDE + room / 2, top + _NAME / 2, f"head {number}")
-        height = panel - _NAME
-        axes = sheet.axes(left, top + _NAME, room + _SIDE, height, f"links head {number}")
+        top = TITLE + line * (panel + 0.08)
+        sheet.text(left + _SIDE + room / 2, top + NAME / 2, f"head {number}")
+        height = panel - NAME
+        axes = sheet.axes(left, top + NAME, room + _SIDE, height, f"links head {number}")
         axes.set(xlim=(-_SIDE, room), ylim=(height, 0))
         colour = HEAD_COLOURS[(number - 1) % len(HEAD_COLOURS)]
         _panel(axes, data, video, weights[n], stretches, links, scale, colour, room)
-    _key(sheet, scale, sheet.height - _FOOT - _KEY / 2)
+    _key(sheet, scale, sheet.height - FOOT - _KEY / 2)
     segment = f", segment {data.segment}" if data.segment is not None else ""
     foot(sheet, f"layer {data.layer} of {data.layers}{segment}, run {data.run}")
     return sheet.figure

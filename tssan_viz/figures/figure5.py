@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
@@ -22,11 +22,13 @@ from tssan_viz.figures.sheet import (
     draw_pose,
     end_ticks,
     fit,
+    foot,
     frame_number,
     full_scale,
     map_panel,
     opacity_ramp,
     spread,
+    weight_scale,
 )
 from tssan_viz.figures.style import (
     FAINT,
@@ -170,8 +172,7 @@ def _heat(data: Figure5Data, tokens: int, page: float) -> PaperFigure:
     row = _TITLE + _STRIP + _HEADS + side + _LOWER_TICKS + GAP
     height = len(data.videos) * row + 0.24
     sheet = Sheet(height, page)
-    full = _full_scale(data)
-    mesh: QuadMesh | None = None
+    scale = weight_scale([one for video in data.videos for one in video.maps])
     for n, video in enumerate(data.videos):
         top = n * row
         sheet.title(video.title, top + _TITLE / 2)
@@ -184,7 +185,7 @@ def _heat(data: Figure5Data, tokens: int, page: float) -> PaperFigure:
             left = MARGIN + _LEFT_TICKS + m * (side + GAP)
             sheet.text(left + side / 2, top + _HEADS / 2, f"head {number}")
             axes = sheet.axes(left, top + _HEADS, side, side, f"{video.sample} head {number}")
-            mesh = map_panel(axes, video.maps[m], Normalize(0.0, full, clip=False))
+            map_panel(axes, video.maps[m], scale)
             end_ticks(
                 axes,
                 (frame_number(video, 0), frame_number(video, s - 1)),
@@ -194,19 +195,9 @@ def _heat(data: Figure5Data, tokens: int, page: float) -> PaperFigure:
             if m == 0:
                 axes.set_ylabel("query frame", labelpad=2)
                 axes.set_xlabel("key frame", labelpad=1)
-    assert mesh is not None
     top = _TITLE + _STRIP + _HEADS
-    clipped = full < max(float(video.maps.max()) for video in data.videos)
-    colour_bar(
-        sheet,
-        mesh,
-        page - _BAR + 0.12,
-        top,
-        max(side, 1.0),
-        "attention weight",
-        "max" if clipped else "neither",
-    )
-    sheet.text(MARGIN, height - 0.12, _what(data), colour=FAINT, align="left")
+    colour_bar(sheet, scale, page - _BAR + 0.12, top, max(side, 1.0), "attention weight")
+    foot(sheet, _what(data) + scale.said())
     return sheet.figure
 
 
@@ -292,7 +283,7 @@ def _opacity_key(sheet: Sheet, scale: Normalize, height: float, data: Figure5Dat
         axes.text(0.8 * n + 0.31, 0.5, f"{more}{weight:.2g}", va="center_baseline")
     faintest = scale.inverse(1 / OPACITIES)
     left_out = f"; weights up to {faintest:.2g}, about those of even attention, are left out"
-    sheet.text(MARGIN, height - 0.1, _what(data) + left_out, colour=FAINT, align="left")
+    foot(sheet, _what(data) + left_out)
 
 
 def _what(data: Figure5Data) -> str:

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from tssan_viz.errors import UserError
 from tssan_viz.figures.data import Figure5Data, Video, figure5_data
 from tssan_viz.figures.sheet import (
+    BAR,
+    FOOT,
     MARGIN,
+    TITLE,
+    Scale,
     Sheet,
     colour_bar,
     draw_pose,
@@ -25,17 +28,17 @@ from tssan_viz.figures.style import FAINT, RC, PaperFigure, paper_width
 from tssan_viz.selection import Selection
 from tssan_viz.store import AttentionStore
 
-# Dark is high, so that what is attended to stands out from white paper.
-COLOURS = "viridis_r"
+# Dark is high, so that what is attended to stands out from white paper; without the pale yellow
+# end, of which thin lines cannot be seen.
+COLOURS = LinearSegmentedColormap.from_list(
+    "strip", matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1.0, 256))
+)
 
 # All sizes in inches.
-_TITLE = 0.22
 _POSE = 0.66
 _CURVE = 0.32
 _TICKS = 0.26
 _LEFT = 0.50
-_BAR = 0.68
-_FOOT = 0.20
 
 
 def filmstrip(
@@ -123,21 +126,20 @@ def filmstrip(
 
 
 def _draw(data: Figure5Data, received: list, frames: int, width: float, which: str) -> PaperFigure:
-    row = _TITLE + _POSE + _CURVE + _TICKS
-    sheet = Sheet(len(data.videos) * row + _FOOT + 0.04, width)
-    room = width - 2 * MARGIN - _LEFT - _BAR
+    row = TITLE + _POSE + _CURVE + _TICKS
+    sheet = Sheet(len(data.videos) * row + FOOT + 0.04, width)
+    room = width - 2 * MARGIN - _LEFT - BAR
     high = max(float(one.max()) for one in received)
     even = 1.0 / len(received[0])
     low = min(float(one.min()) for one in received)
-    scale = Normalize(low, max(high, low + 1e-6))
-    colours = matplotlib.colormaps[COLOURS]
+    norm = Normalize(low, max(high, low + 1e-6))
     for n, (video, weights) in enumerate(zip(data.videos, received, strict=True)):
         top = n * row
-        sheet.title(video.title, top + _TITLE / 2)
+        sheet.title(video.title, top + TITLE / 2)
         t = len(weights)
         step = room / t
         count = min(frames, int(room / 0.24))
-        poses = sheet.axes(MARGIN + _LEFT, top + _TITLE, room, _POSE, f"{video.sample} poses")
+        poses = sheet.axes(MARGIN + _LEFT, top + TITLE, room, _POSE, f"{video.sample} poses")
         poses.set(xlim=(0, room), ylim=(_POSE, 0))
         shown = spread(t, count)
         for frame in shown:
@@ -150,12 +152,12 @@ def _draw(data: Figure5Data, received: list, frames: int, width: float, which: s
                 _POSE / 2,
                 min(_POSE, 2.4 * room / len(shown)),
                 linewidth=1.0,
-                colour=colours(float(scale(weights[frame]))),
+                colour=COLOURS(float(norm(weights[frame]))),
             )
         axes = sheet.axes(
-            MARGIN + _LEFT, top + _TITLE + _POSE, room, _CURVE, f"{video.sample} received", on=True
+            MARGIN + _LEFT, top + TITLE + _POSE, room, _CURVE, f"{video.sample} received", on=True
         )
-        axes.bar(np.arange(t), weights, width=1.0, color=colours(scale(weights)), linewidth=0)
+        axes.bar(np.arange(t), weights, width=1.0, color=COLOURS(norm(weights)), linewidth=0)
         axes.axhline(even, color=FAINT, linewidth=0.5, dashes=(3, 2))
         axes.set(xlim=(-0.5, t - 0.5), ylim=(0, 1.05 * max(high, even)))
         axes.spines[["top", "right"]].set_visible(False)
@@ -163,14 +165,14 @@ def _draw(data: Figure5Data, received: list, frames: int, width: float, which: s
         axes.set_xticks(marks, labels=_labels(video, marks))
         axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(2))
         sheet.text(MARGIN + _LEFT - 0.08, top + row - _TICKS + 0.10, "frame", align="right")
-    mesh = ScalarMappable(scale, COLOURS)
-    tall = min(len(data.videos) * row - _TITLE - _TICKS, 2.0)
-    colour_bar(sheet, mesh, width - MARGIN - _BAR + 0.16, _TITLE, tall, "received attention")
+    scale = Scale(norm, COLOURS, even=even if low <= even <= high else None)
+    tall = min(len(data.videos) * row - TITLE - _TICKS, 2.0)
+    colour_bar(sheet, scale, width - MARGIN - BAR + 0.16, TITLE, tall, "received attention")
     segment = f", segment {data.segment}" if data.segment is not None else ""
     foot(
         sheet,
         f"layer {data.layer} of {data.layers}, {which}{segment}, run {data.run}; "
-        "dashed: even attention",
+        f"dashed{', ▸' * (scale.even is not None)}: even attention",
     )
     return sheet.figure
 

@@ -14,21 +14,29 @@ from numpy.typing import NDArray
 from tssan_viz.comparison.class_matrix import ClassMatrix, class_matrix
 from tssan_viz.errors import UserError
 from tssan_viz.figures.means import ask
-from tssan_viz.figures.sheet import MARGIN, Sheet, colour_bar, foot, map_panel, measured, shorten
+from tssan_viz.figures.sheet import (
+    BAR,
+    FOOT,
+    MARGIN,
+    TITLE,
+    Scale,
+    Sheet,
+    colour_bar,
+    foot,
+    map_panel,
+    measured,
+    shorten,
+)
 from tssan_viz.figures.style import RC, PaperFigure, paper_width
 from tssan_viz.selection import Selection
 from tssan_viz.store import AttentionStore
 
 # All sizes in inches.
-_TITLE = 0.22
 _TREE = 0.42
-_BAR = 0.66
-_FOOT = 0.22
 
 # A name may take so much of the figure's width before it is cut.
 _NAMES = 0.30
-# With more classes than that, shares are not written into the cells.
-_WRITTEN = 15
+_KEY_LINE = 0.11
 # Publishers ask for no smaller letters, in points.
 _READABLE = 5.0
 
@@ -81,17 +89,15 @@ def similarity(
     order = found.order
     values = found.similarity[np.ix_(order, order)]
     names = [found.names[n] for n in order]
-    where = "all layers and heads" if len(found.sites) > 1 else "one head"
-    if len(found.sites) == 1:
-        where = f"layer {found.sites['layer'].iloc[0]}, head {found.sites['head'].iloc[0]}"
+    where = _where(found.sites)
     with matplotlib.rc_context(RC):
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         figure = _matrix(
             values,
             names,
-            title=f"similarity of maps ({found.metric}), {where}",
+            title=f"{found.metric} similarity, {where}",
             width=width,
-            norm=Normalize(low, max(high, low + 1e-6)),
+            scale=Scale(Normalize(low, max(high, low + 1e-6))),
             label="mean similarity",
             axes_names=("", ""),
             tree=found.linkage,
@@ -112,7 +118,7 @@ def similarity(
         f"average linkage of 1 − similarity (the tree above). n = {found.n_subjects} subjects. "
         f"Described, not tested.{said}"
     )
-    figure.notes = (*figure.notes, *found.notes)
+    figure.notes = tuple(found.notes)
     return figure
 
 
@@ -161,10 +167,11 @@ def confusion(
             names,
             title=f"predictions, {right / len(known):.1%} right",
             width=width,
-            norm=Normalize(0.0, 1.0),
-            label="share of the class's videos",
+            # White where nothing is, so that rare mistakes show.
+            scale=Scale(Normalize(0.0, 1.0), "Blues"),
+            label="share of videos",
             axes_names=("predicted class", "class"),
-            written=shares if len(labels) <= _WRITTEN else None,
+            written=shares,
             said=asked.said(),
         )
     a, b = (index.ravel() for index in np.indices(counts.shape))
@@ -182,7 +189,7 @@ def confusion(
     )
     without = len(samples) - len(known)
     notes = [f"{without} videos without class or prediction are left out"] if without else []
-    figure.notes = (*figure.notes, *asked.notes, *notes)
+    figure.notes = (*asked.notes, *notes)
     return figure
 
 
@@ -192,57 +199,110 @@ def _matrix(
     *,
     title: str,
     width: float,
-    norm: Normalize,
+    scale: Scale,
     label: str,
     axes_names: tuple[str, str],
     said: str,
     tree: NDArray[np.floating] | None = None,
     written: NDArray[np.floating] | None = None,
 ) -> PaperFigure:
-    """Draw a square matrix with names at both sides, and above it the tree of its order."""
+    """Draw a square matrix with names at both sides, and above it the tree of its order.
+
+    Where names would be too small to print, numbers stand for them, and the names below.
+    """
     probe = Sheet(1.0, width)
     size = 7.0
-    shown, room = _fitting(probe, names, size, _NAMES * width)
     axis = 0.17 if axes_names[0] else 0.0
-    left = MARGIN + axis + room + 0.06
-    side = min(width - left - _BAR - MARGIN, 5.2)
-    step = side / len(names)
-    if step * 72 < 1.15 * size:
-        size = max(step * 72 / 1.15, 3.5)
-        shown, room = _fitting(probe, names, size, _NAMES * width)
-        left = MARGIN + axis + room + 0.06
-        side = min(width - left - _BAR - MARGIN, 5.2)
-    above = _TREE if tree is not None and len(tree) else 0.0
-    sheet = Sheet(_TITLE + above + side + 0.06 + room + axis + _FOOT, width)
-    sheet.title(title, _TITLE / 2)
+    shown, room = _fitting(probe, names, size, _NAMES * width)
+    left, side, lying = _place(width, axis, room)
+    size = min(size, side / len(names) * 72 / 1.15)
+    key: list[str] = []
+    every = 1
     if size < _READABLE:
-        sheet.figure.notes = (
-            f"the names of {len(names)} classes are printed at {size:.1f} points; over two columns "
-            "(--columns 2), or of fewer classes, they are larger",
-        )
-    top = _TITLE + above
+        size = 6.0
+        key = [f"{n} {name}" for n, name in enumerate(names, start=1)]
+        shown = [str(n) for n in range(1, len(names) + 1)]
+        _, room = _fitting(probe, shown, size, width)
+        left, side, lying = _place(width, axis, room)
+        every = next(n for n in (1, 2, 5, 10, 20, 50, 100) if n * side / len(names) * 72 >= 7.0)
+    above = _TREE if tree is not None and len(tree) else 0.0
+    top = TITLE + above
+    under = top + side + 0.06 + room + axis
+    across, lines = _key_grid(probe, key, width)
+    sheet = Sheet(under + lines * _KEY_LINE + 0.06 + FOOT, width)
+    sheet.title(title, TITLE / 2)
     if tree is not None and len(tree):
-        _draw_tree(sheet.axes(left, _TITLE, side, above - 0.03, "tree"), tree)
+        _draw_tree(sheet.axes(left, TITLE, side, above - 0.03, "tree"), tree)
     axes = sheet.axes(left, top, side, side, "matrix")
-    mesh = map_panel(axes, values, norm)
-    places = np.arange(len(names))
-    axes.set_xticks(places, labels=shown, rotation=90, fontsize=size)
-    axes.set_yticks(places, labels=shown, fontsize=size)
+    map_panel(axes, values, scale)
+    named = [n for n in range(len(names)) if (n + 1) % every == 0]
+    words = [shown[n] for n in named]
+    axes.set_xticks(named, labels=words, rotation=90, fontsize=size)
+    axes.set_yticks(named, labels=words, fontsize=size)
     axes.tick_params(length=1.2)
     if axes_names[0]:
-        sheet.text(left + side / 2, sheet.height - _FOOT - axis / 2, axes_names[0])
+        sheet.text(left + side / 2, under - axis / 2, axes_names[0])
         sheet.text(MARGIN + axis / 2, top + side / 2, axes_names[1], rotation=90)
     if written is not None:
-        small = min(6.0, side / len(names) * 72 / 2.6)
-        for (i, j), share in np.ndenumerate(written):
-            if share > 0 and small >= 4.5:
-                axes.text(
-                    j, i, f"{100 * share:.0f}", ha="center", va="center_baseline", fontsize=small,
-                    color="#000000" if norm(share) > 0.6 else "#FFFFFF",
-                )  # fmt: skip
-    colour_bar(sheet, mesh, left + side + 0.1, top, min(side, 2.2), label)
+        _write_shares(axes, written, side, scale)
+    if lying:
+        colour_bar(sheet, scale, MARGIN + 0.1, top + side + 0.12, left - 0.4, label, lying=True)
+    else:
+        colour_bar(sheet, scale, left + side + 0.1, top, min(side, 2.2), label)
+    for n, word in enumerate(key):
+        column, line = divmod(n, lines)
+        text = sheet.figure.text(
+            (MARGIN + column * (width - 2 * MARGIN) / across) / width,
+            1 - (under + (line + 0.5) * _KEY_LINE) / sheet.height,
+            word,
+            fontsize=6,
+            va="center_baseline",
+        )
+        shorten(text, (width - 2 * MARGIN) / across - 0.05)
     foot(sheet, said)
     return sheet.figure
+
+
+def _place(width: float, axis: float, room: float) -> tuple[float, float, bool]:
+    """Return the left edge and the side of the matrix, and whether the scale lies below the names.
+
+    In the corner between long names of rows and of columns there is room for it.
+    """
+    left = MARGIN + axis + room + 0.06
+    lying = room + axis >= 0.85
+    return left, min(width - left - MARGIN - (0.06 if lying else BAR), 5.2), lying
+
+
+def _key_grid(probe: Sheet, key: Sequence[str], width: float) -> tuple[int, int]:
+    """Return in how many columns and lines numbers are explained."""
+    if not key:
+        return 1, 0
+    _, widest = _fitting(probe, key, 6.0, (width - 2 * MARGIN) / 2)
+    across = max(1, int((width - 2 * MARGIN) / (widest + 0.06)))
+    return across, -(-len(key) // across)
+
+
+def _write_shares(axes: Axes, shares: NDArray[np.floating], side: float, scale: Scale) -> None:
+    """Write percentages into the cells, where they can be read."""
+    size = min(6.5, side / len(shares) * 72 / 2.15)
+    if size < _READABLE:
+        return
+    for (i, j), share in np.ndenumerate(shares):
+        if share > 0:
+            axes.text(
+                j, i, f"{100 * share:.0f}", ha="center", va="center_baseline", fontsize=size,
+                color="#FFFFFF" if scale.norm(share) > 0.55 else "#000000",
+            )  # fmt: skip
+
+
+def _where(sites: pd.DataFrame) -> str:
+    """Return of which layers and heads the similarities are the mean."""
+    layers = ", ".join(str(n) for n in dict.fromkeys(sites["layer"]))
+    if len(sites) == 1:
+        return f"layer {layers}, head {sites['head'].iloc[0]}"
+    if sites["layer"].nunique() == 1:
+        return f"layer {layers}, mean of {len(sites)} heads"
+    return f"mean of {len(sites)} heads of layers {layers}"
 
 
 def _fitting(

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from tssan_viz.errors import UserError
 from tssan_viz.figures.means import Asked, MeanMap, ask, map_table
 from tssan_viz.figures.sheet import (
+    BAR,
+    FOOT,
     GAP,
+    LOWER,
     MARGIN,
+    NAME,
+    TITLE,
     Sheet,
     colour_bar,
     end_ticks,
     fit,
     foot,
-    full_scale,
     map_panel,
+    weight_scale,
 )
 from tssan_viz.figures.style import FAINT, RC, PaperFigure, paper_width
 from tssan_viz.selection import Selection
@@ -28,13 +32,8 @@ from tssan_viz.store import AttentionStore
 from tssan_viz.store.schema import decode
 
 # All sizes in inches.
-_TITLE = 0.22
-_NAME = 0.17
 _LEFT = 0.46
-_LOWER = 0.33
 _CURVE = 0.55
-_BAR = 0.68
-_FOOT = 0.20
 
 
 def rollout(
@@ -136,22 +135,22 @@ def _mean_rollout(rows: Selection) -> list[NDArray[np.float32]]:
 
 
 def _draw(asked: Asked, means: list[NDArray[np.float32]], width: float) -> PaperFigure:
-    room = width - 2 * MARGIN - _LEFT - _BAR
-    side = fit(len(means), room, GAP, 0.36, 1.7, "layers")
-    sheet = Sheet(_TITLE + _NAME + side + 0.07 + _CURVE + _LOWER + _FOOT, width)
-    sheet.title(f"{asked.what}, attention rollout", _TITLE / 2)
+    room = width - 2 * MARGIN - _LEFT - BAR
+    side = fit(len(means), room, GAP, 0.36, 1.8, "layers")
+    sheet = Sheet(TITLE + NAME + side + 0.07 + _CURVE + LOWER + FOOT, width)
+    sheet.title(f"{asked.what}, attention rollout", TITLE / 2)
     # The residual connection fills the diagonal; beside it everything else would be one colour.
-    scale = [one[~np.eye(len(one), dtype=bool)] for one in means if len(one) > 1] or means
-    norm = Normalize(0.0, full_scale(scale))
-    top, left = _TITLE + _NAME, MARGIN + _LEFT
+    beside = [one[~np.eye(len(one), dtype=bool)] for one in means if len(one) > 1]
+    scale = weight_scale(means, within=beside or None)
+    used = _LEFT + len(means) * (side + GAP) + BAR
+    top, left = TITLE + NAME, (width - used) / 2 + _LEFT
     high = max(float(one.mean(axis=0).max()) for one in means)
-    mesh = None
     for n, one in enumerate(means):
         x = left + n * (side + GAP)
         t = len(one)
-        sheet.text(x + side / 2, _TITLE + _NAME / 2, f"layer {n + 1}")
+        sheet.text(x + side / 2, TITLE + NAME / 2, f"layer {n + 1}")
         axes = sheet.axes(x, top, side, side, f"rollout {n + 1}")
-        mesh = map_panel(axes, one, norm)
+        map_panel(axes, one, scale)
         end_ticks(axes, (0, t - 1), (0, t - 1), below=False, beside=n == 0)
         lower = sheet.axes(x, top + side + 0.07, side, _CURVE, f"share {n + 1}", on=True)
         lower.bar(np.arange(t), one.mean(axis=0), width=1.0, color="#31688e", linewidth=0)
@@ -167,9 +166,7 @@ def _draw(asked: Asked, means: list[NDArray[np.float32]], width: float) -> Paper
             axes.set_ylabel("frame", labelpad=1)
             lower.set_ylabel("share", labelpad=1)
             lower.set_xlabel("input frame", labelpad=1)
-    assert mesh is not None
-    bar = left + len(means) * (side + GAP) + 0.04
-    beyond = "max" if max(float(one.max()) for one in means) > float(norm.vmax or 0) else "neither"
-    colour_bar(sheet, mesh, bar, top, max(side, 0.8), "rollout", beyond)
-    foot(sheet, asked.said())
+    bar = left + len(means) * (side + GAP) + 0.06
+    colour_bar(sheet, scale, bar, top, max(side, 0.8), "share of the input frame")
+    foot(sheet, asked.said() + scale.said())
     return sheet.figure

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, QuadMesh
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
 from numpy.typing import NDArray
 
 from tssan_viz.errors import UserError
@@ -18,8 +19,17 @@ from tssan_viz.figures.data import Video
 from tssan_viz.figures.style import FAINT, OTHER_PERSON, SIDE_COLOURS, PaperFigure
 from tssan_viz.store import SkeletonInfo
 
+# All sizes in inches.
 MARGIN = 0.06
 GAP = 0.09
+TITLE = 0.22
+NAME = 0.17
+LOWER = 0.27
+BAR = 0.74
+FOOT = 0.20
+
+# Dots per inch at which texts are measured.
+_FINE = 600
 
 # Opacity is given in this many steps; a line that would be fainter than the first is not drawn,
 # which keeps a file of 24 panels below a megabyte.
@@ -85,8 +95,6 @@ class Sheet:
 
 def shorten(text: matplotlib.text.Text, width: float) -> None:
     """Cut a text that is wider than so many inches, with an ellipsis at its end."""
-    figure = text.get_figure(root=True)
-    assert figure is not None
     words = text.get_text()
     while len(words) > 1:
         if measured(text) <= width:
@@ -97,15 +105,14 @@ def shorten(text: matplotlib.text.Text, width: float) -> None:
 
 def measured(text: matplotlib.text.Text) -> float:
     """Return how wide a text is, in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_agg import RendererAgg
 
-    figure = text.get_figure(root=True)
-    assert figure is not None
     with warnings.catch_warnings():
         # Which characters no font has is said when the figure is saved.
         warnings.filterwarnings("ignore", message="Glyph")
-        box = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
-    return float(box.width / figure.dpi)
+        # Letters on coarse dots are narrower than in print.
+        box = text.get_window_extent(RendererAgg(1, 1, _FINE), dpi=_FINE)
+    return float(box.width / _FINE)
 
 
 def fit(count: int, room: float, gap: float, least: float, most: float, what: str) -> float:
@@ -133,6 +140,73 @@ def grid(count: int, room: float, gap: float, side: float) -> tuple[int, int]:
     return rows, -(-count // rows)
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What turns numbers into colours, the same in all panels.
+
+    Parameters
+    ----------
+    norm, cmap
+        As matplotlib takes them.
+    extend
+        ``max`` or ``both`` where numbers lie beyond the ends, else ``neither``.
+    even
+        Even attention, 1 / s, where the numbers are attention over s keys and it is in range.
+    """
+
+    norm: Normalize
+    cmap: str | Colormap = "viridis"
+    extend: str = "neither"
+    even: float | None = None
+
+    def said(self) -> str:
+        """Return what figure and caption have to say of the mark beside the scale."""
+        return f"; ▸ even attention, {self.even:.3g}" if self.even is not None else ""
+
+
+def weight_scale(
+    maps: Sequence[NDArray[np.floating]], within: Sequence[NDArray[np.floating]] | None = None
+) -> Scale:
+    """Return the scale of weights, from the least that is shown to `full_scale`.
+
+    Attention over many frames lies close to even: from 0 on, it would all be one colour.
+
+    Parameters
+    ----------
+    maps
+        All that is drawn, each (q, s).
+    within
+        What the ends are taken from; default: all of it.
+    """
+    inner = maps if within is None else within
+    low = min((float(np.nanmin(one)) for one in inner if np.isfinite(one).any()), default=0.0)
+    high = full_scale(inner)
+    # What 16 bits round is not to be seen: a hundredth of a weight is the least range.
+    high = max(high, low + 0.01 * abs(high))
+    most = max((float(np.nanmax(one)) for one in maps if np.isfinite(one).any()), default=high)
+    return Scale(
+        Normalize(low, high),
+        extend="max" if most > high else "neither",
+        even=_even_attention(maps, low, high),
+    )
+
+
+def _even_attention(maps: Sequence[NDArray[np.floating]], low: float, high: float) -> float | None:
+    keys = {one.shape[-1] for one in maps}
+    if len(keys) != 1 or not all(np.allclose(one.sum(axis=-1), 1, atol=0.02) for one in maps):
+        return None
+    even = 1.0 / keys.pop()
+    return even if low <= even <= high else None
+
+
+def signed_scale(maps: Sequence[NDArray[np.floating]]) -> Scale:
+    """Return the scale of differences, white at 0 and as far to both sides."""
+    sizes = [np.abs(one) for one in maps]
+    edge = full_scale(sizes)
+    beyond = max(float(np.nanmax(one)) for one in sizes) > edge
+    return Scale(Normalize(-edge, edge), "RdBu_r", "both" if beyond else "neither")
+
+
 def full_scale(maps: Iterable[NDArray[np.floating]]) -> float:
     """Return the weight at the end of a scale: the 99.5th percentile of all that is shown.
 
@@ -143,24 +217,21 @@ def full_scale(maps: Iterable[NDArray[np.floating]]) -> float:
     return float(max(np.quantile(values, 0.995), 1e-6)) if len(values) else 1.0
 
 
-def map_panel(
-    axes: Axes, weights: NDArray[np.floating], norm: Normalize, cmap: str = "viridis"
-) -> QuadMesh:
+def map_panel(axes: Axes, weights: NDArray[np.floating], scale: Scale) -> None:
     """Draw a map (q, s): queries run down, keys to the right."""
     q, s = weights.shape
     axes.set_axis_on()
-    mesh = axes.pcolormesh(
+    axes.pcolormesh(
         np.arange(s + 1) - 0.5,
         np.arange(q + 1) - 0.5,
         weights,
-        norm=norm,
-        cmap=cmap,
+        norm=scale.norm,
+        cmap=scale.cmap,
         # Without an edge of its own colour, viewers show hairlines between the cells.
         edgecolors="face",
         linewidth=0.4,
     )
     axes.set(xlim=(-0.5, s - 0.5), ylim=(q - 0.5, -0.5))
-    return mesh
 
 
 def end_ticks(
@@ -179,25 +250,38 @@ def end_ticks(
     axes.set_yticks([0, q] if q else [0], labels=[str(n) for n in queries][: 2 if q else 1])
     axes.get_yticklabels()[0].set_verticalalignment("top")
     axes.get_yticklabels()[-1].set_verticalalignment("bottom")
-    axes.tick_params(labelbottom=below, labelleft=beside)
+    axes.tick_params(bottom=below, labelbottom=below, left=beside, labelleft=beside)
 
 
 def colour_bar(
     sheet: Sheet,
-    mesh: matplotlib.cm.ScalarMappable,
+    scale: Scale,
     left: float,
     top: float,
-    height: float,
+    length: float,
     label: str,
-    extend: str = "neither",
+    lying: bool = False,
 ) -> None:
-    """Draw the scale of all panels, with its unit, at their right."""
-    axes = sheet.axes(left, top, 0.10, height, "colour scale", on=True)
-    bar = sheet.figure.colorbar(mesh, cax=axes, extend=extend)
+    """Draw the scale of all panels with its unit, and a mark where attention is even."""
+    size = (length, 0.09) if lying else (0.10, length)
+    axes = sheet.axes(left, top, *size, "colour scale", on=True)
+    bar = sheet.figure.colorbar(
+        matplotlib.cm.ScalarMappable(scale.norm, scale.cmap),
+        cax=axes,
+        extend=scale.extend,
+        orientation="horizontal" if lying else "vertical",
+    )
     if bar.solids is not None:
         bar.solids.set(rasterized=False, edgecolor="face")
-    axes.set_ylabel(label)
-    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    bar.set_label(label, labelpad=2)
+    axis = axes.xaxis if lying else axes.yaxis
+    axis.set_major_locator(matplotlib.ticker.MaxNLocator(2 if lying else 4))
+    axis.set_major_formatter(matplotlib.ticker.ScalarFormatter(useOffset=False))
+    if scale.even is not None:
+        axes.plot(
+            -0.25, scale.even, ">", color="#000000", markersize=3, clip_on=False,
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
 
 
 def spread(frames: int, tokens: int) -> NDArray[np.int_]:
