@@ -180,5 +180,5 @@ def test_a_typo_is_answered_with_the_nearest(typed, meant):
 def test_what_is_said_to_be_another_format(tmp_path):
     with pytest.raises(DataError, match=r"none of the 1 files.*is of NTU RGB"):
         open_source("ntu60", unpack(tmp_path / "x", ntu("S018C001P041R001A061")))
-    with pytest.raises(DataError, match="does not exist; expected your own skeletons in one file, such as mine.npz"):
+    with pytest.raises(DataError, match=r"does not exist; expected your own skeletons in one file"):
         open_source("plain", tmp_path / "mine.npz")
