@@ -198,12 +198,44 @@ def head_view(selection: Selection, sample: str | None = None, **state: Any) -> 
 
 
 def model_view(selection: Selection, sample: str | None = None, **state: Any) -> ModelView:
-    """Show all layers and heads of one sample as thumbnails; parameters as for `head_view`."""
+    """Show one sample in a notebook: layers × heads as thumbnails, of which a click opens one.
+
+    Parameters
+    ----------
+    selection, sample, **state
+        As for `head_view`.
+
+    Returns
+    -------
+    SampleView
+        A widget whose state can be read and set; `save_html` keeps it as a page.
+
+    Raises
+    ------
+    UserError
+        There is no such sample, or the selection holds none.
+    """
     return ModelView(sample_payload(selection, sample, view="model"), **state)
 
 
 def heat_map(selection: Selection, sample: str | None = None, **state: Any) -> HeatMap:
-    """Show one sample's map as a heat map between poses; parameters as for `head_view`."""
+    """Show one sample in a notebook: the map of a head, or the mean of several, between poses.
+
+    Parameters
+    ----------
+    selection, sample, **state
+        As for `head_view`.
+
+    Returns
+    -------
+    SampleView
+        A widget whose state can be read and set; `save_html` keeps it as a page.
+
+    Raises
+    ------
+    UserError
+        There is no such sample, or the selection holds none.
+    """
     return HeatMap(sample_payload(selection, sample, view="heat"), **state)
 
 
@@ -219,5 +251,21 @@ def player(selection: Selection, sample: str | None = None, **state: Any) -> Pla
 
 
 def explore(selection: Selection, sample: str | None = None, **state: Any) -> Explore:
-    """Show one sample in all views, linked; parameters as for `head_view`."""
+    """Show one sample in a notebook: head view, model view, heat map and player, linked.
+
+    Parameters
+    ----------
+    selection, sample, **state
+        As for `head_view`.
+
+    Returns
+    -------
+    SampleView
+        A widget whose state can be read and set; `save_html` keeps it as a page.
+
+    Raises
+    ------
+    UserError
+        There is no such sample, or the selection holds none.
+    """
     return Explore(sample_payload(selection, sample, view="explore"), **state)
