@@ -88,12 +88,15 @@ def test_others_read_what_was_written(store, tmp_path):
         assert data["row_class_name"].values.tolist() == selection.rows()["class_name"].tolist()
     export(selection, tmp_path / "run.parquet")
     file = tmp_path / "run.parquet"
-    answer = duckdb.sql(
+    database = duckdb.connect()
+    answer = database.sql(
         f"select layer, head, avg(entropy) e, count(*) n from '{file}' group by all order by all"
     ).df()
     means = selection.measures().groupby(["layer", "head"])["entropy"].mean()
     np.testing.assert_allclose(answer["e"], means, rtol=1e-6)
-    first = duckdb.sql(f"select attention from '{file}' where layer = 2 and head = 3").fetchnumpy()
+    first = database.sql(
+        f"select attention from '{file}' where layer = 2 and head = 3"
+    ).fetchnumpy()
     np.testing.assert_array_equal(first["attention"][5].reshape(4, 4), expected[5, 1, 2])
     with np.load(export_to(selection, tmp_path / "run.npz")) as arrays:
         np.testing.assert_array_equal(arrays["attention"], expected.astype(np.float16))
