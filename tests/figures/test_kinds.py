@@ -18,8 +18,10 @@ from tests.stores import _softmax, make_catalogue, make_sites, make_store
 from tssan_viz import figures
 from tssan_viz.comparison.class_matrix import class_matrix
 from tssan_viz.comparison.difference import difference_maps
+from tssan_viz.comparison.variance import variance_shares
 from tssan_viz.errors import UserError
 from tssan_viz.figures import PaperFigure, save_with_numbers
+from tssan_viz.figures.sheet import weight_scale
 from tssan_viz.figures.style import RC, VENUES, latex_escaped
 
 STEPS = (0, 100, 300, 600)
@@ -37,13 +39,13 @@ def steps_store(tmp_path_factory):
         "training", sites=make_sites(1, 2, 6), catalogue=make_catalogue(names), info={"seed": 3}
     ) as writer:
         for step in STEPS:
-            scores = rng.normal(size=(4, 2, 6, 6)) * (0.2 + step / 200)
+            scores = rng.normal(size=(8, 2, 6, 6)) * (0.2 + step / 200)
             writer.add(
                 {
-                    "sample": [f"video {n}" for n in range(4)],
-                    "label": [0, 1, 0, 1],
-                    "class_name": names * 2,
-                    "subject": [1, 1, 2, 2],
+                    "sample": [f"video {n}" for n in range(8)],
+                    "label": [0, 1] * 4,
+                    "class_name": names * 4,
+                    "subject": [1, 1, 2, 2] * 2,
                     "split": "test",
                     "step": step,
                     "phase": "probe",
@@ -71,6 +73,10 @@ KINDS: dict[str, Draw] = {
 }
 
 
+def evolution(store, **more):
+    return figures.evolution(store, run="training", **more)
+
+
 def panels(figure):
     return {axes.get_label(): axes for axes in figure.axes}
 
@@ -78,6 +84,35 @@ def panels(figure):
 def drawn_map(axes):
     (mesh,) = (one for one in axes.collections if isinstance(one, QuadMesh))
     return np.asarray(mesh.get_array())
+
+
+def drawn_texts(figure, monkeypatch):
+    """Return each text that is drawn, and where; ticks beyond an axis are texts that are not."""
+    drawn = []
+    draw_text = Text.draw
+
+    def recorded(text, renderer):
+        if text.get_text().strip():
+            # Without the line to what an annotation is about.
+            drawn.append((text, Text.get_window_extent(text, renderer)))
+        draw_text(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", recorded)
+    # Fine dots, since letters on coarse ones are narrower than in print.
+    figure.set_dpi(300)
+    with matplotlib.rc_context(RC):
+        FigureCanvasAgg(figure).draw()
+    return drawn
+
+
+def assert_on_the_page(drawn, figure):
+    page = figure.bbox
+    for text, box in drawn:
+        assert page.x0 - 1 <= box.x0, text.get_text()
+        assert box.x1 <= page.x1 + 1, text.get_text()
+        assert page.y0 - 1 <= box.y0, text.get_text()
+        assert box.y1 <= page.y1 + 1, text.get_text()
+        assert text.get_parse_math() is False, text.get_text()
 
 
 def stored_mean(store, **conditions):
@@ -186,6 +221,20 @@ def test_evolution_shows_the_steps_and_the_entropy_of_rows(steps_store):
     )
 
 
+def test_evolution_shows_the_share_of_the_class_at_each_step(steps_store, monkeypatch):
+    figure = evolution(steps_store, head=2, venue="cvpr", columns=1)
+    (line,) = (one for one in panels(figure)["class share"].lines if len(one.get_xdata()) > 2)
+    for step, value in zip(STEPS, line.get_ydata(), strict=True):
+        found = variance_shares(steps_store.select(run="training", step=step, head=2), layer=1)
+        assert value == pytest.approx(found.wide()["class"].iloc[0])
+    assert "share of the class" in figure.caption
+    assert_on_the_page(drawn_texts(figure, monkeypatch), figure)
+    # Of one class there is no such share.
+    figure = evolution(steps_store, class_name="reading")
+    assert "class share" not in panels(figure)
+    assert any("no class share is drawn" in note for note in figure.notes)
+
+
 def test_rollout_is_the_product_of_the_layers(small_store):
     figure = figures.rollout(small_store.select(class_name="reading", subject=3))
     maps = small_store.select(class_name="reading", subject=3).maps().values
@@ -229,12 +278,96 @@ def test_confusion_counts_videos(small_store):
     assert f"{right} of {len(samples)} videos are recognised" in figure.caption
 
 
+# ---- how it is drawn
+
+
+@pytest.mark.parametrize("kind", ["heads", "model", "subjects", "difference", "evolution"])
+def test_one_scale_goes_from_the_least_that_is_shown_and_marks_even_attention(
+    small_store, steps_store, kind
+):
+    figure = evolution(steps_store) if kind == "evolution" else KINDS[kind](small_store)
+    meshes = [
+        mesh
+        for label, axes in panels(figure).items()
+        for mesh in axes.collections
+        if label.startswith(("head", "layer", "subject", "mean", "step"))
+        and isinstance(mesh, QuadMesh)
+    ]
+    shown = np.concatenate([np.asarray(mesh.get_array()).ravel() for mesh in meshes])
+    for mesh in meshes:
+        assert mesh.norm.vmin == shown.min()
+        assert mesh.norm.vmax == pytest.approx(np.quantile(shown, 0.995))
+    even = 1 / meshes[0].get_array().shape[1]
+    bar = next(axes for axes in figure.axes if axes.get_label() == "colour scale")
+    assert any(line.get_ydata()[0] == pytest.approx(even) for line in bar.lines)
+    assert f"▸ even attention, {even:.3g}" in figure.caption
+
+
+def test_nearly_even_attention_is_told_apart_but_rounding_is_not():
+    even = np.full((8, 8), 1 / 8)
+    tilted = even + np.linspace(-0.01, 0.01, 8)
+    scale = weight_scale([even, tilted])
+    assert scale.norm(tilted[0, 0]) == 0
+    assert scale.norm(tilted[0, -1]) > 0.99
+    rounded = even + np.linspace(-3e-5, 3e-5, 8)
+    assert np.ptp(weight_scale([rounded]).norm(rounded)) < 0.1
+    # Scores that are no shares have no even attention.
+    assert weight_scale([4 * tilted]).even is None
+
+
+def overlap(a, b):
+    return min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+
+
+def test_numbers_of_heads_do_not_cover_each_other(tmp_path, monkeypatch):
+    store = make_store(tmp_path / "store", subjects=4, cameras=(1,), heads=8, frames=6)
+    figure = figures.decoding(store, permutations=20, venue="cvpr")
+    table = figure.table
+    numbers = [
+        (text, box)
+        for text, box in drawn_texts(figure, monkeypatch)
+        if "." in text.get_text() and text.axes is panels(figure)["decoding"]
+    ]
+    said = {
+        f"{layer}.{head}"
+        for text, _ in numbers
+        for layer, heads in [text.get_text().split(".")]
+        for head in heads.split(",")
+    }
+    assert said == {f"{line.layer}.{line.head}" for line in table.itertuples()}
+    for n, (text, box) in enumerate(numbers):
+        for other, its in numbers[:n]:
+            assert not overlap(box, its), (text.get_text(), other.get_text())
+
+
+@pytest.mark.parametrize("draw", [figures.confusion, figures.similarity])
+def test_forty_classes_can_be_read_in_one_column(tmp_path, monkeypatch, draw):
+    classes = [f"{verb} the {what}" for verb in "abcdefgh" for what in ("jacket", "hat", *"xyz")]
+    store = make_store(
+        tmp_path / "store", classes=classes, subjects=2, cameras=(1,), replications=(1,),
+        layers=1, heads=1, frames=4,
+    )  # fmt: skip
+    figure = draw(store, venue="cvpr", columns=1)
+    drawn = drawn_texts(figure, monkeypatch)
+    assert_on_the_page(drawn, figure)
+    assert all(text.get_fontsize() >= 5 for text, _ in drawn)
+    said = [text.get_text() for text, _ in drawn]
+    assert sum(any(name in word for word in said) for name in classes) == 40
+    for n, (text, box) in enumerate(drawn):
+        for other, its in drawn[:n]:
+            assert not overlap(box, its), (text.get_text(), other.get_text())
+
+
 # ---- files
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_saved_with_caption_numbers_and_no_type_3_font(small_store, tmp_path, kind):
-    figure = KINDS[kind](small_store)
+@pytest.mark.parametrize("kind", [*KINDS, "evolution"])
+def test_every_kind_is_saved_with_caption_numbers_and_no_type_3_font(
+    small_store, steps_store, tmp_path, kind
+):
+    store = steps_store if kind == "evolution" else small_store
+    draw = KINDS.get(kind, evolution)
+    figure = draw(store)
     paths = save_with_numbers(figure, tmp_path / "figure.pdf")
     assert [path.name for path in paths] == ["figure.pdf", "figure.txt", "figure.csv"]
     fonts = subprocess.run(["pdffonts", paths[0]], check=True, capture_output=True, text=True)
@@ -243,7 +376,7 @@ def test_every_kind_is_saved_with_caption_numbers_and_no_type_3_font(small_store
     caption = paths[1].read_text()
     assert "subject" in caption
     assert len(paths[2].read_text().splitlines()) == len(figure.table) + 1 > 2
-    again = save_with_numbers(KINDS[kind](small_store), tmp_path / "again.pdf")
+    again = save_with_numbers(draw(store), tmp_path / "again.pdf")
     for first, second in zip(paths, again, strict=True):
         assert first.read_bytes() == second.read_bytes()
 
@@ -260,25 +393,7 @@ def test_no_text_leaves_the_page_and_markup_in_names_stays_text(tmp_path, kind, 
         figure = draw(store, 0, permutations=20, venue="cvpr")
     else:
         figure = draw(store, venue="cvpr", **({"columns": 1} if kind != "figure5" else {}))
-    drawn = []
-    draw_text = Text.draw
-
-    def recorded(text, renderer):
-        drawn.append((text, text.get_window_extent(renderer)))
-        draw_text(text, renderer)
-
-    # Ticks beyond the ends of an axis are texts as well; only what is drawn counts.
-    monkeypatch.setattr(Text, "draw", recorded)
-    with matplotlib.rc_context(RC):
-        FigureCanvasAgg(figure).draw()
-    page = figure.bbox
-    for text, box in drawn:
-        if text.get_text().strip():
-            assert page.x0 - 1 <= box.x0, text.get_text()
-            assert box.x1 <= page.x1 + 1, text.get_text()
-            assert page.y0 - 1 <= box.y0, text.get_text()
-            assert box.y1 <= page.y1 + 1, text.get_text()
-            assert text.get_parse_math() is False, text.get_text()
+    assert_on_the_page(drawn_texts(figure, monkeypatch), figure)
     if kind in ("figure1", "similarity", "confusion", "difference"):
         assert any("$x^2$" in text.get_text() for text in figure.findobj(Text))
 

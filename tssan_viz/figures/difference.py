@@ -23,6 +23,7 @@ from tssan_viz.figures.sheet import (
     MARGIN,
     NAME,
     TITLE,
+    Scale,
     Sheet,
     colour_bar,
     end_ticks,
@@ -127,7 +128,8 @@ def difference(
         notes = asked.notes
     shown, note = _shown(found, head)
     with matplotlib.rc_context(RC):
-        figure = _draw(found, shown, names, width)
+        weight = weight_scale([*found.mean_a[shown], *found.mean_b[shown]])
+        figure = _draw(found, shown, weight, names, width)
     figure.table = _table(found, shown, names)
     heads = ", ".join(str(found.heads[n]) for n in shown)
     test = (
@@ -142,7 +144,7 @@ def difference(
     layers = ", ".join(str(n) for n in dict.fromkeys(found.layers[n] for n in shown))
     figure.caption = (
         f"Mean attention of {names[0]} (A) and of {names[1]} (B) and their difference, layer "
-        f"{layers}, heads {heads}; each subject weighs the same. {test}. "
+        f"{layers}, heads {heads}; each subject weighs the same{weight.said()}. {test}. "
         f"n = {found.n_subjects} subjects.{said}"
     )
     figure.notes = tuple(dict.fromkeys([*notes, *found.notes, *note]))
@@ -166,7 +168,11 @@ def _shown(found: DifferenceMaps, head: int | Sequence[int] | None) -> tuple[lis
 
 
 def _draw(
-    found: DifferenceMaps, shown: list[int], names: tuple[str, str], width: float
+    found: DifferenceMaps,
+    shown: list[int],
+    weight: Scale,
+    names: tuple[str, str],
+    width: float,
 ) -> PaperFigure:
     room = width - 2 * MARGIN - _LEFT - BAR
     side = fit(len(shown), room, GAP, 0.36, 1.5, "heads")
@@ -174,7 +180,6 @@ def _draw(
     sheet = Sheet(TITLE + NAME + 3 * row + LOWER + FOOT, width)
     sheet.title(f"A: {names[0]}   B: {names[1]}", TITLE / 2)
     one_layer = len({found.layers[n] for n in shown}) == 1
-    weight = weight_scale([found.mean_a[shown], found.mean_b[shown]])
     signed = signed_scale([found.difference[shown]])
     top = TITLE + NAME
     left = MARGIN + _LEFT

@@ -21,6 +21,7 @@ from tssan_viz.figures.sheet import (
     MARGIN,
     NAME,
     TITLE,
+    Scale,
     Sheet,
     colour_bar,
     end_ticks,
@@ -102,15 +103,15 @@ def evolution(
     fits = max(2, int((room + GAP) / (0.5 + GAP)))
     shown = [shown[n] for n in spread(len(shown), fits)]
     drawn = [over_subjects(rows.select(step=step))[0] for step in shown]
+    scale = weight_scale(drawn)
     lines = _entropy(rows)
     share, notes = _class_share(rows, steps)
     lines["class_share"] = lines["step"].map(share)
     what = f"{asked.what}, layer {number}, head {head}"
     colour = HEAD_COLOURS[(head - 1) % len(HEAD_COLOURS)]
     with matplotlib.rc_context(RC):
-        figure = _draw(
-            dict(zip(shown, drawn, strict=True)), lines, what, asked.said(), width, colour
-        )
+        by_step = dict(zip(shown, drawn, strict=True))
+        figure = _draw(by_step, lines, scale, what, asked.said(), width, colour)
     tables = [
         map_table([MeanMap(number, head, values)], rows, class_name=asked.what, step=step)
         for step, values in zip(shown, drawn, strict=True)
@@ -129,7 +130,7 @@ def evolution(
             if share
             else ""
         )
-        + f". One colour scale for all panels. {asked.said()}. Described, not tested."
+        + f". One colour scale for all panels{scale.said()}. {asked.said()}. Described, not tested."
     )
     figure.notes = (*(note for note in asked.notes if "steps of the run" not in note), *notes)
     return figure
@@ -138,6 +139,7 @@ def evolution(
 def _draw(
     maps: dict[int, NDArray[np.float32]],
     lines: pd.DataFrame,
+    scale: Scale,
     what: str,
     said: str,
     width: float,
@@ -149,7 +151,6 @@ def _draw(
     across = len(maps) * (side + GAP) - GAP
     sheet = Sheet(TITLE + NAME + side + LOWER + 0.12 + _LINES + LOWER + FOOT + 0.05, width)
     sheet.title(what, TITLE / 2)
-    scale = weight_scale(list(maps.values()))
     left, top = (width - _LEFT - across - GAP - BAR) / 2 + _LEFT, TITLE + NAME
     for n, (step, values) in enumerate(maps.items()):
         x = left + n * (side + GAP)

@@ -18,6 +18,7 @@ from tssan_viz.figures.sheet import (
     MARGIN,
     NAME,
     TITLE,
+    Scale,
     Sheet,
     colour_bar,
     end_ticks,
@@ -90,8 +91,11 @@ def rollout(
             "rollout multiplies all layers from the first on; select no layer before it"
         )
     means = _mean_rollout(rows)
+    # The residual connection fills the diagonal; beside it everything else would be one colour.
+    beside = [one[~np.eye(len(one), dtype=bool)] for one in means if len(one) > 1]
+    scale = weight_scale(means, within=beside or None)
     with matplotlib.rc_context(RC):
-        figure = _draw(asked, means, width)
+        figure = _draw(asked, means, scale, width)
     maps = [MeanMap(n, 0, one) for n, one in zip(rows.layers, means, strict=True)]
     figure.table = map_table(maps, rows, class_name=asked.what).drop(columns="head")
     figure.caption = (
@@ -99,7 +103,8 @@ def rollout(
         "(columns) each frame (rows) is made, R_l = Â_l … Â_1 with Â = ½ mean over heads of A + "
         "½ I (Abnar and Zuidema 2020), computed for each row and averaged, each subject weighing "
         "the same. Below, the mean over frames; dashed: an even share. One colour scale "
-        f"for all panels, beyond which the diagonal goes. {asked.said()}. Described, not tested."
+        f"for all panels, beyond which the diagonal goes{scale.said()}. {asked.said()}. "
+        "Described, not tested."
     )
     figure.notes = asked.notes
     return figure
@@ -134,14 +139,13 @@ def _mean_rollout(rows: Selection) -> list[NDArray[np.float32]]:
     ]
 
 
-def _draw(asked: Asked, means: list[NDArray[np.float32]], width: float) -> PaperFigure:
+def _draw(
+    asked: Asked, means: list[NDArray[np.float32]], scale: Scale, width: float
+) -> PaperFigure:
     room = width - 2 * MARGIN - _LEFT - BAR
     side = fit(len(means), room, GAP, 0.36, 1.8, "layers")
     sheet = Sheet(TITLE + NAME + side + 0.07 + _CURVE + LOWER + FOOT, width)
     sheet.title(f"{asked.what}, attention rollout", TITLE / 2)
-    # The residual connection fills the diagonal; beside it everything else would be one colour.
-    beside = [one[~np.eye(len(one), dtype=bool)] for one in means if len(one) > 1]
-    scale = weight_scale(means, within=beside or None)
     used = _LEFT + len(means) * (side + GAP) + BAR
     top, left = TITLE + NAME, (width - used) / 2 + _LEFT
     high = max(float(one.mean(axis=0).max()) for one in means)
@@ -167,6 +171,6 @@ def _draw(asked: Asked, means: list[NDArray[np.float32]], width: float) -> Paper
             lower.set_ylabel("share", labelpad=1)
             lower.set_xlabel("input frame", labelpad=1)
     bar = left + len(means) * (side + GAP) + 0.06
-    colour_bar(sheet, scale, bar, top, max(side, 0.8), "share of the input frame")
+    colour_bar(sheet, scale, bar, top, max(side, 0.8), "share")
     foot(sheet, asked.said() + scale.said())
     return sheet.figure

@@ -28,7 +28,12 @@ VENUES = {
     "springer": (84 * MILLIMETRE, 174 * MILLIMETRE),
     "neurips": (5.5, 5.5),
 }
-"""Inches of one column and of both, as each publisher's guide for authors gives them."""
+"""Inches of one column and of both.
+
+CVPR and NeurIPS: columns and text of their LaTeX styles. IEEE: "Size requirements for graphics" of
+its author centre. Elsevier: its artwork sizing. Springer: its instructions for authors, where
+figures of large journals are 84 or 174 mm wide.
+"""
 
 _NO_VENUE = (3.4, 7.0)
 
