@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
@@ -150,3 +152,31 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
 def test_a_strip_is_as_high_as_its_values() -> None:
     assert strip_of([0.0, 1.0, 2.0, -1.0], width=4) == " ▄█·"
     assert strip_of([0.0] * 8, width=4) == "    "
+
+
+def test_without_captum_the_extra_is_named_and_attention_is_left(
+    monkeypatch, capsys, dataset: SkeletonDataset, trained: TrainedRun
+) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    sample = str(dataset.index["sample"].iloc[-1])
+    words = ("explain", sample, "--run", trained.path, "--data", dataset.path)
+    code, _, err = run_command(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "pip install 'tssan-viz[evidence]'" in err.replace("\n", " ")
+    code, out, err = run_command(monkeypatch, capsys, *words, "--method", "received")
+    assert code == 0, err
+    assert "joints" not in out
+
+
+def test_videos_of_nobody_known_stay_the_same_in_every_batch(
+    monkeypatch, dataset: SkeletonDataset, trained: TrainedRun
+) -> None:
+    opened = explained_run(trained, dataset)
+    index = dataset.index.copy()
+    index["subject"] = index["subject"].astype("Int64")
+    index.loc[index.index[:2], "subject"] = pd.NA
+    monkeypatch.setattr(dataset, "index", index)
+    whole = opened.subjects([0, 1, 2])
+    assert (whole[:2] < 0).all()
+    assert whole[2] == index["subject"].iloc[2]
+    assert [int(opened.subjects([i])[0]) for i in (0, 1, 2)] == whole.tolist()

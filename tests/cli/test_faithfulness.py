@@ -100,11 +100,12 @@ def test_it_is_said_where_attention_does_not_beat_chance() -> None:
         {"method": ["received", "occlusion", "random"], "deletion_p": [0.4, 0.01, float("nan")]}
     )
     said = sentences(table, 8, {"received": False, "occlusion": True})
-    assert said[0] == "Frames matter more than random ones by: occlusion."
-    assert said[1] == "Not so by: received."
+    assert said[0] == "Frames matter more than random ones (p max-T) by: occlusion."
+    assert said[1] == "Not shown of: received."
     assert "received: hardly changed when the weights are shuffled" in said[-1]
     table["deletion_p"] = 0.3
-    assert "explains nothing here" in sentences(table, 8, {})[0]
+    # What was not shown is not thereby shown to be absent.
+    assert "No method's frames are shown to matter more" in sentences(table, 8, {})[0]
 
 
 @pytest.mark.parametrize(

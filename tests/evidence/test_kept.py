@@ -57,7 +57,22 @@ def test_a_line_says_what_the_table_says(store: AttentionStore) -> None:
     assert of_video.endswith("(received attention, this video)")
     # What was found over all classes stands for a class that was not asked about by itself.
     keep(store, run, FAITHFULNESS, None, kept)
-    assert evidence_line(store, label=1) is not None
+    line = evidence_line(store, label=1)
+    assert line is not None
+    assert line.endswith("8 subjects, all classes)")
+
+
+def test_a_video_s_own_areas_go_before_those_of_its_class(store: AttentionStore) -> None:
+    run = store.latest_run()
+    whole = finding()
+    keep(store, run, FAITHFULNESS, None, whole)
+    keep(store, run, FAITHFULNESS, 2, whole | {"videos": whole["videos"][:1]})
+    line = evidence_line(store, label=2, sample=whole["videos"][-1]["sample"])
+    assert line is not None
+    assert line.endswith("this video)")
+    line = evidence_line(store, label=2)
+    assert line is not None
+    assert "all classes" not in line
 
 
 def test_findings_outlive_upkeep_and_go_with_their_run(

@@ -37,7 +37,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch) -> None:
     assert float(precision["occlusion"]) > float(precision["random"]) + 0.1
     assert float(precision["integrated-gradients"]) > float(precision["random"]) + 0.1
     assert re.search(r"planted from ([\d.]+) s to ([\d.]+) s", printed)
-    assert re.search(r"Frames matter more than random ones by: .*occlusion", printed)
+    assert re.search(r"Frames matter more than random ones \(p max-T\) by: .*occlusion", printed)
     shown = [output.get("data", {}) for output in outputs]
     assert sum("image/png" in data for data in shown) == 2, "the video and the curves"
     assert not [one for one in outputs if one.output_type == "stream" and one.name == "stderr"]

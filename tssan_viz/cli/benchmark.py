@@ -90,7 +90,7 @@ def benchmark(
 
     Takes minutes on two cores, and goes on where it was interrupted.
     """
-    from tssan.run_folder import Interrupted
+    from tssan.run_folder import Interrupted, write_text
     from tssan.skeletons.synthetic.planted import SETTINGS
 
     from tssan_viz.evidence.known_answers import is_valid, over_seeds
@@ -110,11 +110,11 @@ def benchmark(
             for seed in range(seeds):
                 err_console.print(f"{one}, seed {seed}", style="dim", highlight=False)
                 results.append(known_answer(out, one, seed, epochs=epochs))
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         err_console.print("interrupted: the same command goes on where it stopped")
         raise typer.Exit(130) from None
     table = over_seeds(results)
-    table.to_csv(out / "known-answer.csv", index=False)
+    write_text(out / "known-answer.csv", table.to_csv(index=False))
     valid = is_valid(table, settings)
     if as_json:
         plain = json.loads(table.to_json(orient="records"))
@@ -166,6 +166,11 @@ def known_answer(
     run = folder / "run"
     if (run / "results.json").is_file():
         trained = load_run(run)
+        if trained.recipe.training.epochs != epochs:
+            raise UserError(
+                f"{run} was trained for {trained.recipe.training.epochs} epochs; name another "
+                "--out, or remove it"
+            )
     else:
         begun = (run / "recipe.yaml").exists()
         trained = train(recipe, dataset, run, seed=seed, resume=begun, progress=False)

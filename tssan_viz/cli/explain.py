@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,6 +60,8 @@ def explain(
 ) -> None:
     """Say which frames of a video, or of a class's videos, count for the class, and which joints.
 
+    Joints come with occlusion, which rests them one by one.
+
     What is asked about is the video's own class. Whether a method's answer can be believed is what
     `tssan-viz faithfulness` tests.
     """
@@ -99,7 +102,7 @@ class Explanation:
     shares : dict of (f,) ndarray
         Per method; the absolute values of one video sum to 1 before the mean is taken.
     joints : (m, v) ndarray
-        What the logit loses when one joint rests, mean over videos.
+        What the logit loses when one joint rests, mean over videos; None without occlusion.
     """
 
     def __init__(self, opened: ExplainedRun, what: str, indices: list[int]) -> None:
@@ -191,8 +194,12 @@ class Explanation:
         if joints:
             said = ", ".join(f"{name} {lost:+.2f}" for name, lost in joints)
             console.print(Text(f"joints whose rest costs most of the logit: {said}"))
+        if not many and self.indices[0] not in self.opened.part("test"):
+            console.print(Text("not a test video: the network may have been trained on it"))
+        folders = ("--run", str(self.opened.trained.path), "--data", str(self.opened.dataset.path))
+        ask = ("tssan-viz", "faithfulness", "--class", str(label), *folders)
         console.print(
-            Text("whether to believe it: tssan-viz faithfulness --class …", style="dim"),
+            Text(f"whether to believe it: {shlex.join(ask)}", style="dim"), soft_wrap=True
         )
 
     def figure(self) -> Any:
@@ -207,7 +214,9 @@ class Explanation:
         m = poses.shape[0]
         poses = poses.reshape(m, -1, *poses.shape[3:])
         there = first.clips.present[0].any(dim=0).numpy()
-        many = f", mean of {len(self.indices)} videos" if len(self.indices) > 1 else ""
+        many = ""
+        if len(self.indices) > 1:
+            many = f", mean of {len(self.indices)} videos, poses and seconds of {sequence.sample}"
         shaded_by = next(
             (one for one in ("occlusion", "relevance", "received") if one in self.shares),
             next(iter(self.shares)),
@@ -249,14 +258,16 @@ def explain_videos(
             for method in methods:
                 shares = _shares(found, method)
                 totals[method] = totals.get(method, 0) + shares.sum(axis=0)
-            lost = occlusion_by_joint(
-                opened.explained.model, videos.clips.position, videos.labels, extra=videos.extra
-            )
-            joints[: lost.shape[1]] += lost.sum(dim=0).numpy()
+            if "occlusion" in methods:
+                lost = occlusion_by_joint(
+                    opened.explained.model, videos.clips.position, videos.labels, extra=videos.extra
+                )
+                joints[: lost.shape[1]] += lost.sum(dim=0).numpy()
             _count(explanation, found, videos)
             bar.advance(task, len(videos.indices))
     explanation.shares = {method: total / len(indices) for method, total in totals.items()}
-    explanation.joints = joints / len(indices)
+    if "occlusion" in methods:
+        explanation.joints = joints / len(indices)
     explanation.probability /= len(indices)
     return explanation
 

@@ -121,11 +121,11 @@ class ExplainedRun:
                 yield self.videos(same[start : start + size])
 
     def subjects(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        """Return whose the videos are; where nobody knows, each is its own."""
+        """Return whose the videos are; where nobody knows, below zero, each its own."""
         who = self.dataset.index["subject"].iloc[list(indices)]
-        if who.isna().any():
-            return -1 - np.arange(len(who), dtype=np.int64)
-        return who.to_numpy(dtype=np.int64)
+        # Below zero, and by the video's place, so that it is the same one in every batch.
+        own = -1 - np.asarray(indices, dtype=np.int64)
+        return np.where(who.isna(), own, who.fillna(0).to_numpy(dtype=np.int64))
 
     def of_class(self, name: str, split: str = "test") -> tuple[str, list[int]]:
         """Return a class's name and where its videos are.

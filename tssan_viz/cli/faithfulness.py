@@ -297,18 +297,19 @@ def write(
     """Write table, curves, sanity check and heads: CSV, JSON, PDF and PNG."""
     from tssan_viz.evidence.drawing import curves_figure
     from tssan_viz.figures.style import save_figure
+    from tssan_viz.store.durable import write_atomically
 
     finding = found.to_dict() | {"sanity": _plain(sanity.table)}
     try:
         folder.mkdir(exist_ok=True)
-        found.table.to_csv(folder / "faithfulness.csv", index=False)
-        found.curves.to_csv(folder / "curves.csv", index=False)
-        sanity.table.to_csv(folder / "sanity.csv", index=False)
+        tables = {"faithfulness": found.table, "curves": found.curves, "sanity": sanity.table}
         if heads is not None:
-            heads.table.to_csv(folder / "heads.csv", index=False)
+            tables["heads"] = heads.table
             finding["heads"] = heads.to_dict()
+        for name, table in tables.items():
+            write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
         text = json.dumps(finding, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "faithfulness.json").write_text(text + "\n", encoding="utf-8")
+        write_atomically(folder / "faithfulness.json", text + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     asked = found.asked
@@ -395,6 +396,13 @@ def print_faithfulness(found: Faithfulness, sanity: SanityCheck) -> None:
     console.print(shown)
     for sentence in sentences(table, subjects, passes):
         console.print(Text(sentence))
+    if (found.subjects < 0).any():
+        console.print(
+            Text(
+                "The data set does not tell all subjects: such videos count as one subject each, "
+                "so that intervals are too narrow and p too small if a person is in several."
+            )
+        )
 
 
 def sentences(table: pd.DataFrame, subjects: int, passes: dict[str, bool]) -> list[str]:
@@ -410,13 +418,13 @@ def sentences(table: pd.DataFrame, subjects: int, passes: dict[str, bool]) -> li
         )
     elif not beat:
         said.append(
-            "No method's frames matter more than random ones (deletion, p max-T over methods): "
-            "this attention, and what is made of it, explains nothing here."
+            "No method's frames are shown to matter more than random ones (deletion, p max-T over "
+            "methods): do not take these maps for explanations here."
         )
     else:
-        said.append(f"Frames matter more than random ones by: {', '.join(beat)}.")
+        said.append(f"Frames matter more than random ones (p max-T) by: {', '.join(beat)}.")
         if not_beat:
-            said.append(f"Not so by: {', '.join(not_beat)}.")
+            said.append(f"Not shown of: {', '.join(not_beat)}.")
     said.append("gain: how much better than random orders, whichever way the area goes.")
     failing = [method for method, passed in passes.items() if not passed]
     if failing:

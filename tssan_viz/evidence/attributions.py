@@ -104,7 +104,7 @@ def checked_methods(methods: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     UserError
-        One is none.
+        One is none, or it is Captum's and Captum is not installed.
     """
     from difflib import get_close_matches
 
@@ -113,6 +113,8 @@ def checked_methods(methods: Sequence[str]) -> tuple[str, ...]:
             near = get_close_matches(method, METHODS, 1, 0.4)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"no method {method!r}{hint} There are: {', '.join(METHODS)}")
+    if set(methods) & set(WITHOUT_ATTENTION):
+        _captum()
     return tuple(methods)
 
 
@@ -304,17 +306,19 @@ def integrated_gradients(
         (n, k, m, t, v, c); its sum over a video is what the video's logit exceeds the baseline's by
         (to the error of the integral).
     """
-    from captum.attr import IntegratedGradients
-
     still = clips.mean(dim=(1, 3), keepdim=True).expand_as(clips)
     with torch.enable_grad():
-        whole: Tensor = IntegratedGradients(_module(model)).attribute(
-            clips,
-            baselines=still,
-            target=target,
-            additional_forward_args=tuple(extra) or None,
-            n_steps=steps,
-            internal_batch_size=max(clips.shape[0], 32),
+        whole: Tensor = (
+            _captum()
+            .IntegratedGradients(_module(model))
+            .attribute(
+                clips,
+                baselines=still,
+                target=target,
+                additional_forward_args=tuple(extra) or None,
+                n_steps=steps,
+                internal_batch_size=max(clips.shape[0], 32),
+            )
         )
     return whole.detach().to(clips.dtype)
 
@@ -340,8 +344,6 @@ def occlusion_by_frame(
     Tensor
         (n, k, t).
     """
-    from captum.attr import Occlusion
-
     n, k, _, t = clips.shape[:4]
 
     # Captum repeats what goes through its arguments along with the videos.
@@ -356,14 +358,18 @@ def occlusion_by_frame(
     window = max(1, round(k * t / WINDOWS)) if window is None else min(window, k * t)
     stride = max(1, window // 2) if stride is None else min(stride, window)
     with torch.no_grad():
-        lost: Tensor = Occlusion(kept_only).attribute(
-            keep,
-            sliding_window_shapes=(window,),
-            strides=(stride,),
-            baselines=0,
-            target=target,
-            additional_forward_args=(clips, *other, *extra),
-            perturbations_per_eval=max(1, 64 // n),
+        lost: Tensor = (
+            _captum()
+            .Occlusion(kept_only)
+            .attribute(
+                keep,
+                sliding_window_shapes=(window,),
+                strides=(stride,),
+                baselines=0,
+                target=target,
+                additional_forward_args=(clips, *other, *extra),
+                perturbations_per_eval=max(1, 64 // n),
+            )
         )
     return lost.unflatten(1, (k, t)).to(clips.dtype)
 
@@ -378,23 +384,36 @@ def occlusion_by_joint(
     Tensor
         (n, m, v).
     """
-    from captum.attr import Occlusion
-
     n, _, m, _, v = clips.shape[:5]
 
     def moving_only(moving: Tensor, x: Tensor, *others: Tensor) -> Tensor:
         return model(rested_joints(x, moving.unflatten(1, (m, v)) > 0.5), *others)
 
     with torch.no_grad():
-        lost: Tensor = Occlusion(moving_only).attribute(
-            clips.new_ones(n, m * v),
-            sliding_window_shapes=(1,),
-            baselines=0,
-            target=target,
-            additional_forward_args=(clips, *extra),
-            perturbations_per_eval=max(1, 64 // n),
+        lost: Tensor = (
+            _captum()
+            .Occlusion(moving_only)
+            .attribute(
+                clips.new_ones(n, m * v),
+                sliding_window_shapes=(1,),
+                baselines=0,
+                target=target,
+                additional_forward_args=(clips, *extra),
+                perturbations_per_eval=max(1, 64 // n),
+            )
         )
     return lost.unflatten(1, (m, v)).to(clips.dtype)
+
+
+def _captum() -> Any:
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise UserError(
+            f"{' and '.join(WITHOUT_ATTENTION)} need Captum: pip install 'tssan-viz[evidence]'; "
+            "the methods of attention do without"
+        ) from error
+    return attr
 
 
 def _module(model: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -126,12 +126,15 @@ def evidence_line(
         Such as ``deletion AUC 0.31, random 0.52 ± 0.03 (received attention, 12 subjects)``; None
         where it was not tested.
     """
-    for finding in kept_evidence(store, run, kind=FAITHFULNESS):
-        what = f"{method} attention" if method == "received" else method
+    what = f"{method} attention" if method == "received" else method
+    findings = kept_evidence(store, run, kind=FAITHFULNESS)
+    for finding in findings:
         for video in finding["videos"] if sample is not None else []:
             if video["sample"] == sample and method in video["methods"]:
                 own, chance = (video["methods"][one]["deletion"] for one in (method, "random"))
                 return f"deletion AUC {own:.2f}, random {chance:.2f} ({what}, this video)"
+    # What was found about the class itself goes before what was found about all.
+    for finding in sorted(findings, key=lambda one: one["label"] is None):
         if label is None or finding["label"] not in (label, None):
             continue
         lines = {line["method"]: line for line in finding["table"]}
@@ -140,9 +143,10 @@ def evidence_line(
             width = ""
             if chance["deletion_high"] is not None:
                 width = f" ± {(chance['deletion_high'] - chance['deletion_low']) / 2:.2f}"
+            classes = ", all classes" if finding["label"] is None else ""
             return (
                 f"deletion AUC {own['deletion']:.2f}, random {chance['deletion']:.2f}{width} "
-                f"({what}, {own['subjects']} subjects)"
+                f"({what}, {own['subjects']} subjects{classes})"
             )
     return None
 
