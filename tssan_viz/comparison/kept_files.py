@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tssan_viz.store.durable import sync_file, write_atomically
+from tssan_viz.store.places import Place, beside
 from tssan_viz.store.schema import run_folder
 
 if TYPE_CHECKING:
@@ -92,9 +93,9 @@ def layer_name(stream: str, layer: int) -> str:
     return f"{stream}-layer{layer}"
 
 
-def cells_folder(store: Path, run: str) -> Path:
-    """Return where the kept cells of a run lie."""
-    return store / "cells" / run_folder(run)
+def cells_folder(store: Place, run: str) -> Path:
+    """Return where the kept cells of a run lie: in the store, or for a bucket on this machine."""
+    return beside(store) / "cells" / run_folder(run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -388,7 +389,7 @@ class LayerWriter:
             file.close()
 
 
-def kept_layers(store: Path, run: str) -> Iterator[tuple[Path, str]]:
+def kept_layers(store: Place, run: str) -> Iterator[tuple[Path, str]]:
     """Go through the layers of a run that are kept: their folders and names."""
     for described in sorted(cells_folder(store, run).glob("*/*/*.json")):
         yield described.parent, described.stem

@@ -18,6 +18,10 @@ On the disk::
         cells/<run>/                  sums that comparisons keep (see
                                       `tssan_viz.comparison.kept_files`); may be deleted at any time
 
+In a bucket (``s3://bucket/name``) it is the same, with two differences: one writer at a time,
+whose note lies in ``.writers/`` (see `tssan_viz.store.claims`), and the cells are kept on the
+machine that compares (see `tssan_viz.store.places.beside`).
+
 Beside each dataset's files lies `_digests` (see `tssan_viz.store.digests`). How a list is coded is
 the matter of `tssan_viz.store.codes`.
 """
@@ -26,11 +30,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo, UnknownClass
 from tssan_viz.store.opened import StoreNotFound
+from tssan_viz.store.places import place, unreachable
 from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import FORMAT, READABLE_FORMATS, Site, StoredSample
 from tssan_viz.store.tables import StoreDamaged, StoreWriteError
@@ -63,8 +67,8 @@ def open_store(
     Parameters
     ----------
     url
-        Its folder; ``~`` and ``file://`` are understood. None: ``$TSSAN_STORE``, else
-        ``./attention-store``.
+        Its folder (``~`` and ``file://`` are understood), or its place in a bucket,
+        ``s3://bucket/name``. None: ``$TSSAN_STORE``, else ``./attention-store``.
     create
         Make it if it is not there.
 
@@ -73,7 +77,8 @@ def open_store(
     StoreNotFound
         There is none, and `create` is false; the message says what makes one.
     UserError
-        The folder holds something else, or a store of a later format.
+        The folder holds something else, or a store of a later format; it cannot be read, or the
+        bucket cannot be reached.
     """
     source = ""
     if url is None:
@@ -81,14 +86,15 @@ def open_store(
             url, source = os.environ["TSSAN_STORE"], " (from $TSSAN_STORE)"
         else:
             url = DEFAULT_STORE
-    text = os.fspath(url).removeprefix("file://")
-    if "://" in text:
-        raise UserError(f"{text}: a store is a folder on this machine")
-    path = Path(text).expanduser()
+    path = place(os.fspath(url))
     if create:
         prepare_folder(path)
     marker = path / "store.json"
-    if not marker.is_file():
+    try:
+        there = marker.is_file()
+    except OSError as error:
+        raise unreachable(path, error) from error
+    if not there:
         raise StoreNotFound(
             f"there is no attention store at {path}{source}. `tssan-viz demo` makes one to try, "
             "`tssan-viz record --run RUN --data DIR` records a trained network; "

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterable
-from pathlib import Path
+
+from tssan_viz.store.places import Place
 
 _FOLDER = "_digests"
 _BYTES = 8
 _CHUNK = 1 << 20
 
 
-def digest(file: Path) -> str:
+def digest(file: Place) -> str:
     """Return the digest of a file's content (BLAKE2b, 16 hexadecimal digits)."""
     hashed = hashlib.blake2b(digest_size=_BYTES)
     with file.open("rb") as opened:
@@ -27,26 +27,22 @@ def digest(file: Path) -> str:
     return hashed.hexdigest()
 
 
-def enter(dataset: Path, files: Iterable[Path]) -> None:
+def enter(dataset: Place, files: Iterable[Place]) -> None:
     """Write down the digests of a dataset's new files."""
     folder = dataset / _FOLDER
     folder.mkdir(exist_ok=True)
     for file in files:
-        name = f"{file.name}.{digest(file)}"
-        # Of a version that was set aside and whose number came again.
-        for stale in _entries(folder, file):
-            if stale != name:
-                (folder / stale).unlink(missing_ok=True)
-        (folder / name).touch()
+        # One may be there of a version that was lost and whose number came again; it goes with it.
+        (folder / f"{file.name}.{digest(file)}").touch()
 
 
-def forget(dataset: Path, file: Path) -> None:
+def forget(dataset: Place, file: Place) -> None:
     """Drop the digest of a file that was taken away."""
     for entry in _entries(dataset / _FOLDER, file):
         (dataset / _FOLDER / entry).unlink(missing_ok=True)
 
 
-def is_damaged(dataset: Path, file: Path) -> bool:
+def is_damaged(dataset: Place, file: Place) -> bool:
     """Return whether a file is not what was written.
 
     Raises
@@ -64,23 +60,29 @@ def is_damaged(dataset: Path, file: Path) -> bool:
     return bool(entered) and name not in entered
 
 
-def is_known(dataset: Path, file: Path) -> bool:
+def is_known(dataset: Place, file: Place) -> bool:
     """Return whether a file's digest was written down."""
     return bool(_entries(dataset / _FOLDER, file))
 
 
-def _entries(folder: Path, file: Path) -> list[str]:
+def _entries(folder: Place, file: Place) -> list[str]:
     """Return the names of a file's digests."""
     try:
-        return [name for name in os.listdir(folder) if name.startswith(f"{file.name}.")]
+        return [entry.name for entry in folder.iterdir() if entry.name.startswith(f"{file.name}.")]
     except FileNotFoundError:
         return []
 
 
-def clean(dataset: Path) -> None:
+def clean(dataset: Place) -> None:
     """Drop the digests of files that are gone."""
     with contextlib.suppress(FileNotFoundError):
-        for entry in (dataset / _FOLDER).iterdir():
-            name = entry.name.rpartition(".")[0]
-            if not any((dataset / folder / name).exists() for folder in ("data", "_versions")):
+        entries: list[Place] = [*(dataset / _FOLDER).iterdir()]
+        there = {
+            file.name
+            for folder in (dataset / "data", dataset / "_versions")
+            if folder.exists()
+            for file in folder.iterdir()
+        }
+        for entry in entries:
+            if entry.name.rpartition(".")[0] not in there:
                 entry.unlink(missing_ok=True)

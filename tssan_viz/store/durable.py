@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from tssan_viz.errors import UserError
+from tssan_viz.store.claims import WriterClaim
+from tssan_viz.store.places import BucketPath, Place
 
 LANCE_ENDS_WITH = b"LANC"
 _HINT = "latest_version_hint.json"
@@ -26,8 +29,11 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Place, text: str) -> None:
     """Write a small file so that a reader, or a restart, sees all of it or nothing."""
+    if isinstance(path, BucketPath):
+        path.write_bytes(text.encode())
+        return
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text, encoding="utf-8")
     sync_file(scratch)
@@ -36,14 +42,19 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class FolderSync:
-    """Makes durable what was added to a Lance dataset since the last call (Lance never does)."""
+    """Makes durable what was added to a Lance dataset since the last call (Lance never does).
 
-    def __init__(self, dataset: Path) -> None:
+    In a bucket it is durable already.
+    """
+
+    def __init__(self, dataset: Place) -> None:
         self._dataset = dataset
         self._synced: dict[str, set[str]] = {}
 
     def sync(self) -> None:
         """Return when the dataset's files, and the folders that lead to them, are on the disk."""
+        if isinstance(self._dataset, BucketPath):
+            return
         fresh: list[Path] = []
         folders: list[Path] = []
         seen: dict[str, set[str]] = {}
@@ -60,7 +71,7 @@ class FolderSync:
                 folders.append(Path(folder))
             seen[folder] = there
         if first:
-            folders += [self._dataset, *self._up_to_the_store()]
+            folders += [self._dataset, *_up_to_the_store(self._dataset)]
         # At once: a journal writes what comes together in one go.
         list(_SYNCING.map(self._sync_if_there, fresh))
         list(_SYNCING.map(sync_file, folders))
@@ -72,18 +83,21 @@ class FolderSync:
         with suppress(FileNotFoundError):
             sync_file(path)
 
-    def _up_to_the_store(self) -> Iterator[Path]:
-        """Go through the folders above; those outside the store may not even be readable."""
-        for folder in self._dataset.parents[:3]:
-            yield folder
-            if (folder / "store.json").exists():
-                return
+
+def _up_to_the_store(dataset: Path) -> Iterator[Path]:
+    """Go through the folders above; those outside the store may not even be readable."""
+    for folder in dataset.parents[:3]:
+        yield folder
+        if (folder / "store.json").exists():
+            return
 
 
-def is_whole(path: Path, size: int | None = None) -> bool:
+def is_whole(path: Place, size: int | None = None) -> bool:
     """Return whether a Lance file has its end, and the size that its manifest states."""
     try:
         length = path.stat().st_size
+        if isinstance(path, BucketPath):
+            return not size or length == size
         if length < len(LANCE_ENDS_WITH) or (size and length != size):
             return False
         with path.open("rb") as file:
@@ -94,20 +108,31 @@ def is_whole(path: Path, size: int | None = None) -> bool:
 
 
 @contextmanager
-def turn(lock: Path, *, alone: bool) -> Iterator[None]:
+def turn(lock: Place, *, alone: bool) -> Iterator[None]:
     """Wait until nobody is alone with what the lock guards, or, to be alone, until nobody is there.
 
-    The lock does not outlive its process.
+    The lock does not outlive its process. In a bucket its only writer is alone anyway.
     """
+    if isinstance(lock, BucketPath):
+        yield
+        return
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
 
 class RunLock:
-    """Lets one process at a time write a run's rank; the lock does not outlive its process."""
+    """Lets one process at a time write a run's rank; the lock does not outlive its process.
 
-    def __init__(self, folder: Path, run: str, rank: int = 0) -> None:
+    In a bucket, where there are no locks, one at a time writes the store.
+    """
+
+    def __init__(self, folder: Place, run: str, rank: int = 0) -> None:
+        self._claim: WriterClaim | None = None
+        self._file: IO[str] | None = None
+        if isinstance(folder, BucketPath):
+            self._claim = WriterClaim(folder.parent.parent)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / (f".lock-rank{rank}" if rank else ".lock")).open("a")
         try:
@@ -120,9 +145,16 @@ class RunLock:
                 "or give each of several processes a rank of its own"
             ) from None
 
+    def holds(self) -> bool:
+        """Return whether it still keeps others out: a claim lapses when its process was halted."""
+        return self._claim is None or self._claim.holds()
+
     def release(self) -> None:
         """Let others write the run."""
-        self._file.close()
+        if self._claim is not None:
+            self._claim.release()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> RunLock:
         return self
@@ -136,8 +168,10 @@ class RunLock:
         self.release()
 
 
-def nobody_writes(store: Path, *, besides: Path | None = None) -> bool:
+def nobody_writes(store: Place, *, besides: Place | None = None) -> bool:
     """Return whether no run of a store is being recorded at this moment.
+
+    For a bucket only its writer may ask: it is alone.
 
     Parameters
     ----------
@@ -146,6 +180,8 @@ def nobody_writes(store: Path, *, besides: Path | None = None) -> bool:
     besides
         The folder of a run that does not count: the caller's own.
     """
+    if isinstance(store, BucketPath):
+        return True
     for lock in (store / "maps").glob("*/.lock*"):
         if lock.parent == besides:
             continue

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lance
@@ -21,6 +20,7 @@ from tssan_viz.store.catalogue import Catalogue, ClassEntry
 from tssan_viz.store.codes import Code, checked_code, code_of
 from tssan_viz.store.map_reading import Ranks, RowIndex, read_into
 from tssan_viz.store.opened import Datasets, Opened, damaged_file
+from tssan_viz.store.places import Place, beside, size_of
 from tssan_viz.store.schema import (
     MEASURES,
     ROWS,
@@ -86,7 +86,7 @@ class AttentionStore:
     Parameters
     ----------
     path
-        The folder; `open_store` finds and checks it.
+        The folder, or its place in a bucket; `open_store` finds and checks it.
 
     Attributes
     ----------
@@ -94,13 +94,13 @@ class AttentionStore:
         Where the store is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self.url = str(path)
         self._datasets = Datasets(path)
         self._readings = 0
 
-    def __reduce__(self) -> tuple[type[AttentionStore], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[AttentionStore], tuple[Place]]:
         # Another process (a Dask worker) opens it for itself, perhaps from another folder.
         return AttentionStore, (self.path.absolute(),)
 
@@ -598,7 +598,8 @@ class AttentionStore:
 
     def size(self, part: str = ".") -> int:
         """Return the bytes that the store, or a folder in it, takes on the disk."""
-        return sum(f.stat().st_size for f in (self.path / part).rglob("*") if f.is_file())
+        where = beside(self.path) if part == "cells" else self.path
+        return size_of(where / part)
 
 
 def unknown_sample(sample: str, known: Sequence[str], run: str) -> UserError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -17,6 +16,7 @@ from tssan_viz.store import digests
 from tssan_viz.store.codes import code_of, decode_lines
 from tssan_viz.store.incoming import ROW_SUM_TOLERANCE
 from tssan_viz.store.map_reading import fixed_size_values
+from tssan_viz.store.places import Place
 from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import Site, decode, map_columns, maps_folder, named, run_folder
 from tssan_viz.store.tables import StoreDamaged, data_files, newest_manifest, open_whole
@@ -84,7 +84,7 @@ def verify(
     return found
 
 
-def _check_files(path: Path, found: Verification) -> lance.LanceDataset | None:
+def _check_files(path: Place, found: Verification) -> lance.LanceDataset | None:
     """Compare a dataset's files with their digests; return it as far as it can be opened."""
     if not (path / "_versions").exists():
         return None
@@ -209,7 +209,7 @@ def _check_maps(
 
 
 def _batches(
-    dataset: lance.LanceDataset, path: Path, columns: dict[str, Any], found: Verification
+    dataset: lance.LanceDataset, path: Place, columns: dict[str, Any], found: Verification
 ) -> Iterator[pa.Table]:
     """Go through a dataset in bounded memory; a file that cannot be decoded costs itself only."""
     site, _ = next(iter(columns.values()))
