@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 console = Console()
 err_console = Console(stderr=True)
 
-_STORE = "The attention store: a folder. Default: $TSSAN_STORE, else ./attention-store."
+_STORE = (
+    "The attention store: a folder, or s3://BUCKET/NAME. "
+    "Default: $TSSAN_STORE, else ./attention-store."
+)
 StoreOption = Annotated[str | None, typer.Option("--store", help=_STORE, show_default=False)]
 StoreArgument = Annotated[str | None, typer.Argument(help=_STORE, show_default=False)]
 RunOption = Annotated[

@@ -26,9 +26,11 @@ def info(
     opened = open_store(store, named)
     runs = opened.runs()
     kept = opened.size("cells")
-    of_which = f", {decimal(kept)} of it sums that comparisons keep" if kept else ""
+    where = "in the bucket" if opened.url.startswith("s3://") else "on the disk"
+    of_it = "on this machine, besides," if opened.url.startswith("s3://") else "of it"
+    of_which = f", {decimal(kept)} {of_it} sums that comparisons keep" if kept else ""
     console.print(
-        Text.assemble((opened.url, "bold"), f"  {decimal(opened.size())} on the disk{of_which}")
+        Text.assemble((opened.url, "bold"), f"  {decimal(opened.size())} {where}{of_which}")
     )
     for note in opened.notes:
         console.print(Text(note, style="yellow"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,8 +46,10 @@ def merge(
         list[str], typer.Argument(help="Stores whose runs are copied.", show_default=False)
     ],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The store they go to, made if needed."),
+        str,
+        typer.Option(
+            "--out", "-o", help="The store they go to, made if needed.", show_default=False
+        ),
     ],
     run: Annotated[
         str | None, typer.Option("--run", help="This run only.", show_default="all")

@@ -8,13 +8,12 @@ with, and are not read for others.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.durable import write_atomically
+from tssan_viz.store.places import Place
 from tssan_viz.store.schema import run_folder
 
 if TYPE_CHECKING:
@@ -24,14 +23,14 @@ FORMAT = 1
 FAITHFULNESS, HEADS = "faithfulness", "heads"
 
 
-def evidence_folder(store: AttentionStore, run: str) -> Path:
+def evidence_folder(store: AttentionStore, run: str) -> Place:
     """Return where what was found out about a run lies; it need not be there."""
-    return Path(store.path) / "maps" / run_folder(run) / "evidence"
+    return store.path / "maps" / run_folder(run) / "evidence"
 
 
 def keep(
     store: AttentionStore, run: str, kind: str, label: int | None, finding: Mapping[str, Any]
-) -> Path:
+) -> Place:
     """Keep a finding, in the place of an older one of the same kind about the same class.
 
     Parameters
@@ -85,7 +84,8 @@ def kept_evidence(
     run = store.checked_run(run)
     checkpoint = store.info(run).get("checkpoint_sha256")
     found = []
-    for path in sorted(evidence_folder(store, run).glob(f"{kind or ''}*.json")):
+    files: list[Place] = [*evidence_folder(store, run).glob(f"{kind or ''}*.json")]
+    for path in sorted(files):
         try:
             finding = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -156,10 +156,9 @@ def copy_evidence(source: AttentionStore, into: AttentionStore, run: str) -> int
     if run not in source.run_names() or run not in into.run_names():
         return 0
     same = source.info(run).get("checkpoint_sha256") == into.info(run).get("checkpoint_sha256")
-    files = sorted(evidence_folder(source, run).glob("*.json")) if same else []
+    files: list[Place] = [*evidence_folder(source, run).glob("*.json")] if same else []
     target = evidence_folder(into, run)
     for path in files:
         target.mkdir(exist_ok=True)
-        shutil.copyfile(path, target / f".{path.name}.part")
-        (target / f".{path.name}.part").replace(target / path.name)
+        write_atomically(target / path.name, path.read_text(encoding="utf-8"))
     return len(files)
