@@ -287,11 +287,23 @@ class Selection:
         if others and "stream" not in given:
             notes.append(f"maps are of stream {answer.stream!r}; there is also {named(others)}")
         steps = answer.frame["step"].nunique()
+        of_steps = f"the rows come from {steps} steps of the run; step= chooses"
         if steps > 1:
-            notes.append(f"the rows come from {steps} steps of the run; step= chooses")
-        self._set(store, answer, notes)
+            notes.append(of_steps)
+        self._set(store, answer, notes, of_steps)
 
-    def _set(self, store: AttentionStore, answer: _Answer, notes: list[str]) -> None:
+    def notes_of_one_step(self) -> list[str]:
+        """Return `notes` for an answer that takes one of the steps and says so itself.
+
+        Returns
+        -------
+        list of str
+        """
+        return [note for note in self.notes if note not in self._of_steps]
+
+    def _set(
+        self, store: AttentionStore, answer: _Answer, notes: list[str], *of_steps: str
+    ) -> None:
         self.store = store
         self.run = answer.run
         self.catalogue = answer.catalogue
@@ -299,6 +311,8 @@ class Selection:
         self.layers = answer.layers
         self.heads = answer.heads
         self.notes = notes
+        # Which of the notes are about several steps.
+        self._of_steps = of_steps
         self._answer = answer
         self._frame = answer.frame
         self._sites = answer.sites
@@ -334,7 +348,9 @@ class Selection:
         if self.run not in given.pop("run", (self.run,)):
             raise UserError(f"this selection is of run {self.run!r}, not {conditions['run']!r}")
         part = object.__new__(Selection)
-        part._set(self.store, self._answer.narrowed(self.store, given), list(self.notes))
+        part._set(
+            self.store, self._answer.narrowed(self.store, given), list(self.notes), *self._of_steps
+        )
         return part
 
     # ---- composed
@@ -380,7 +396,8 @@ class Selection:
             emptied=None if len(frame) else f"no row has {words}",
         )
         part = object.__new__(Selection)
-        part._set(self.store, answer, list(dict.fromkeys([*self.notes, *other.notes])))
+        notes = list(dict.fromkeys([*self.notes, *other.notes]))
+        part._set(self.store, answer, notes, *self._of_steps, *other._of_steps)
         return part
 
     # ---- tables

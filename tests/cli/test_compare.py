@@ -229,7 +229,7 @@ def test_json_of_groups_has_what_is_documented(run: Run) -> None:
     read = json.loads(done.stdout)
     assert {"schema", "by", "groups", "between", "test", "table", "summary", "notes"} <= set(read)
     assert read["groups"][0].keys() == {"group", "videos", "subjects", "similarity"}
-    assert read["test"]["exchange"] == "the groups of one class within each of 8 subjects"
+    assert read["test"]["exchange"] == "the groups, in all classes at once, within each of 8 subjects"
     assert read["test"]["reason_for_no_test"] is None
     assert list(read["table"][0])[:11] == COLUMNS[:11]
     assert list(read["further"]) == ["permanova"]

@@ -74,7 +74,10 @@ def test_cameras_are_the_definition_and_the_imprint_is_found(cameras: AttentionS
         assert line["B"] == pytest.approx(b, abs=1e-5)
     assert result.significant["head"].tolist() == [1]
     assert "when they are seen by the same camera" in result.summary[0]
-    assert "the groups of one class (seed 0) within each of 7 subjects" in result.summary[-1]
+    assert (
+        "exchanges of the groups, in all classes at once, (seed 0) within each of 7 subjects"
+        in result.summary[-1]
+    )
     between = result.between.to_numpy()
     np.testing.assert_allclose(between, between.T, atol=1e-6)
     again = compare(cameras, by="camera")
@@ -174,7 +177,7 @@ def test_steps_of_one_run_are_sign_flips(tmp_path: Path) -> None:
     store = write(tmp_path / "store", rows.reset_index(drop=True), maps=imprinted("step"))
     result = compare(store, by="step")
     assert isinstance(result, GroupComparison)
-    assert (result.exchange, result.n_assignments, result.smallest_p) == ("flips", 256, 2 / 256)
+    assert (result.exchange, result.n_assignments, result.smallest_p) == ("within", 256, 2 / 256)
     assert result.names == ("step 0", "step 100")
     assert result.significant["head"].tolist() == [1]
     assert any("the first and the last of 3" in note for note in result.notes)

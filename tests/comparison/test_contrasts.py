@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,10 +15,10 @@ from scipy import stats
 from tests.comparison.test_statistics import Cells
 from tssan_viz.comparison.contrasts import (
     GroupCells,
-    design_groups,
     estimate_groups,
     group_deltas,
 )
+from tssan_viz.comparison.group_exchange import design_groups
 from tssan_viz.comparison.statistics import (
     Estimates,
     estimate,
@@ -39,11 +40,12 @@ def make_cells(
     missing: float = 0.0,
     subject_effect: float = 0.5,
     class_effect: float = 0.5,
+    person_by_group: float = 0.0,
     planted: float = 0.0,
     truth: np.ndarray | None = None,
     seed: int = 0,
 ) -> GroupCells:
-    """Cells with an imprint of subject, class and, planted in head 0, group."""
+    """Cells with an imprint of subject, class, subject × group and, planted in head 0, group."""
     rng = np.random.default_rng(seed)
     subject, label, group = (x.reshape(-1) for x in np.indices((subjects, classes, groups)))
     if between_subjects:
@@ -55,6 +57,8 @@ def make_cells(
     units = rng.normal(size=(len(subject), *shape))
     units += class_effect * rng.normal(size=(classes, *shape))[label]
     units += subject_effect * rng.normal(size=(subjects, *shape))[subject]
+    if person_by_group:
+        units += person_by_group * rng.normal(size=(subjects, groups, *shape))[subject, group]
     imprint = rng.normal(size=(groups, length)) if truth is None else truth
     units[:, 0, 0] += planted * imprint[group]
     units /= np.linalg.norm(units, axis=-1, keepdims=True)
@@ -89,7 +93,8 @@ CASES = [
         "subjects",
         id="unequal groups of subjects",
     ),
-    pytest.param({"missing": 0.1}, "flips", id="flips"),
+    pytest.param({"missing": 0.1}, "within", id="two groups with holes"),
+    pytest.param({"groups": 3, "missing": 0.2}, "alike", id="classes that have the same groups"),
 ]
 
 
@@ -136,11 +141,22 @@ def test_exchanges_move_what_they_may_and_nothing_else(draws: int) -> None:
     for s, c in product(range(4), range(2)):
         block = within[:, (cells.subject == s) & (cells.label == c)]
         assert (np.sort(block, axis=1) == [0, 1]).all()
-    flips = design_groups(cells, "flips", n_permutations=draws).groups
-    moved = flips != cells.group
+    moved = within != cells.group
     for s in range(4):
         mine = moved[:, cells.subject == s]
         assert (mine == mine[:, :1]).all()
+    assert moved.any(axis=0).all()
+    # Classes 0 and 1 are taken for 0 or 1, class 2 for 0 or 2: it moves by itself.
+    third = make_cells(4, 3, 2, seed=1)
+    group = np.where((third.label == 2) & (third.group == 1), 2, third.group)
+    other = replace(third, group=group, n_groups=3)
+    alike = design_groups(other, "alike", n_permutations=draws)
+    assert alike.n_assignments == 2**8
+    for s in range(4):
+        mine = (alike.groups != group)[:, third.subject == s]
+        together = mine[:, third.label[third.subject == s] < 2]
+        assert (together == together[:, :1]).all()
+        assert (together[:, 0] != mine[:, third.label[third.subject == s] == 2][:, 0]).any()
     apart = make_cells(6, 2, 2, between_subjects=True)
     whole = design_groups(apart, "subjects", n_permutations=draws).groups
     for s in range(6):
@@ -151,13 +167,17 @@ def test_exchanges_move_what_they_may_and_nothing_else(draws: int) -> None:
 
 def test_the_number_of_exchanges_and_the_smallest_p() -> None:
     pairs = make_cells(3, 2, 2)
-    for exchange, total in (("within", 2**6), ("flips", 2**3)):
+    for exchange in ("within", "alike"):
         design = design_groups(pairs, exchange)
-        assert (design.n_assignments, len(design.groups)) == (total, total)
-        assert design.smallest_p == 2 / total
-        assert len(np.unique(design.groups, axis=0)) == total
-    cameras = design_groups(make_cells(2, 2, 3), "within")
+        assert (design.n_assignments, len(design.groups)) == (2**3, 2**3)
+        assert design.smallest_p == 2 / 2**3
+        assert len(np.unique(design.groups, axis=0)) == 2**3
+    cameras = design_groups(make_cells(4, 2, 3), "within")
     assert (cameras.n_assignments, cameras.smallest_p) == (6**4, 6 / 6**4)
+    assert len(np.unique(cameras.groups, axis=0)) == 6**4
+    three = design_groups(make_cells(6, 2, 3, between_subjects=True), "subjects")
+    assert (three.n_assignments, three.smallest_p) == (90, 6 / 90)
+    assert len(np.unique(three.groups, axis=0)) == 90
     equal = design_groups(make_cells(8, 2, 2, between_subjects=True), "subjects")
     assert (equal.n_assignments, equal.smallest_p) == (math.comb(8, 4), 2 / math.comb(8, 4))
     assert len(np.unique(equal.groups, axis=0)) == math.comb(8, 4)
@@ -275,10 +295,30 @@ NULLS = [
     pytest.param(
         "within", {"subjects": 8, "classes": 4, "groups": 2, "missing": 0.3}, id="unbalanced"
     ),
-    pytest.param("within", {"subjects": 3, "classes": 3, "groups": 2}, id="few subjects"),
+    pytest.param("within", {"subjects": 4, "classes": 3, "groups": 3}, id="few subjects"),
     pytest.param(
         "within",
-        {"subjects": 6, "classes": 3, "groups": 2, "subject_effect": 2.0, "class_effect": 2.0},
+        {"subjects": 6, "classes": 5, "groups": 3, "person_by_group": 1.0},
+        id="each person looks different to each camera",
+    ),
+    pytest.param(
+        "within",
+        {"subjects": 8, "classes": 5, "groups": 3, "person_by_group": 1.0, "missing": 0.3},
+        id="each person looks different to each camera, unbalanced",
+    ),
+    pytest.param(
+        "within",
+        {"subjects": 7, "classes": 4, "groups": 2, "person_by_group": 3.0},
+        id="each person looks very different to each camera",
+    ),
+    pytest.param(
+        "alike",
+        {"subjects": 7, "classes": 4, "groups": 2, "person_by_group": 1.0},
+        id="what is predicted",
+    ),
+    pytest.param(
+        "within",
+        {"subjects": 8, "classes": 3, "groups": 2, "subject_effect": 2.0, "class_effect": 2.0},
         id="strong subjects",
     ),
     pytest.param(
@@ -294,8 +334,8 @@ NULLS = [
     pytest.param(
         "subjects", {"subjects": 7, "classes": 3, "between_subjects": True}, id="seven subjects"
     ),
-    pytest.param("flips", {"subjects": 8, "classes": 3, "subject_effect": 2.0}, id="steps"),
-    pytest.param("flips", {"subjects": 9, "classes": 2, "missing": 0.2}, id="unbalanced steps"),
+    pytest.param("within", {"subjects": 8, "classes": 3, "subject_effect": 2.0}, id="steps"),
+    pytest.param("within", {"subjects": 9, "classes": 2, "missing": 0.2}, id="unbalanced steps"),
 ]
 
 
@@ -323,7 +363,7 @@ def test_power_rises_with_effect_and_with_subjects_and_in_the_planted_head() -> 
             found.append(p_values(group_deltas(cells, design)).p_max_t <= 0.05)
         return float(np.mean(found, axis=0)[0]), float(np.mean(found, axis=0)[1:].max())
 
-    for exchange in ("within", "subjects", "flips"):
+    for exchange in ("within", "subjects"):
         small, large = power(exchange, 8, 0.25)[0], power(exchange, 8, 0.8)[0]
         more = power(exchange, 16, 0.25)[0]
         assert small < large

@@ -312,6 +312,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 def print_comparison(result: Comparison) -> None:
     """Print the table, what stands around it, the sentences and the notes."""
     from tssan_viz.comparison import ClassComparison, GroupComparison
+    from tssan_viz.comparison.summary import counted
 
     console.print(Text(result.title, style="bold"))
     split = "no split" if result.split is None else f"split {result.split}"
@@ -320,7 +321,8 @@ def print_comparison(result: Comparison) -> None:
         of_class = f", {result.n_class_samples} of the class"
     console.print(
         Text(
-            f"{len(result.subjects)} subjects · {result.n_samples} videos{of_class} · "
+            f"{counted(len(result.subjects), 'subject')} · "
+            f"{counted(result.n_samples, 'video')}{of_class} · "
             f"run {result.run} · {split} · {result.metric}"
             + (f" · {result.accuracy}" if result.accuracy is not None else ""),
             style="dim",
@@ -341,13 +343,9 @@ def print_comparison(result: Comparison) -> None:
             console.print(
                 Text.assemble(
                     (f"{line['group']}: ", "bold"),
-                    f"{line['videos']} videos of {line['subjects']} subjects, similarity "
-                    + ("—" if line["similarity"] != line["similarity"] else "")
-                    + (
-                        f"{line['similarity']:.3f}"
-                        if line["similarity"] == line["similarity"]
-                        else ""
-                    ),
+                    f"{counted(line['videos'], 'video')} of "
+                    f"{counted(line['subjects'], 'subject')}, "
+                    f"similarity {_value(line['similarity'])}",
                 )
             )
     console.print()
@@ -426,11 +424,12 @@ def print_analysis(analysis: Analysis) -> None:
 
 def _table(result: Comparison, width: int) -> Table:
     """Draw the table; a narrow terminal gets fewer columns, --json and --csv have all."""
-    from tssan_viz.comparison.summary import format_p
+    from tssan_viz.comparison.summary import decimals, format_p
 
     def number(digits: int, sign: str = "") -> Callable[[float], str]:
         return lambda value: "—" if value != value else f"{value:{sign}.{digits}f}"
 
+    digits = decimals(result.table["delta"])
     wide, roomy, tight = width >= 78, width >= 56, width < 46
     columns: list[tuple[str, str, Callable[[float], str]]] = [
         ("layer", "layer", str),
@@ -439,12 +438,13 @@ def _table(result: Comparison, width: int) -> Table:
     if "other_head" in result.table:
         columns += [("with", "other_head", str), ("maps", "mean_maps", number(3))]
     if not tight:
-        columns += [("W", "W", number(3)), ("B", "B", number(3))]
-    columns.append(("Δ", "delta", number(3, "+")))
+        of_maps = number(digits if width >= 90 else 3)
+        columns += [("W", "W", of_maps), ("B", "B", of_maps)]
+    columns.append(("Δ", "delta", number(digits, "+")))
     if wide and result.table["low"].notna().any():
         columns += [
-            ("low", "low", number(3, "+")),
-            ("high", "high", number(3, "+")),
+            ("low", "low", number(digits, "+")),
+            ("high", "high", number(digits, "+")),
         ]
     if roomy and result.table["hedges_g"].notna().any():
         columns.append(("g", "hedges_g", number(2)))
@@ -454,7 +454,7 @@ def _table(result: Comparison, width: int) -> Table:
         if roomy:
             columns.append(("q", "q", format_p))
     if "delta_aligned" in result.table and roomy:
-        columns.append(("Δ aligned", "delta_aligned", number(3, "+")))
+        columns.append(("Δ aligned", "delta_aligned", number(digits, "+")))
         if result.tested and wide:
             columns.append(("p max-T", "p_max_t_aligned", format_p))
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")

@@ -91,7 +91,7 @@ def choose(
     """
     if not len(selection):
         raise UserError(f"there is nothing to compare: {selection.empty_because}")
-    notes = [note for note in selection.notes if "steps of the run" not in note]
+    notes = selection.notes_of_one_step()
     chosen = choose_layers(selection, layer, head)
     chosen, _ = choose_rows(chosen, split, person, notes)
     return Chosen(chosen, lay_out(chosen.rows()), person, notes)

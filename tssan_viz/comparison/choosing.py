@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tssan_viz.comparison.cells import Layout
 from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, Design
+from tssan_viz.comparison.summary import counted
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
 
@@ -106,12 +107,12 @@ def choose_rows(
         )
     if not known.all():
         unknown = rows.loc[~known, "sample"].nunique()
-        notes.append(f"left out: {_counted(unknown, 'video')} without a subject or a class")
+        notes.append(f"left out: {counted(unknown, 'video')} without a subject or a class")
     samples = list(dict.fromkeys(rows.loc[known, "sample"]))
     copies = _copies(selection, samples)
     if copies:
         notes.append(
-            f"left out: {_counted(len(copies), 'video')} whose file is that of another one here: "
+            f"left out: {counted(len(copies), 'video')} whose file is that of another one here: "
             + ", ".join(copies[:3])
             + (f" and {len(copies) - 3} more" if len(copies) > 3 else "")
         )
@@ -175,7 +176,7 @@ def say_who_is_missing(
     if other is None:
         without = len(layout.subjects) - n_subjects
         if without:
-            notes.append(f"{_counted(without, 'subject')} without {entry}: part of the others only")
+            notes.append(f"{counted(without, 'subject')} without {entry}: part of the others only")
     elif n_exchanged < n_subjects:
         notes.append(
             f"{n_subjects - n_exchanged} of {n_subjects} subjects have only one of the two "
@@ -183,12 +184,8 @@ def say_who_is_missing(
         )
     if design.n_subjects < MIN_SUBJECTS_FOR_INTERVAL:
         notes.append(
-            f"no interval: {_counted(design.n_subjects, 'subject')} with {entry}; under "
+            f"no interval: {counted(design.n_subjects, 'subject')} with {entry}; under "
             f"{MIN_SUBJECTS_FOR_INTERVAL} it would be too short, whatever the method"
         )
     if design.n_assignments == 1:
         notes.append(f"no test: {NO_TEST_WITHIN_SUBJECTS}")
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"

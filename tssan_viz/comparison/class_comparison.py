@@ -278,7 +278,7 @@ def compare_class(
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
     selection, entry, other = resolve(source, class_name, with_class)
-    notes = [note for note in selection.notes if "steps of the run" not in note]
+    notes = selection.notes_of_one_step()
     selection = choose_layers(selection, layer, head)
     selection, chosen_split = choose_rows(selection, split, person, notes)
     if other is not None:

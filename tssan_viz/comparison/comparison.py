@@ -171,7 +171,9 @@ class Comparison(ABC):
     @property
     def exchanged(self) -> str:
         """What the test exchanges, in words."""
-        return " ".join([*self.exchange_words, f"{self.n_exchanged} subjects"])
+        from tssan_viz.comparison.summary import counted
+
+        return " ".join([*self.exchange_words, counted(self.n_exchanged, "subject")])
 
     @property
     @abstractmethod

@@ -11,39 +11,23 @@ subjects are compared:
 Every class weighs the same in W and in B, so that a group that lacks a class is not taken for one
 whose maps are alike.
 
-What is exchanged depends on what the groups are:
-
-=========== ================================= ===================================================
-exchange    for                               what moves
-=========== ================================= ===================================================
-"within"    camera, correct, predicted,       the groups of the cells of one subject and class
-            duration, a condition
-"subjects"  groups of subjects                whole subjects
-"flips"     two steps of one run              both labels of a subject, in all its classes at once
-None        single subjects, runs             nothing: there is no test
-=========== ================================= ===================================================
-
-"within" takes the classes of a subject one by one. Where each person looks different to each camera
-in a way of their own that is the same in all classes, and that is as large as the noise, it rejects
-at 0.11 instead of 0.05 (six subjects, five classes, 300 simulated data sets); answers about several
-classes say so.
+What is exchanged depends on what the groups are: see `tssan_viz.comparison.group_exchange`.
 
 Axis letters: r cells, n cells of a class, g groups, s subjects, p assignments, h heads.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
-from typing import Literal
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from tssan_viz.comparison.group_exchange import Exchange, GroupDesign
 from tssan_viz.comparison.statistics import (
     MIN_SUBJECTS_FOR_INTERVAL,
     Floats,
@@ -55,13 +39,8 @@ from tssan_viz.comparison.statistics import (
     without_each_subject,
 )
 
-Exchange = Literal["within", "subjects", "flips"]
-
 # Assignments that are gone through at once: their sums take some tens of megabytes.
 _PART = 2_000
-
-# Up to so many cells of one subject and class, all their orders are listed.
-_LISTED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,184 +88,6 @@ class GroupCells:
         return len(np.unique(self.subject))
 
 
-@dataclass(frozen=True, eq=False)
-class GroupDesign:
-    """The exchanges that a test compares the observed groups with. Made by `design_groups`.
-
-    Attributes
-    ----------
-    exchange : "within", "subjects", "flips" or None
-        None when nothing can be exchanged.
-    groups : (p, r) int8
-        The group of each cell in each assignment, the observed one first.
-    enumerated : bool
-        All assignments stand in `groups`, instead of the observed one and a seeded sample.
-    n_assignments : int
-        How many there are in all.
-    smallest_p : float
-        The smallest p-value that the design can give; 1 when nothing can be exchanged.
-    """
-
-    exchange: Exchange | None
-    groups: NDArray[np.int8]
-    enumerated: bool
-    n_assignments: int
-    smallest_p: float
-
-    @property
-    def n_drawn(self) -> int:
-        """Assignments that the test compares with the observed one, itself not among them."""
-        return len(self.groups) - 1
-
-
-def design_groups(
-    cells: GroupCells,
-    exchange: Exchange | None,
-    *,
-    n_permutations: int = 10_000,
-    seed: int = 0,
-) -> GroupDesign:
-    """Lay out the test: groups are exchanged as their kind allows, and in no other way.
-
-    All assignments are enumerated when there are no more of them than `n_permutations`; else that
-    many are drawn, with replacement.
-
-    Parameters
-    ----------
-    cells
-        The cells; of one subject and class at most one in each group.
-    exchange
-        See the table of this module.
-    n_permutations, seed
-        How many assignments to draw, and with what.
-    """
-    observed = cells.group.astype(np.int8)
-    total, mirrors = 1, 1
-    groups = observed[None]
-    enumerated = True
-    if exchange is not None:
-        rng = np.random.default_rng(seed)
-        make = {"within": _within, "subjects": _subjects, "flips": _flips}[exchange]
-        total, mirrors, every, draw = make(cells)
-        enumerated = total <= max(n_permutations, 1)
-        rows = list(every()) if enumerated else [observed[None], draw(rng, n_permutations)]
-        groups = np.concatenate(rows).astype(np.int8, copy=False)
-    smallest = mirrors / total if enumerated else 1 / len(groups)
-    return GroupDesign(
-        exchange=exchange if total > 1 else None,
-        groups=groups,
-        enumerated=enumerated,
-        n_assignments=total,
-        smallest_p=min(1.0, smallest) if total > 1 else 1.0,
-    )
-
-
-# How many assignments there are, how many of them give the same answer as the observed one
-# whatever the data, all of them, and a draw.
-_Made = tuple[
-    int,
-    int,
-    Callable[[], Iterator[NDArray]],
-    Callable[[np.random.Generator, int], NDArray],
-]
-
-
-def _within(cells: GroupCells) -> _Made:
-    """Exchange the groups of the cells of one subject and class."""
-    observed = cells.group
-    keys = np.stack([cells.subject, cells.label], axis=1)
-    block = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    members = [np.flatnonzero(block == b) for b in range(int(block.max()) + 1)]
-    movable = [cell for cell in members if len(cell) > 1]
-    total = math.prod(math.factorial(len(cell)) for cell in movable)
-    # Where every subject and class has the same groups, naming them anew changes nothing.
-    kinds = {tuple(sorted(observed[cell].tolist())) for cell in members}
-    mirrors = math.factorial(len(next(iter(kinds)))) if len(kinds) == 1 else 1
-
-    def every() -> Iterator[NDArray]:
-        for orders in product(*(permutations(range(len(cell))) for cell in movable)):
-            row = observed.copy()
-            for cell, order in zip(movable, orders, strict=True):
-                row[cell] = observed[cell][list(order)]
-            yield row[None]
-
-    def draw(rng: np.random.Generator, n: int) -> NDArray:
-        rows = np.tile(observed.astype(np.int8), (n, 1))
-        for size in sorted({len(cell) for cell in movable}):
-            same = np.stack([cell for cell in movable if len(cell) == size])
-            if size <= _LISTED:
-                orders = np.array(list(permutations(range(size))))
-                chosen = orders[rng.integers(0, len(orders), (n, len(same)))]
-            else:
-                chosen = rng.random((n, len(same), size)).argsort(axis=-1)
-            values = np.take_along_axis(observed[same][None], chosen, axis=-1)
-            rows[:, same.reshape(-1)] = values.reshape(n, -1)
-        return rows
-
-    return total, mirrors, every, draw
-
-
-def _subjects(cells: GroupCells) -> _Made:
-    """Exchange whole subjects between groups."""
-    names, subject = np.unique(cells.subject, return_inverse=True)
-    of_subject = np.zeros(len(names), np.int8)
-    of_subject[subject] = cells.group
-    sizes = np.bincount(of_subject, minlength=cells.n_groups)
-    total = math.factorial(len(names)) // math.prod(math.factorial(int(n)) for n in sizes)
-    mirrors = math.prod(
-        math.factorial(int((sizes == n).sum())) for n in np.unique(sizes[sizes > 0])
-    )
-
-    def arrangements(free: list[int], left: list[int]) -> Iterator[dict[int, int]]:
-        if not left:
-            yield {}
-            return
-        group, *others = left
-        for chosen in combinations(free, int(sizes[group])):
-            rest = [s for s in free if s not in chosen]
-            for remaining in arrangements(rest, others):
-                yield dict.fromkeys(chosen, group) | remaining
-
-    def every() -> Iterator[NDArray]:
-        yield of_subject[subject][None]
-        for found in arrangements(list(range(len(names))), list(range(cells.n_groups))):
-            row = np.array([found[s] for s in range(len(names))], np.int8)
-            if (row != of_subject).any():
-                yield row[subject][None]
-
-    def draw(rng: np.random.Generator, n: int) -> NDArray:
-        return rng.permuted(np.tile(of_subject, (n, 1)), axis=1)[:, subject]
-
-    return total, mirrors, every, draw
-
-
-def _flips(cells: GroupCells) -> _Made:
-    """Exchange the two groups of a subject, in all its classes at once."""
-    if cells.n_groups != 2:
-        raise ValueError("labels are flipped between two groups")
-    names, subject = np.unique(cells.subject, return_inverse=True)
-    there = np.zeros((len(names), 2), bool)
-    there[subject, cells.group] = True
-    both = np.flatnonzero(there.all(axis=1))
-    total = 2 ** len(both)
-    mirrors = 2 if len(both) == len(names) and total > 1 else 1
-    column = np.searchsorted(both, subject)
-    moves = np.isin(subject, both)
-
-    def flipped(bits: NDArray) -> NDArray:
-        rows = np.tile(cells.group.astype(np.int8), (len(bits), 1))
-        rows[:, moves] ^= bits[:, column[moves]].astype(np.int8)
-        return rows
-
-    def every() -> Iterator[NDArray]:
-        yield flipped(np.array(list(product([0, 1], repeat=len(both))), np.int8).reshape(total, -1))
-
-    def draw(rng: np.random.Generator, n: int) -> NDArray:
-        return flipped(rng.integers(0, 2, (n, len(both)), dtype=np.int8))
-
-    return total, mirrors, every, draw
-
-
 def group_deltas(
     cells: GroupCells, design: GroupDesign, progress: Callable[[int, int], None] | None = None
 ) -> Floats:
@@ -320,7 +121,7 @@ def _moving_together(cells: GroupCells, design: GroupDesign) -> list[_Block]:
     the same groups have the same pairs in every assignment, so that their similarities are averaged
     first.
     """
-    if design.exchange == "within":
+    if design.exchange == "alike":
         return [(members, gram.values, gram.counted, 1) for members, gram in cells.blocks]
     alike: dict[tuple[tuple[int, ...], ...], list[tuple[NDArray[np.intp], Gram]]] = {}
     blocks: list[_Block] = []

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from tssan_viz.comparison.cell_layers import Chosen
+from tssan_viz.comparison.group_exchange import divided
 from tssan_viz.comparison.statistics import list_or_draw
+from tssan_viz.comparison.summary import counted
 from tssan_viz.errors import UserError
 
 Floats = NDArray[np.floating]
@@ -137,13 +138,9 @@ def plan_exchange(
     one class against several                which class mean of each subject plays the class
     classes, otherwise                       the sign of each subject's difference
     subjects (no subject is in both)         whole subjects
-    step                                     the sign of each subject's difference, over the
-                                             classes that it has at both steps
-    camera, correctness …                    the sign within each subject × class that is in both
+    camera, correctness, step …              the sign of each subject's difference, over the
+                                             classes that it has in both groups
     ======================================== ====================================================
-
-    The last takes the classes of a subject one by one. Where the groups differ in each person in a
-    way of their own that is the same in all classes, its p is too small; notes say so.
 
     Parameters
     ----------
@@ -200,10 +197,7 @@ def plan_exchange(
             made = _class_means(cells, ~in_a, permutations, seed)
             return replace(made, of_a=made.of_b, of_b=made.of_a, to_units=-made.to_units), cells
         return _sign_flips(cells, in_a, permutations, seed), cells
-    steps = [set(g.selection.rows()["step"].dropna()) for g in (a, b)]
-    if not steps[0] & steps[1]:
-        return _between_steps(cells, in_a, permutations, seed), cells
-    return _within_cells(cells, in_a, permutations, seed), cells
+    return _paired(cells, in_a, permutations, seed), cells
 
 
 def _cells(chosen: Chosen) -> NDArray[np.int64]:
@@ -222,7 +216,10 @@ def _group_weights(
 def _left_out(cells: NDArray[np.int64], subjects: list[int]) -> tuple[str, ...]:
     """Say how many subjects are in one group only."""
     alone = len(set(cells[:, 0].tolist()) - set(subjects))
-    return (f"left out: {alone} subjects that are in one of the groups only",) if alone else ()
+    if not alone:
+        return ()
+    are = "is" if alone == 1 else "are"
+    return (f"left out: {counted(alone, 'subject')} that {are} in one of the groups only",)
 
 
 def _sign_flips(
@@ -250,14 +247,19 @@ def _in_both(
             "be exchanged between them"
         )
     alone = len(of_a.keys() ^ of_b.keys())
-    left = f"left out: {alone} classes of a subject that are in one of the groups only"
+    are = "is" if alone == 1 else "are"
+    left = f"left out: {counted(alone, 'class')} of a subject that {are} in one of the groups only"
     return np.array([(of_a[key], of_b[key]) for key in shared]), (left,) if alone else ()
 
 
-def _between_steps(
+def _paired(
     cells: NDArray[np.int64], in_a: NDArray[np.bool_], permutations: int, seed: int
 ) -> Exchange:
-    """Flip subjects as a whole, over the classes that each has in both groups."""
+    """Flip subjects as a whole, over the classes that each has in both groups.
+
+    Each class of a subject by itself would take the classes of a person for independent; see
+    `tssan_viz.comparison.group_exchange`.
+    """
     pairs, left = _in_both(cells, in_a)
     paired = np.isin(np.arange(len(cells)), pairs)
     subjects = sorted(set(cells[pairs[:, 0], 0].tolist()))
@@ -267,37 +269,6 @@ def _between_steps(
         "the sign of the difference of each subject", of_a, of_b, subjects, of_a - of_b,
         permutations, seed, left,
     )  # fmt: skip
-
-
-def _within_cells(
-    cells: NDArray[np.int64], in_a: NDArray[np.bool_], permutations: int, seed: int
-) -> Exchange:
-    """Exchange within each subject × class that has rows in both groups."""
-    pairs, notes = _in_both(cells, in_a)
-    paired = np.isin(np.arange(len(cells)), pairs)
-    lines = np.arange(len(pairs))
-    to_units = np.zeros((len(pairs), len(cells)))
-    to_units[lines, pairs[:, 0]], to_units[lines, pairs[:, 1]] = 1, -1
-    subjects, of, n_pairs = np.unique(
-        cells[pairs[:, 0], 0], return_inverse=True, return_counts=True
-    )
-    # A subject weighs the same whatever the number of its classes, and so must each of its pairs.
-    to_units *= (len(pairs) / len(subjects) / n_pairs[of.reshape(-1)])[:, None]
-    if len(pairs) > len(subjects) > 1:
-        notes += (
-            "each class of a subject is exchanged by itself: did the groups differ in each person "
-            "in the same way in all classes, p would be too small; one class alone is free of that",
-        )
-    return _flipped(
-        "the sign of the difference within each subject × class",
-        _group_weights(cells, in_a & paired, subjects.tolist()),
-        _group_weights(cells, ~in_a & paired, subjects.tolist()),
-        subjects.tolist(),
-        to_units,
-        permutations,
-        seed,
-        notes,
-    )
 
 
 def _flipped(
@@ -397,24 +368,15 @@ def _whole_subjects(
     common = np.isin(cells[:, 1], list(wanted))
     left = len(set(cells[:, 1].tolist()) - wanted)
     subjects = first + second
-    n, a, b = len(subjects), len(first), len(second)
-    total = math.comb(n, a)
+    a, b = len(first), len(second)
+    groups, total = divided(np.repeat(np.array([0, 1], np.int8), (a, b)), permutations, seed)
     enumerated = total <= permutations
-    if enumerated:
-        groups = np.zeros((total, n), bool)
-        for i, chosen in enumerate(combinations(range(n), a)):
-            groups[i, list(chosen)] = True
-    else:
-        order = np.random.default_rng(seed).permuted(
-            np.tile(np.arange(n), (permutations, 1)), axis=1
-        )
-        groups = np.concatenate([np.arange(n)[None] < a, order < a])
     reason = None
     if min(a, b) < 2:
         reason = "a single subject cannot be tested: nobody else is like it, or unlike"
     # With groups of one size, exchanging both gives the same |statistic|.
     ties = 2 if a == b else 1
-    weights = sparse.csr_array(np.where(groups, 1 / a, -1 / b))
+    weights = sparse.csr_array(np.where(groups == 0, 1 / a, -1 / b))
     return Exchange(
         what="whole subjects",
         of_a=_group_weights(cells, in_a & common, subjects),
@@ -426,7 +388,9 @@ def _whole_subjects(
         enumerated=enumerated,
         smallest_p=ties / total if enumerated else 1 / len(groups),
         reason=reason,
-        notes=(f"left out: {left} classes that not all of these subjects have",) if left else (),
+        notes=(f"left out: {counted(left, 'class')} that not all of these subjects have",)
+        if left
+        else (),
         _kind="subjects",
         _blocks=(),
         _sizes=(a, b),

@@ -15,17 +15,15 @@ from tssan_viz.comparison.cells import Layout, cell_mean_maps, lay_out, sum_unit
 from tssan_viz.comparison.choosing import choose_layers, choose_rows, narrow
 from tssan_viz.comparison.comparison import Accuracy, Comparison, records, reversals
 from tssan_viz.comparison.contrasts import (
-    Exchange,
     GroupCells,
-    GroupDesign,
     GroupEstimates,
     describe_groups_of_subjects,
-    design_groups,
     estimate_groups,
     group_deltas,
     subject_similarities,
 )
 from tssan_viz.comparison.distances import draw_distances
+from tssan_viz.comparison.group_exchange import Exchange, GroupDesign, design_groups
 from tssan_viz.comparison.groups import Grouping, group_by_condition, group_rows
 from tssan_viz.comparison.kept import KeptCells
 from tssan_viz.comparison.kept_answers import kept_gram, kept_left_out
@@ -34,6 +32,7 @@ from tssan_viz.comparison.pairs import DISTANCES, PairDistances
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.similarity import METRICS, check_metric
 from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, Gram, p_values
+from tssan_viz.comparison.summary import counted
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,10 +50,24 @@ _IN_COMMON = {
 }
 
 _EXCHANGED: dict[Exchange | None, tuple[str, str]] = {
-    "within": ("the groups of one class", "within each of"),
+    "within": ("the groups, in all classes at once,", "within each of"),
+    "alike": ("the groups of classes that have the same ones", "within each of"),
     "subjects": ("whole subjects between the groups,", "of"),
-    "flips": ("the two steps", "within each of"),
     None: ("nothing", "within"),
+}
+
+# Why the groups of a person move together, in the words of a note.
+_ALL = {
+    "camera": "the camera",
+    "correct": "right and wrong",
+    "duration": "the thirds",
+    "condition": "the group",
+}
+_DIFFERENT = {
+    "camera": "a camera may see this person differently",
+    "correct": "this person may be right differently",
+    "duration": "this person may be slow differently",
+    "condition": "this person may differ between the groups",
 }
 
 
@@ -78,8 +91,8 @@ class GroupComparison(Comparison):
         heads of the table.
     between : (g, g) DataFrame
         Similarity of each two groups, averaged over the heads; within them on the diagonal.
-    exchange : "within", "subjects", "flips" or None
-        See `tssan_viz.comparison.contrasts`.
+    exchange : "within", "alike", "subjects" or None
+        See `tssan_viz.comparison.group_exchange`.
     """
 
     by: str
@@ -107,7 +120,12 @@ class GroupComparison(Comparison):
     @property
     def exchange_words(self) -> tuple[str, str]:
         """What the test exchanges, and where."""
-        return _EXCHANGED[self.exchange]
+        what, where = _EXCHANGED[self.exchange]
+        if self.by == "step":
+            what = "the two steps"
+        elif self.exchange in ("within", "alike") and self._rows["label"].nunique() == 1:
+            what = "the groups"
+        return what, where
 
     @property
     def claim(self) -> str:
@@ -220,7 +238,7 @@ def compare_groups(
     else:
         check_metric(metric)
     _check(permutations, seed, alpha)
-    notes = [note for note in selection.notes if "steps of the run" not in note]
+    notes = selection.notes_of_one_step()
     selection = choose_layers(selection, layer, head)
     selection, chosen_split = choose_rows(selection, split, person, notes, every_step=by == "step")
     rows = selection.rows()
@@ -259,16 +277,16 @@ def compare_groups(
         reason is None and len(subjects) >= MIN_SUBJECTS_FOR_INTERVAL and table["low"].isna().all()
     ):
         notes.append("no interval: without one of the subjects a group would be without a pair")
-    if reason is None and by == "camera" and rows["label"].nunique() > 1:
+    if reason is None and exchange == "within" and by != "step" and rows["label"].nunique() > 1:
         notes.append(
-            "cameras are exchanged in each class by itself: were each person seen differently by "
-            "each camera in the same way in all classes, p would be too small; --class asks one "
-            "class, where that cannot be"
+            f"what is exchanged of a person is {_ALL[by]} in all classes at once, as "
+            f"{_DIFFERENT[by]} in the same way whatever the class; exchanged in each class by "
+            "itself, p would then be too small"
         )
     if len(subjects) < MIN_SUBJECTS_FOR_INTERVAL:
         notes.append(
-            f"no interval: {len(subjects)} subjects; under {MIN_SUBJECTS_FOR_INTERVAL} it would "
-            "be too short, whatever the method"
+            f"no interval: {counted(len(subjects), 'subject')}; under "
+            f"{MIN_SUBJECTS_FOR_INTERVAL} it would be too short, whatever the method"
         )
     accuracy = Accuracy.of(selection)
     if accuracy is not None and by != "correct":
@@ -341,9 +359,9 @@ def _paired(
     one group only would bring in how subjects and classes differ.
     """
     there = grouping.group >= 0
-    if grouping.exchange not in ("within", "flips"):
+    if grouping.exchange not in ("within", "alike"):
         return there, grouping.exchange, grouping.reason
-    keys = ["subject", "label"] if grouping.exchange == "within" else ["subject"]
+    keys = ["subject"] if grouping.by == "step" else ["subject", "label"]
     part = rows[there].assign(group=grouping.group[there])
     several = part.groupby(keys)["group"].transform("nunique") > 1
     chosen = there.copy()
@@ -358,8 +376,10 @@ def _paired(
         )
     left = int(rows.loc[there & ~chosen, "sample"].nunique())
     if left:
-        unit = "subject and class" if grouping.exchange == "within" else "subject"
-        notes.append(f"left out: {left} videos whose {unit} is in one of the groups only")
+        unit = "subject" if grouping.by == "step" else "subject and class"
+        notes.append(
+            f"left out: {counted(left, 'video')} whose {unit} is in one of the groups only"
+        )
     return chosen, grouping.exchange, None
 
 

@@ -2,10 +2,14 @@
 
 The exchange follows from what the groups are, and nobody chooses it:
 
-* camera, correct, predicted, duration, a condition: within subject × class, where both occur;
-* groups of subjects: whole subjects;
+* camera, correct, duration, a condition: the groups of a subject, in all its classes at once, over
+  what is in several of them;
+* predicted: the same, over the classes of a subject in which the same was predicted;
 * step: both labels of a subject, within one run;
+* groups of subjects: whole subjects;
 * single subjects: nothing; they are described.
+
+`tssan_viz.comparison.group_exchange` says why.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tssan_viz.comparison.contrasts import Exchange
+from tssan_viz.comparison.group_exchange import Exchange
+from tssan_viz.comparison.summary import counted
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,11 +37,11 @@ TERCILES = ("short", "middle", "long")
 _EXCHANGE: dict[str, Exchange] = {
     "camera": "within",
     "correct": "within",
-    "predicted": "within",
+    "predicted": "alike",
     "duration": "within",
     "condition": "within",
     "subject": "subjects",
-    "step": "flips",
+    "step": "within",
 }
 
 _SINGLE = (
@@ -58,7 +63,7 @@ class Grouping:
         What the groups are called.
     group : (n,) int
         The group of each row, from 0; −1 where it is in none.
-    exchange : "within", "subjects", "flips" or None
+    exchange : "within", "alike", "subjects" or None
         What the test exchanges.
     reason : str or None
         Why nothing is exchanged.
@@ -156,7 +161,7 @@ def group_rows(
         group[np.isin(values.astype(object), np.array(chosen, object))] = number
     left = int(rows.loc[group < 0, "sample"].nunique())
     if left and groups is None and by != "step":
-        notes.append(f"left out: {left} video{'s' * (left != 1)} without {by}")
+        notes.append(f"left out: {counted(left, 'video')} without {by}")
     exchange: Exchange | None = _EXCHANGE[by]
     reason = None
     if by == "subject" and any(len(chosen) == 1 for chosen in members):

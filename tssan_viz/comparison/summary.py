@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,32 @@ def sentences(comparison: Comparison) -> list[str]:
     return said
 
 
+def counted(n: int, what: str) -> str:
+    """Write a number of things, in the plural but for one: ``1 class``, ``2 classes``."""
+    plural = {"class": "classes"}.get(what, f"{what}s")
+    return f"{n:,} {what if n == 1 else plural}"
+
+
+def decimals(deltas: ArrayLike) -> int:
+    """Return how many decimals the largest Δ needs for two digits that say something.
+
+    Parameters
+    ----------
+    deltas
+        One or several; NaN is left out.
+
+    Returns
+    -------
+    int
+        From 3 to 6.
+    """
+    sizes = np.abs(np.asarray(deltas, np.float64))
+    largest = float(np.max(sizes[np.isfinite(sizes)], initial=0.0))
+    if largest == 0:
+        return 3
+    return int(np.clip(1 - math.floor(math.log10(largest)), 3, 6))
+
+
 def format_p(p: float) -> str:
     """Write a p-value with two significant digits, never as zero."""
     if np.isnan(p):
@@ -41,7 +69,7 @@ def format_p(p: float) -> str:
 
 
 def _answer(c: Comparison) -> str:
-    videos = f"{len(c.subjects)} subjects, {c.n_samples} videos"
+    videos = f"{counted(len(c.subjects), 'subject')}, {counted(c.n_samples, 'video')}"
     if not c.tested:
         return f"Described, not tested: whether {c.claim} ({videos}, for this network)."
     found = c.significant
@@ -69,18 +97,18 @@ def _strongest(c: Comparison) -> str | None:
     line = c.strongest
     if line is None:
         return None
-    interval = (
-        ""
-        if np.isnan(line["low"])
-        else f" ({1 - c.alpha:.0%} interval {line['low']:+.3f} to {line['high']:+.3f})"
-    )
+    digits = decimals(line["delta"])
+    interval = ""
+    if not np.isnan(line["low"]):
+        ends = f"{line['low']:+.{digits}f} to {line['high']:+.{digits}f}"
+        interval = f" ({1 - c.alpha:.0%} interval {ends})"
     by = "Largest Δ" if np.isnan(line["p_max_t"]) else "Smallest p max-T"
     tested = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
     return (
         f"{by} in layer {line['layer']:.0f} head {line['head']:.0f}: "
         f"{f'distance ({c.metric})' if c.is_distance else 'similarity'} "
-        f"{line['W']:.3f} within, {line['B']:.3f} between, "
-        f"Δ {line['delta']:+.3f}{interval}{tested}."
+        f"{line['W']:.{digits}f} within, {line['B']:.{digits}f} between, "
+        f"Δ {line['delta']:+.{digits}f}{interval}{tested}."
     )
 
 
@@ -94,7 +122,7 @@ def _test(c: Comparison) -> str:
         else f"{c.n_permutations:,} random exchanges of {what} (seed {c.seed})"
     )
     sentence = (
-        f"One-sided permutation test: {how} {where} {c.n_exchanged} subjects; smallest "
+        f"One-sided permutation test: {how} {where} {counted(c.n_exchanged, 'subject')}; smallest "
         f"possible p {format_p(c.smallest_p)}"
     )
     if c.smallest_p > c.alpha:

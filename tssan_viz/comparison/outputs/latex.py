@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tssan_viz.comparison.summary import format_p
+from tssan_viz.comparison.summary import decimals, format_p
 
 if TYPE_CHECKING:
     from tssan_viz.comparison.comparison import Comparison
@@ -57,24 +57,25 @@ def latex_table(comparison: Comparison) -> str:
     heads.append("$g$")
     if comparison.tested:
         heads += ["$p$", r"$p_{\max T}$", "$q$"]
+    digits = decimals(table["delta"])
     lines = []
     for line in table.to_dict(orient="records"):
         cells = [
             f"{line['layer']}",
             f"{line['head']}",
-            _number(line["W"]),
-            _number(line["B"]),
-            _number(line["delta"], "+"),
+            _number(line["W"], digits=digits),
+            _number(line["B"], digits=digits),
+            _number(line["delta"], "+", digits),
         ]
         if intervals:
             missing = line["low"] != line["low"]
-            pair = f"{_number(line['low'], '+')}, {_number(line['high'], '+')}"
+            pair = f"{_number(line['low'], '+', digits)}, {_number(line['high'], '+', digits)}"
             cells.append("---" if missing else f"[{pair}]")
         cells.append(_number(line["hedges_g"], digits=2))
         if comparison.tested:
             cells += [escaped(format_p(line[name])) for name in ("p", "p_max_t", "q")]
         if line["p_max_t"] <= comparison.alpha:
-            cells = [rf"\textbf{{{cell}}}" for cell in cells]
+            cells = [rf"\boldmath\textbf{{{cell}}}" for cell in cells]
         lines.append(" & ".join(f"{{{cell}}}" for cell in cells) + r" \\")
     caption = escaped(" ".join([f"{comparison.title}.", *comparison.summary]))
     return "\n".join(

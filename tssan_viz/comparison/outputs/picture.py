@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
-from tssan_viz.comparison.summary import format_p
+from tssan_viz.comparison.summary import counted, format_p
 from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, PaperFigure
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def comparison_figure(comparison: Comparison) -> PaperFigure:
             _scale(right.colorbar(image, ax=axes[2], orientation="horizontal", aspect=18))
         axes[0].set_ylabel("query frame")
         p = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
+        of = counted(len(comparison.subjects), "subject")
         right.suptitle(
-            f"mean maps in layer {layer} head {head} ({len(comparison.subjects)} subjects{p})",
+            f"mean maps in layer {layer} head {head} ({of}{p})",
             fontsize=8,
         )
     return figure
@@ -110,7 +111,7 @@ def _deltas(axis: Axes, comparison: Comparison) -> None:
     axis.set_yticks(y, names)
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.set_ylabel("layer.head")
-    axis.set_xlabel("Δ = W − B (similarity)")
+    axis.set_xlabel("Δ = B − W (distance)" if comparison.is_distance else "Δ = W − B (similarity)")
     title = _short(comparison.title, 44)
     axis.set_title(title, fontsize=8, loc="left")
     for side in ("top", "right"):

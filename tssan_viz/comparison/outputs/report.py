@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.further import is_p
-from tssan_viz.comparison.summary import format_p
+from tssan_viz.comparison.summary import counted, decimals, format_p
 from tssan_viz.version import VERSION
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ def _section(title: str, content: str) -> str:
 def _facts(comparison: Comparison) -> str:
     split = "no split" if comparison.split is None else f"split {comparison.split}"
     facts = [
-        f"{len(comparison.subjects)} subjects",
-        f"{comparison.n_samples} videos",
+        counted(len(comparison.subjects), "subject"),
+        counted(comparison.n_samples, "video"),
         split,
         f"run {comparison.run}",
         f"similarity {comparison.metric}",
@@ -182,21 +182,24 @@ def _main_table(comparison: Comparison) -> str:
     ends = ends[np.isfinite(ends)]
     low, high = (min(ends.min(), 0), max(ends.max(), 0)) if len(ends) else (0.0, 1.0)
     other = "other_head" in table
+    digits = decimals(table["delta"])
     heads = ["layer", "head", *(["other head"] if other else []), "W", "B", "Δ", "interval", ""]
     heads += ["g", "p", "p max-T", "q"]
     rows = []
     for line in table.to_dict(orient="records"):
         found = line["p_max_t"] <= comparison.alpha
         interval = (
-            "—" if line["low"] != line["low"] else f"{line['low']:+.3f} to {line['high']:+.3f}"
+            "—"
+            if line["low"] != line["low"]
+            else f"{line['low']:+.{digits}f} to {line['high']:+.{digits}f}"
         )
         cells = [
             str(line["layer"]),
             str(line["head"]),
             *([str(line["other_head"])] if other else []),
-            _number(line["W"]),
-            _number(line["B"]),
-            _number(line["delta"], "+.3f"),
+            _number(line["W"], f".{digits}f"),
+            _number(line["B"], f".{digits}f"),
+            _number(line["delta"], f"+.{digits}f"),
             interval,
             _range(line, low, high),
             _number(line["hedges_g"], ".2f"),
