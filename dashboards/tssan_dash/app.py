@@ -24,6 +24,7 @@ from tssan_dash.pages import (
     go_to,
     overview,
     parameters,
+    subjects,
     training,
 )
 from tssan_dash.recordings import Recordings
@@ -76,7 +77,7 @@ _THEME: dict[str, Any] = {
 }
 
 
-_PAGES = (overview, explore, compare, training, evidence)
+_PAGES = (overview, explore, compare, subjects, training, evidence)
 
 
 def create_app(
@@ -308,7 +309,7 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         addresses = []
         for page, path in paths.items():
             carried = dict(kept)
-            if page in (explore, compare) and of_class is not None:
+            if page in (explore, compare, subjects) and of_class is not None:
                 carried["class"] = of_class
             suffix = f"?{urlencode(carried)}" if carried else ""
             addresses.append(app.get_relative_path(path) + suffix)

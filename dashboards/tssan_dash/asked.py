@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,35 @@ class Asked:
         if where:
             words += ["--where", " AND ".join(where)]
         return shlex.join(words)
+
+
+def whole_number(
+    query: Mapping[str, str], name: str, there: Sequence[int], first: int, whose: str
+) -> int:
+    """Read one of some numbers from an address.
+
+    Parameters
+    ----------
+    query, name
+        The parameters, and which of them.
+    there
+        The numbers there are.
+    first
+        What is meant where nothing is said.
+    whose
+        Of what they are, as a sentence begins with it.
+
+    Raises
+    ------
+    UserError
+        Another one; says which there are.
+    """
+    text = query.get(name, "").strip()
+    if not text:
+        return first
+    if text not in map(str, there):
+        raise UserError(f"{whose} has no {name} {text!r}; it has {', '.join(map(str, there))}.")
+    return int(text)
 
 
 def _arguments(given: Mapping[str, Any]) -> str:

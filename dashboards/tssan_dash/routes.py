@@ -58,7 +58,8 @@ def add_routes(server: Flask, recordings: Recordings) -> None:
             data = _find(recordings)
         except UserError as error:
             return Response(str(error), status=404, mimetype="text/plain")
-        return _answer(data, "application/octet-stream")
+        picture = data.startswith(b"\x89PNG\r\n")
+        return _answer(data, "image/png" if picture else "application/octet-stream")
 
 
 def _answer(data: bytes, mimetype: str) -> Response:

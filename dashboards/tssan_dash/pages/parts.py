@@ -153,8 +153,111 @@ def shaded_table(
     return scrolling(table, name=id.replace("-", " "))
 
 
-def scrolling(content: Any, *, name: str) -> html.Div:
+def scrolling(content: Any, *, name: str, height: int = 480) -> html.Div:
     """Return something that scrolls where it is too large, also from the keyboard."""
     named: dict[str, Any] = {"role": "region", "aria-label": name}
-    look = {"overflow": "auto", "maxHeight": 480, "maxWidth": "100%"}
+    look = {"overflow": "auto", "maxHeight": height, "maxWidth": "100%"}
     return html.Div(content, style=look, tabIndex=0, **named)
+
+
+def colour_bar(low: float, high: float, even: float | None, name: str) -> dmc.Group:
+    """Return the scale of small maps, with a mark at even attention where that is on it."""
+    stops = ", ".join(sample_colorscale("Viridis", [i / 16 for i in range(17)]))
+    bar: dict[str, Any] = {
+        "position": "relative",
+        "width": 160,
+        "height": 12,
+        "background": f"linear-gradient(to right, {stops})",
+    }
+    mark = {
+        "position": "absolute",
+        "left": f"{100 * ((even or low) - low) / (high - low):.1f}%",
+        "top": -3,
+        "width": 2,
+        "height": 18,
+        "marginLeft": -1,
+        "background": "currentColor",
+    }
+    return dmc.Group(
+        [
+            dmc.Text(f"{name}: {low:.3g}", size="sm"),
+            html.Div([] if even is None else html.Div(style=mark), style=bar),
+            dmc.Text(f"{high:.3g}", size="sm"),
+            *([] if even is None else [dmc.Text(f"▏even attention {even:.3g}", size="sm")]),
+        ],
+        gap="xs",
+        mb="md",
+    )
+
+
+def small_multiples(
+    picture: str,
+    there: NDArray[np.bool_],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    corner: str,
+    label: Callable[[int, int], str],
+    address: Callable[[int, int], str | None] | None,
+    shape: tuple[int, int],
+    id: str,
+) -> html.Div:
+    """Return small maps as a table; all of them are parts of one picture.
+
+    Parameters
+    ----------
+    picture
+        Address of the picture: the maps of a row beside each other, the rows under each other.
+    there
+        (rows, columns); where it is False the cell is empty.
+    rows, columns, corner, label, address, id
+        As in `shaded_table`; a cell without an address is no link.
+    shape
+        Queries and keys of a map.
+    """
+    wide = 64
+    tall = min(max(round(wide * shape[0] / shape[1]), 24), 160)
+
+    def cell(row: int, column: int) -> html.Td:
+        if not there[row, column]:
+            return html.Td("")
+        look: dict[str, Any] = {
+            "display": "block",
+            "width": wide,
+            "height": tall,
+            "backgroundImage": f"url('{picture}')",
+            "backgroundSize": f"{wide * len(columns)}px {tall * len(rows)}px",
+            "backgroundPosition": f"-{wide * column}px -{tall * row}px",
+            "imageRendering": "pixelated",
+        }
+        words = label(row, column)
+        goal = None if address is None else address(row, column)
+        named: dict[str, Any] = {"role": "img", "aria-label": words}
+        tile = html.Span(style=look, title=words, **named)
+        return html.Td(tile if goal is None else dcc.Link(tile, href=goal), style={"padding": 0})
+
+    name = {"fontWeight": 500, "fontSize": 13, "padding": "2px 8px"}
+    side: dict[str, Any] = {
+        **name,
+        "textAlign": "left",
+        "position": "sticky",
+        "left": 0,
+        "zIndex": 1,
+        "minWidth": 72,
+        "maxWidth": 160,
+        "background": "var(--mantine-color-body)",
+    }
+    head = html.Tr(
+        [html.Th(corner, scope="col", style=side)]
+        + [html.Th(c, scope="col", style=name) for c in columns]
+    )
+    body = [
+        html.Tr([html.Th(r, scope="row", style=side)] + [cell(i, j) for j in range(len(columns))])
+        for i, r in enumerate(rows)
+    ]
+    table = html.Table(
+        [html.Thead(head), html.Tbody(body)],
+        id=id,
+        style={"borderCollapse": "separate", "borderSpacing": 3},
+    )
+    return scrolling(table, name=id.replace("-", " "), height=960)
