@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -91,6 +92,13 @@ def test_a_training_is_watched_and_not_changed(monkeypatch, capsys, tmp_path, da
         answers = watched.network(clips.position, clips.motion, clips.present).argmax(1).tolist()
     last = rows[rows["epoch"] == 2].drop_duplicates("sample")
     assert last["predicted"].tolist() == answers
+
+    # The loss stands beside the maps, as the run's own table has it.
+    curves = pd.read_csv(watched.path / "metrics.csv").set_index("epoch")
+    of_epoch = rows.groupby("epoch")[["train_loss", "train_accuracy"]].first().astype(float)
+    assert of_epoch.loc[0].isna().all()
+    for name in of_epoch:
+        assert of_epoch.loc[[1, 2], name].tolist() == pytest.approx(list(curves[name]), rel=1e-5)
 
     code, out, _ = run_command(monkeypatch, capsys, "sites", "--run", tmp_path / "run")
     assert code == 0

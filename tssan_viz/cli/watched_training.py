@@ -10,6 +10,9 @@ import numpy as np
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightning.pytorch import Trainer
     from tssan.dataset import SkeletonDataset
     from tssan.recipe import Recipe
 
@@ -23,6 +26,10 @@ def probe_callback(
     recipe: Recipe, dataset: SkeletonDataset, store: str, out: Path, *, videos: int, seed: int
 ) -> AttentionRecording:
     """Return a callback that records some training videos before and after each epoch.
+
+    Each of its rows carries the loss and accuracy that the epoch was finished with
+    (``train_loss``, ``train_accuracy`` and, where a part was held out, ``validation_…``), so that
+    they can be seen beside the maps.
 
     They come from the training part, so that the test part is not looked at, and evenly from all
     classes and in each from its subjects in turn; the network sees them as it would in a test. The
@@ -45,7 +52,6 @@ def probe_callback(
 
     import tssan_viz
     from tssan_viz.cli.record import make_catalogue
-    from tssan_viz.recording.lightning import AttentionRecording
 
     protocol = dataset.protocol(recipe.protocol).name
     chosen = _evenly(dataset, dataset.split(protocol).train.tolist(), videos)
@@ -58,15 +64,37 @@ def probe_callback(
         "torch": torch.__version__,
         "tssan_viz": tssan_viz.__version__,
     }
-    return AttentionRecording(
+    announced: list[Any] = []
+
+    def make(network: Any) -> Probe:
+        made = _probe(recipe, dataset, chosen, network.row_axes)
+        announced.extend(said for said, _ in made.batches)
+        return made
+
+    return _with_curves(announced)(
         store,
         module="network",
-        probe=lambda network: _probe(recipe, dataset, chosen, network.row_axes),
+        probe=make,
         run=f"{out.resolve().name}-training",
         catalogue=make_catalogue(dataset),
         split="train",
         info=info,
     )
+
+
+def _with_curves(announced: list[Any]) -> Callable[..., AttentionRecording]:
+    """Return a recording that announces with its samples what Lightning measured in the epoch."""
+    from tssan_viz.recording.lightning import AttentionRecording
+
+    class Recording(AttentionRecording):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            """Look at the probe, and say how the epoch went."""
+            measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            for said in announced:
+                said.update(measured)
+            super().on_train_epoch_end(trainer, pl_module)
+
+    return Recording
 
 
 def _probe(
