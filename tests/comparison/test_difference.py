@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from tests.comparison.stores import CLASSES, every, write
 from tests.stores import make_store
 from tssan_viz import compare_class
 from tssan_viz.comparison.cell_layers import choose
-from tssan_viz.comparison.difference import DifferenceMaps, _Clusters, difference_maps
+from tssan_viz.comparison.difference import (
+    DifferenceMaps,
+    _Clusters,
+    _largest_clusters,
+    difference_maps,
+)
 from tssan_viz.comparison.exchange import Exchange, MaxT, _sign_flips, plan_exchange
 from tssan_viz.errors import UserError
 from tssan_viz.store import AttentionStore
@@ -183,8 +191,7 @@ def test_clusters_are_compared_with_a_sample_of_all_assignments(
 
     def largest() -> float:
         top, clusters = MaxT.of(made), _Clusters(made, 0)
-        top.add(units)
-        clusters.add(units, (1, 8, 8))
+        top.add(units, partial(clusters.add, shape=(1, 8, 8)))
         _, table = clusters.finish(top.observed[0].reshape(1, 8, 8), [1], [1])
         return float(table["p"].min())
 
@@ -289,12 +296,27 @@ def test_so_large_a_cluster_is_as_rare_as_it_says_when_there_is_nothing() -> Non
         made = _sign_flips(cells, np.arange(20) < 10, 99, seed)
         units = np.asarray(made.to_units @ values, np.float32)
         top, clusters = MaxT.of(made), _Clusters(made, 0)
-        top.add(units)
-        clusters.add(units, (2, 8, 8))
+        top.add(units, partial(clusters.add, shape=(2, 8, 8)))
         z = top.observed[0].reshape(2, 8, 8)
         _, table = clusters.finish(z, [1, 1], [1, 2])
         rejected.append(bool((table["p"] <= 0.05).any()))
     assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.1, 0.5, 1.0, 9.0]))
+def test_the_largest_clusters_are_those_of_scipy(seed: int, threshold: float) -> None:
+    z = np.random.default_rng(seed).normal(size=(3, 2, 5, 6)).astype(np.float32)
+    cross = ndimage.generate_binary_structure(2, 1)
+    expected = [
+        max(
+            np.bincount(ndimage.label(sign * one >= threshold, cross)[0].ravel())[1:].max(initial=0)
+            for one in maps
+            for sign in (1, -1)
+        )
+        for maps in z
+    ]
+    np.testing.assert_array_equal(_largest_clusters(z, threshold), expected)
 
 
 def test_the_spread_is_that_of_all_assignments() -> None:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
 
 from tssan_viz.comparison.cell_layers import choose, iter_cell_maps, one_size, records
-from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange, standardised
+from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange
 from tssan_viz.comparison.reading import Progress
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
@@ -222,8 +224,7 @@ def _compare(
             units = np.asarray(exchange.to_units @ flat, np.float32)
             if progress is not None:
                 progress("permuting", 0, 1)
-            top.add(units)
-            clusters.add(units, (len(of_layer), *size))
+            top.add(units, partial(clusters.add, shape=(len(of_layer), *size)))
         layers += [number] * len(of_layer)
         heads += of_layer
     shape = (len(layers), *size)
@@ -294,14 +295,12 @@ class _Clusters:
         """Assignments that clusters are compared with, the observed one not among them."""
         return max(len(self._lines) - 1, 0)
 
-    def add(self, units: NDArray[np.float32], shape: tuple[int, int, int]) -> None:
-        for start, z in standardised(self._exchange, units, self._lines):
-            for i, line in enumerate(z):
-                largest = max(
-                    int(np.bincount(found.reshape(-1))[1:].max(initial=0))
-                    for found, _ in self._found(line.reshape(shape))
-                )
-                self._largest[start + i] = max(self._largest[start + i], largest)
+    def add(self, start: int, z: NDArray[np.float32], shape: tuple[int, int, int]) -> None:
+        """Look at z (a, f) of assignments, from `start` on, of maps of a shape (h, q, s)."""
+        first, stop = np.searchsorted(self._lines, [start, start + len(z)])
+        mine = z[self._lines[first:stop] - start].reshape(-1, *shape)
+        largest = _largest_clusters(mine, self._threshold)
+        np.maximum(self._largest[first:stop], largest, out=self._largest[first:stop])
 
     def _found(self, z: NDArray[np.floating]) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Label the clusters of either sign of maps (h, q, s)."""
@@ -329,3 +328,30 @@ class _Clusters:
             [(i, *line[1:]) for i, line in enumerate(lines, start=1)], columns=self.nothing.columns
         )
         return numbered, table
+
+
+def _largest_clusters(z: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
+    """Return the cells of the largest cluster of each assignment of z (a, h, q, s): (a,).
+
+    What passes the threshold is a small part of the cells, so that a graph of these alone is
+    labelled in one go.
+    """
+    sign = (z >= threshold).astype(np.int8)
+    sign -= z <= -threshold
+    flat = sign.reshape(-1)
+    passed = np.flatnonzero(flat)
+    n, (q, s) = len(passed), z.shape[2:]
+    if not n:
+        return np.zeros(len(z), np.int64)
+    edges = []
+    for step, there in ((1, passed % s < s - 1), (s, passed // s % q < q - 1)):
+        first = np.flatnonzero(there)
+        next_to = passed[first] + step
+        joined = flat[passed[first]] == flat[next_to]
+        edges.append((first[joined], np.searchsorted(passed, next_to[joined])))
+    one, other = (np.concatenate(ends) for ends in zip(*edges, strict=True))
+    graph = sparse.coo_array((np.ones(len(one), bool), (one, other)), shape=(n, n))
+    _, cluster = csgraph.connected_components(graph, directed=False)
+    largest = np.zeros(len(z), np.int64)
+    np.maximum.at(largest, passed // sign[0].size, np.bincount(cluster)[cluster])
+    return largest

@@ -9,7 +9,7 @@ s subjects.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -422,14 +422,26 @@ class MaxT:
         n = 0 if exchange.weights is None else exchange.weights.shape[0]
         return cls(exchange, np.zeros(n), [], [])
 
-    def add(self, units: Floats) -> None:
-        """Add values (u, f) of the units."""
+    def add(
+        self, units: Floats, watch: Callable[[int, NDArray[np.float32]], None] | None = None
+    ) -> None:
+        """Add values (u, f) of the units.
+
+        Parameters
+        ----------
+        units
+            Their values.
+        watch
+            Called with each piece of the assignments, from which one on and their z (a, f).
+        """
         weights = self.exchange.weights
         assert weights is not None
         for start, z in standardised(self.exchange, units):
             if start == 0:
                 self.observed.append(z[0].astype(np.float64))
                 self.hits.append(np.zeros(z.shape[1], np.int64))
+            if watch is not None:
+                watch(start, z)
             size = np.abs(z)
             self.hits[-1] += (size >= np.abs(self.observed[-1]) - _TIE).sum(axis=0)
             stop = start + len(z)
@@ -450,9 +462,7 @@ class MaxT:
         return alone, together
 
 
-def standardised(
-    exchange: Exchange, units: Floats, chosen: NDArray[np.intp] | None = None
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def standardised(exchange: Exchange, units: Floats) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Go through the assignments: the difference over its standard deviation, in pieces.
 
     Parameters
@@ -461,8 +471,6 @@ def standardised(
         With assignments.
     units : (u, f)
         Values of the units.
-    chosen
-        Only these assignments; None for all.
 
     Yields
     ------
@@ -472,7 +480,7 @@ def standardised(
         Zero where nothing moves.
     """
     assert exchange.weights is not None
-    weights = exchange.weights if chosen is None else exchange.weights[chosen]
+    weights = exchange.weights
     spread = exchange.spread(units)
     moves = spread > _STILL * max(float(np.abs(units).max(initial=0)), 1e-30)
     scaled = np.where(moves, units / np.where(moves, spread, 1.0), 0.0).astype(np.float32)

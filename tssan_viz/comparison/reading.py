@@ -13,6 +13,7 @@ from tssan_viz.store.schema import decode
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
+    from tssan_viz.store import Site
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -20,22 +21,25 @@ Progress = Callable[[str, int, int], None]
 
 def site_of(selection: Selection, layer: int) -> dict[str, int]:
     """Return heads, query and key length of a layer."""
-    sites = selection.store.sites(selection.run)
-    mine = sites[(sites["stream"] == selection.stream) & (sites["layer"] == layer)]
-    return {name: int(mine[name].iloc[0]) for name in ("heads", "query", "key")}
+    site = _sites(selection)[layer]
+    return {"heads": site.heads, "query": site.query, "key": site.key}
 
 
 def heads_of_layers(selection: Selection) -> dict[int, tuple[list[int], bool]]:
     """Return for each layer the heads that it has of those asked for, and whether that is all."""
-    sites = selection.store.sites(selection.run)
-    by_layer = sites[sites["stream"] == selection.stream].set_index("layer")["numbers"]
+    sites = _sites(selection)
     found = {}
     for layer in selection.layers:
-        there = by_layer.loc[layer]
+        there = sites[layer].numbers
         heads = [head for head in selection.heads if head in there]
         if heads:
             found[layer] = (heads, len(heads) == len(there))
     return found
+
+
+def _sites(selection: Selection) -> dict[int, Site]:
+    sites = selection.store.stored_sites(selection.run)
+    return {site.layer: site for site in sites if site.stream == selection.stream}
 
 
 def map_reader(
