@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray
 
     from tssan_viz.store.lazy import StoredMaps
+    from tssan_viz.store.nearest import MapIndex
 
 # What each condition on rows is compared with, and how a person calls it.
 _CLASSES = {"class_name": "label", "label": "label", "predicted": "predicted"}
@@ -143,8 +144,10 @@ class _Answer:
             word = "predicted class" if name == "predicted" else "class"
             return fits, f"{word} {named([str(entry) for entry in entries])}"
         if name == "sample":
-            known = list(dict.fromkeys(frame["sample"]))
-            for value in sorted(set(values) - set(known)):
+            # All names are looked through only where one is missing: that takes far longer.
+            found = frame.loc[frame["sample"].isin(values), "sample"]
+            for value in sorted(set(values) - set(found)):
+                known = list(dict.fromkeys(frame["sample"]))
                 raise unknown_sample(value, known, self.run)
         if name == "phase":
             there = store.rows(self.run)["phase"].unique().tolist()
@@ -628,8 +631,16 @@ class Selection:
         codes, there = pd.factorize(self._frame[name], sort=True)
         return codes, there.to_numpy() if hasattr(there, "to_numpy") else np.asarray(there)
 
-    def nearest(self, attention: np.ndarray, k: int = 10) -> pd.DataFrame:
-        """Return the rows whose map is most like one, exactly: every map is compared.
+    @property
+    def size(self) -> tuple[int, int]:
+        """Queries and keys of a map."""
+        query, key = self._sites[["query", "key"]].iloc[0]
+        return int(query), int(key)
+
+    def nearest(
+        self, attention: np.ndarray, k: int = 10, *, exact: bool | None = None
+    ) -> pd.DataFrame:
+        """Return the rows whose map is most like one.
 
         Parameters
         ----------
@@ -637,40 +648,73 @@ class Selection:
             The map; the selection is of one layer and one head.
         k
             How many.
+        exact
+            True: every map is compared. False: the index that `index` made is asked. By default
+            every map is compared up to 50,000 rows, and beyond where there is no index of them.
 
         Returns
         -------
         DataFrame
-            As `rows`, with the column ``similarity`` (cosine), the most alike first.
+            As `rows`, with the column ``similarity`` (cosine, exact in any case), the most alike
+            first. ``attrs["recall"]`` is 1 where every map was compared; of an index it is the mean
+            share of the ten nearest that it finds, measured when it was made.
 
         Raises
         ------
         UserError
-            The map has another size, is zero, or the selection has several layers or heads.
+            The map has another size, is zero, or the selection has several layers or heads; an
+            index was asked for, and there is none of these rows.
         """
-        if len(self.layers) > 1 or len(self.heads) > 1:
-            raise UserError("maps are compared within one layer and head: name layer= and head=")
+        from tssan_viz.store.nearest import nearest_rows
+
+        self._one_head()
         if k < 1:
             raise UserError(f"k is {k}, at least 1")
-        query, key = (int(n) for n in self._sites[["query", "key"]].iloc[0])
         wanted = np.asarray(attention, np.float32)
-        if wanted.shape != (query, key):
-            raise UserError(f"the map has shape {wanted.shape}, maps here have {(query, key)}")
+        if wanted.shape != self.size:
+            raise UserError(f"the map has shape {wanted.shape}, maps here have {self.size}")
         length = np.linalg.norm(wanted)
         if not (length > 0 and np.isfinite(length)):
             raise UserError("the map is zero, or not finite: it is like nothing")
-        similarity = np.zeros(len(self))
-        start = 0
-        for part, maps in self.iter_maps(max(1, _MEAN_BYTES // (4 * query * key))):
-            flat = decode(maps).reshape(len(part), -1)
-            lengths = np.linalg.norm(flat, axis=1) * length
-            dots = flat @ wanted.reshape(-1)
-            out = similarity[start : start + len(part)]
-            np.divide(dots, lengths, out=out, where=lengths > 0)
-            start += len(part)
-        order = np.argsort(-similarity, kind="stable")[:k]
-        found = self._frame.iloc[order].reset_index(drop=True)
-        return found.assign(similarity=similarity[order])
+        # Maps that are changed when they are read are in no index.
+        as_stored = type(self) is Selection
+        found = nearest_rows(
+            self, wanted.reshape(-1) / length, k, exact=exact if as_stored else True
+        )
+        rows = self._frame.iloc[found.positions].reset_index(drop=True)
+        rows = rows.assign(similarity=found.similarity)
+        rows.attrs["recall"] = found.recall
+        return rows
+
+    def index(self, progress: Callable[[str, int, int], None] | None = None) -> MapIndex:
+        """Make an index of the selection's maps, for `nearest` among very many of them.
+
+        Parameters
+        ----------
+        progress
+            Called with (what, done, total).
+
+        Returns
+        -------
+        MapIndex
+            ``described.recall`` is its recall; see `tssan_viz.store.nearest`. It is kept beside the
+            maps, takes about twice their bytes, and replaces one of the same layer and head.
+
+        Raises
+        ------
+        UserError
+            The selection has several layers or heads, or so few rows that an index is of no use.
+        """
+        from tssan_viz.store.nearest import make_index
+
+        self._one_head()
+        if type(self) is not Selection:
+            raise UserError("an index is made of maps as they are stored, not of aligned ones")
+        return make_index(self, progress)
+
+    def _one_head(self) -> None:
+        if len(self.layers) > 1 or len(self.heads) > 1:
+            raise UserError("maps are compared within one layer and head: name layer= and head=")
 
     def iter_maps(self, rows: int = 2048) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """Go through the maps, at most `rows` rows at a time; the next ones are read meanwhile.
@@ -689,7 +733,11 @@ class Selection:
         """
         if rows < 1:
             raise UserError(f"rows is {rows}, at least 1 at a time")
-        parts = [self._frame.iloc[i : i + rows] for i in range(0, len(self), rows)]
+        yield from self.parts_of(self._frame, rows)
+
+    def parts_of(self, frame: pd.DataFrame, rows: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """Go through the maps of some lines of `rows`, as `iter_maps` does."""
+        parts = [frame.iloc[i : i + rows] for i in range(0, len(frame), rows)]
         if len(parts) < 2:
             for part in parts:
                 yield part.reset_index(drop=True), self._read(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,6 +17,8 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 from werkzeug.serving import make_server as make_werkzeug_server
 
 from tssan_dash import security
+from tssan_dash.callbacks import refuse_strange_requests
+from tssan_dash.mounting import checked_prefix, under_prefix
 from tssan_dash.pages import (
     PAGE_ADDRESS,
     compare,
@@ -30,9 +33,10 @@ from tssan_dash.pages import (
 from tssan_dash.recordings import Recordings
 from tssan_dash.routes import add_routes
 from tssan_viz.errors import UserError
+from tssan_viz.store import AttentionStore, open_store
 
 if TYPE_CHECKING:
-    from tssan_viz.store import AttentionStore
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -81,30 +85,56 @@ _PAGES = (overview, explore, compare, subjects, training, evidence)
 
 
 def create_app(
-    store: AttentionStore,
+    store: AttentionStore | Path | str,
     *,
     local: bool = True,
     token: str | None = None,
+    url_base_pathname: str = "/",
 ) -> Dash:
     """Make the dashboard of a store.
 
     Parameters
     ----------
     store
-        The store that it shows.
+        The store that it shows, or its folder.
     local
-        Answer only requests that name this machine (``localhost``, ``127.0.0.1``, ``[::1]``).
+        Answer only requests that name this machine (``localhost``, ``127.0.0.1``, ``[::1]``), and
+        let only its pages (a notebook's) hold the dashboard in a frame.
     token
         Answer only who shows this token; None asks nobody.
+    url_base_pathname
+        The path below which browsers find it, such as ``/attention/``. Its server answers there
+        by itself, mounted with Werkzeug's ``DispatcherMiddleware``, and behind a proxy that takes
+        the path off.
 
     Returns
     -------
     dash.Dash
-        The app; its ``server`` is a Flask application for any WSGI server.
+        The app; its ``server`` is a Flask application for any WSGI server. In a notebook,
+        ``app.run(jupyter_mode="inline")`` shows it below the cell.
+
+    Raises
+    ------
+    UserError
+        If there is no store, or `url_base_pathname` is no path.
+
+    Examples
+    --------
+    Mounted in a Flask application of one's own::
+
+        from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+        dashboard = create_app("attention-store", url_base_pathname="/attention/")
+        mine.wsgi_app = DispatcherMiddleware(mine.wsgi_app, {"/attention": dashboard.server})
     """
-    recordings = Recordings(store)
+    prefix = checked_prefix(url_base_pathname)
+    recordings = Recordings(
+        store if isinstance(store, AttentionStore) else open_store(store), prefix=prefix
+    )
     app = Dash(
         "tssan_dash",
+        requests_pathname_prefix=prefix,
+        routes_pathname_prefix="/",
         use_pages=True,
         pages_folder="",
         include_assets_files=False,
@@ -122,18 +152,21 @@ def create_app(
     if local:
         security.refuse_other_names(server)
     if token is not None:
-        security.ask_for_token(server, token)
+        security.ask_for_token(server, token, prefix)
+    refuse_strange_requests(app)
     for page in _PAGES:
         page.register(app, recordings)
     app.layout = _layout(recordings)
     _register_shell(app, recordings)
     add_routes(server, recordings)
-    security.add_headers(server, app.csp_hashes)
+    security.add_headers(server, app.csp_hashes, local=local)
+    if prefix != "/":
+        server.wsgi_app = under_prefix(server.wsgi_app, prefix)  # type: ignore[method-assign]
     return app
 
 
-def make_server(app: Dash, host: str, port: int) -> BaseWSGIServer:
-    """Make a threaded server that listens on `host` and `port` (0: any free port).
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port` (0: any free port).
 
     Raises
     ------
@@ -146,19 +179,34 @@ def make_server(app: Dash, host: str, port: int) -> BaseWSGIServer:
         )[0]
     except socket.gaierror as error:
         raise UserError(f"{host!r} is no address of this machine: {error.strerror}") from None
-    with socket.socket(family, kind) as listening:
+    listening = socket.socket(family, kind)
+    if os.name == "posix":
+        # A port of a server that has just ended is free; on Windows this would take others' ports.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(address)
-        except OSError as error:
-            if isinstance(error, PermissionError):
-                advice = "ports below 1024 are the system's: take a higher one with --port"
-            else:
-                advice = "another program may be using it: choose another with --port"
-            raise UserError(
-                f"cannot listen on {host} port {port} ({error.strerror}); {advice}"
-            ) from None
-        listening.listen()
+    try:
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        if isinstance(error, PermissionError):
+            advice = "ports below 1024 are the system's: take a higher one with --port"
+        else:
+            advice = "another program may be using it: choose another with --port"
+        raise UserError(
+            f"cannot listen on {host} port {port} ({error.strerror}); {advice}"
+        ) from None
+    listening.listen(128)
+    return listening
+
+
+def make_server(app: Dash, host: str, port: int) -> BaseWSGIServer:
+    """Make a threaded server in this process that listens on `host` and `port`.
+
+    Raises
+    ------
+    UserError
+        As `listen` does.
+    """
+    with listen(host, port) as listening:
         return make_werkzeug_server(
             host,
             listening.getsockname()[1],

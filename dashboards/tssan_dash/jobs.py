@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,25 @@ class Jobs(DiskcacheManager):
             text=True,
         )
         assert process.stdin is not None
-        with process.stdin:
-            json.dump(job, process.stdin)
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        # Waits for its end, whoever ends it; until then the pipe stays open (see `work`).
+        threading.Thread(target=process.wait, daemon=True).start()
         return process.pid
+
+    def terminate_job(self, job: int | str | None) -> None:
+        """End a job, whichever worker began it."""
+        if job is not None:
+            self.handle.set(f"ended {job}", True, expire=3600)
+        super().terminate_job(job)
+
+    def get_result(self, key: str, job: int | str | None) -> Any:
+        """Return what a job found; an error in words if it is gone without a word."""
+        gone = job is not None and not self.job_running(job)
+        result = super().get_result(key, job)
+        if result is self.UNDEFINED and gone and not self.handle.get(f"ended {job}"):
+            return {"error": "The work was ended by the system, maybe for want of memory."}
+        return result
 
     def answer(self, key: str) -> Any:
         """Return what was worked out under a key, None where there is nothing (any more)."""

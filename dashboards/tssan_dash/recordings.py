@@ -42,10 +42,13 @@ class Recordings:
     kept
         How many answers are remembered (a head view of 3 segments × 2 persons × 8 layers × 8 heads
         × 32 × 32 frames takes 0.8 MB).
+    prefix
+        The path below which browsers find the dashboard.
     """
 
-    def __init__(self, store: AttentionStore, *, kept: int = 64) -> None:
+    def __init__(self, store: AttentionStore, *, kept: int = 64, prefix: str = "/") -> None:
         self.store = store
+        self.prefix = prefix
         self._kept = kept
         self._answers: OrderedDict[tuple[Any, ...], tuple[pa.Table, Future[Any]]] = OrderedDict()
         self._lock = threading.Lock()

@@ -13,9 +13,9 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Flask, Response, request
+from flask import Flask, Response, has_app_context, request
 
-from tssan_dash.recordings import Recordings
+from tssan_dash.recordings import Recordings, current
 from tssan_viz.errors import UserError
 from tssan_viz.views.payload import module_path
 
@@ -34,15 +34,20 @@ def _module() -> bytes:
     return module_path().read_bytes()
 
 
+def _below_prefix(path: str) -> str:
+    # Outside of a request there is no server to be below.
+    return (current().prefix if has_app_context() else "/") + path.lstrip("/")
+
+
 def module_url() -> str:
     """Return the address of the view module, which changes with its content."""
-    return f"{_MODULE}?{urlencode({'hash': content_hash(_module())})}"
+    return f"{_below_prefix(_MODULE)}?{urlencode({'hash': content_hash(_module())})}"
 
 
 def buffer_url(data: bytes, **keys: Any) -> str:
     """Return the address of `data`, which the route finds again by `keys`."""
     given = {name: value for name, value in keys.items() if value is not None}
-    return f"{_BUFFER}?{urlencode({**given, 'hash': content_hash(data)})}"
+    return f"{_below_prefix(_BUFFER)}?{urlencode({**given, 'hash': content_hash(data)})}"
 
 
 def add_routes(server: Flask, recordings: Recordings) -> None:

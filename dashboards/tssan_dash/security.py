@@ -39,7 +39,7 @@ def refuse_other_names(server: Flask) -> None:
         )
 
 
-def ask_for_token(server: Flask, token: str) -> None:
+def ask_for_token(server: Flask, token: str, prefix: str = "/") -> None:
     """Answer only who has shown the token, once, as ``?token=…`` of any address.
 
     The browser then keeps a cookie made from it, which no script can read and no other site's
@@ -52,6 +52,8 @@ def ask_for_token(server: Flask, token: str) -> None:
         The Flask server.
     token
         What has to be shown; compared in constant time.
+    prefix
+        The path below which browsers find the server.
     """
     wanted = token.encode()
     # Not the token itself: what lies in a browser's profile does not open another dashboard.
@@ -62,11 +64,16 @@ def ask_for_token(server: Flask, token: str) -> None:
         shown = request.args.get("token")
         if shown is not None and hmac.compare_digest(shown.encode("utf-8", "replace"), wanted):
             rest = [(k, v) for k, v in request.args.items(multi=True) if k != "token"]
-            answer = redirect(request.path + (f"?{urlencode(rest)}" if rest else ""))
             # A path that begins with two slashes would be another machine's address.
-            answer.headers["Location"] = "/" + answer.headers["Location"].lstrip("/\\")
+            path = prefix + request.path.lstrip("/\\")
+            answer = redirect(path + (f"?{urlencode(rest)}" if rest else ""))
             answer.set_cookie(
-                _COOKIE, kept, httponly=True, samesite="Strict", secure=request.is_secure
+                _COOKIE,
+                kept,
+                path=prefix,
+                httponly=True,
+                samesite="Strict",
+                secure=request.is_secure,
             )
             answer.headers["Cache-Control"] = "no-store"
             return answer
@@ -82,7 +89,9 @@ def ask_for_token(server: Flask, token: str) -> None:
         )
 
 
-def add_headers(server: Flask, script_hashes: Callable[[], Sequence[str]]) -> None:
+def add_headers(
+    server: Flask, script_hashes: Callable[[], Sequence[str]], *, local: bool = False
+) -> None:
     """Let pages run only this server's scripts and reach only this server.
 
     Parameters
@@ -92,12 +101,19 @@ def add_headers(server: Flask, script_hashes: Callable[[], Sequence[str]]) -> No
     script_hashes
         Gives the hashes of Dash's own inline scripts, as they stand in a
         ``Content-Security-Policy``; asked when a page is served, when all of them are known.
+    local
+        Let pages of this machine's other servers hold it in a frame, as a notebook does.
     """
+    frames = "'self'"
+    if local:
+        frames = " ".join([frames, *(f"http://{name}:*" for name in ("localhost", "127.0.0.1"))])
 
     @server.after_request
     def add(response: Response) -> Response:
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["X-Frame-Options"] = "SAMEORIGIN"
+        if not local:
+            # It knows no list, and older browsers hold to it rather than to frame-ancestors.
+            response.headers["X-Frame-Options"] = "SAMEORIGIN"
         response.headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
@@ -114,7 +130,7 @@ def add_headers(server: Flask, script_hashes: Callable[[], Sequence[str]]) -> No
                     "connect-src 'self'",
                     "base-uri 'none'",
                     "form-action 'none'",
-                    "frame-ancestors 'self'",
+                    f"frame-ancestors {frames}",
                 ]
             )
         return response

@@ -3,7 +3,8 @@
 A worker of the server has threads that a fork would leave half-done, so that the process is begun
 afresh; ``python -m tssan_dash.work FOLDER KEY`` is it. All workers share one folder of the system's
 temporary files, in which jobs and answers lie; it belongs to the user who serves the store, and
-nobody else can look into it.
+nobody else can look into it. Who began a job holds the other end of its input open: a job ends when
+that is closed, so that none goes on for a server that is no more.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import stat
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +79,8 @@ def _main(folder: str, key: str, progress_key: str) -> None:
 
     from tssan_viz import open_store
 
-    job = json.load(sys.stdin)
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
     jobs = diskcache.Cache(str(Path(folder) / "jobs"))
     told = 0.0
 
@@ -103,5 +107,12 @@ def _main(folder: str, key: str, progress_key: str) -> None:
     jobs.set(key, result, expire=3600)
 
 
+def _end_with_the_server() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    # Ctrl-C goes to all processes of a terminal; the server ends, and this with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _main(*sys.argv[1:])

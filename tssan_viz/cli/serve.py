@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
@@ -11,8 +12,11 @@ import typer
 from tssan_viz.cli.common import StoreArgument, console, open_store
 from tssan_viz.errors import UserError
 
+if TYPE_CHECKING:
+    from tssan_viz.store import AttentionStore
+
 # What the extra `dash` brings.
-_EXTRA = {"dash", "dash_mantine_components", "dash_ag_grid"}
+_EXTRA = {"dash", "dash_mantine_components", "dash_ag_grid", "gunicorn", "waitress"}
 _SHORTEST_TOKEN = 12
 
 
@@ -36,6 +40,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            max=64,
+            help="How many processes answer: one for yourself, one per core for a group.",
+        ),
+    ] = 1,
     trust_proxy: Annotated[
         bool,
         typer.Option(
@@ -51,8 +64,12 @@ def serve(
         )
     opened = open_store(store)
     try:
-        from tssan_dash.app import create_app, make_server
+        from tssan_dash.app import create_app, listen, make_server
         from tssan_dash.security import is_local
+        from tssan_dash.workers import check_server, serve_with_threads, serve_with_workers
+
+        if workers > 1:
+            check_server()
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
@@ -68,16 +85,25 @@ def serve(
             f"--token {secrets.token_urlsafe(16)}, or say --trust-proxy where a proxy asks for "
             "passwords"
         )
+    if workers > 1:
+        served = {"store": opened.url, "local": local, "token": token}
+        listening = listen(host, port)
+        _say(opened, host, listening.getsockname()[1], token)
+        if os.name == "posix":
+            serve_with_workers(listening, workers, served)
+        serve_with_threads(listening, workers, served)
+        return
     server = make_server(create_app(opened, local=local, token=token), host, port)
-    shown = f"[{host}]" if ":" in host else host
-    way = f"/?token={quote(token)}" if token else ""
-    console.print(
-        f"{opened.url} is at http://{shown}:{server.port}{way} (Ctrl-C ends it)",
-        soft_wrap=True,
-    )
+    _say(opened, host, server.port, token)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         console.print()
     finally:
         server.server_close()
+
+
+def _say(store: AttentionStore, host: str, port: int, token: str | None) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    way = f"/?token={quote(token)}" if token else ""
+    console.print(f"{store.url} is at http://{shown}:{port}{way} (Ctrl-C ends it)", soft_wrap=True)
