@@ -12,16 +12,19 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from statsmodels.stats.multitest import multipletests
 
+from tssan_viz.comparison.comparison import Accuracy
 from tssan_viz.comparison.statistics import (
     Design,
     Gram,
     estimate,
+    false_discovery_rate,
     gram_matrix,
     hedges_g,
     jackknife_interval,
     make_design,
     null_deltas,
     p_values,
+    t_quantile,
 )
 
 
@@ -245,6 +248,24 @@ def test_max_t_and_q_by_hand() -> None:
     np.testing.assert_allclose(found.p_max_t, expected)
     np.testing.assert_allclose(found.q, multipletests(found.p, method="fdr_bh")[1])
     assert (found.p_max_t >= found.p).all()
+
+
+@given(
+    p=st.lists(st.sampled_from([0.0001, 0.001, 0.01, 0.02, 0.2, 0.5, 1.0]), min_size=1, max_size=9),
+    df=st.integers(1, 40),
+    probability=st.floats(0.5, 0.9999),
+)
+def test_what_scipy_and_statsmodels_say(p: list[float], df: int, probability: float) -> None:
+    q = false_discovery_rate(np.array(p))
+    np.testing.assert_allclose(q, multipletests(p, method="fdr_bh")[1], rtol=1e-12)
+    expected = stats.t.ppf(probability, df)
+    assert t_quantile(probability, df) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("right", "videos"), [(0, 5), (1, 30), (6, 30), (7, 30), (30, 30)])
+def test_chance_is_the_binomial_test(right: int, videos: int) -> None:
+    p = stats.binomtest(right, videos, 1 / 8, "greater").pvalue
+    assert Accuracy(right, videos, 8).at_chance == (p > 0.05)
 
 
 def test_a_head_that_nothing_moves_is_never_significant() -> None:

@@ -25,7 +25,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from tssan_viz.comparison.group_exchange import Exchange, GroupDesign
 from tssan_viz.comparison.statistics import (
@@ -36,6 +35,7 @@ from tssan_viz.comparison.statistics import (
     hedges_g,
     jackknife_interval,
     ratio,
+    t_quantile,
     without_each_subject,
 )
 
@@ -423,5 +423,5 @@ def _interval(
         mine = without[of_subject == g]
         m = len(mine)
         variance += (m - 1) / m * ((mine - mine.mean(axis=0)) ** 2).sum(axis=0)
-    half = stats.t.ppf(1 - alpha / 2, n - len(np.unique(of_subject))) * np.sqrt(variance)
+    half = t_quantile(1 - alpha / 2, n - len(np.unique(of_subject))) * np.sqrt(variance)
     return delta - half, delta + half

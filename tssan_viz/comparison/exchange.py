@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from tssan_viz.comparison.cell_layers import Chosen
 from tssan_viz.comparison.group_exchange import divided
-from tssan_viz.comparison.statistics import list_or_draw
+from tssan_viz.comparison.statistics import list_or_draw, t_quantile
 from tssan_viz.comparison.summary import counted
 from tssan_viz.errors import UserError
 
@@ -118,12 +118,12 @@ class Exchange:
         not, is turned into it.
         """
         if self._kind == "classes":
-            return float(stats.norm.isf(p / 2))
+            return float(-special.ndtri(p / 2))
         n = self.to_units.shape[0]
         free, scale = (n - 1, n) if self._kind == "flips" else (n - 2, n - 1)
         if free < 1:
             return np.inf
-        t = float(stats.t.isf(p / 2, free))
+        t = t_quantile(1 - p / 2, free)
         return t * math.sqrt(scale / (free + t * t))
 
 

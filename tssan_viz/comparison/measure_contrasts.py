@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from tssan_viz.comparison.alignment import AlignedSelection, row_keys
 from tssan_viz.comparison.cell_layers import Chosen, choose, probabilities_only, records
@@ -20,9 +19,11 @@ from tssan_viz.comparison.exchange import Exchange, MaxT, plan_exchange
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.statistics import (
     MIN_SUBJECTS_FOR_INTERVAL,
+    false_discovery_rate,
     hedges_g,
     jackknife_interval,
     small_sample_correction,
+    t_quantile,
 )
 from tssan_viz.errors import UserError
 from tssan_viz.measures import MEASURES, joint_speed
@@ -346,13 +347,11 @@ def _contrast(
     a[:, ~defined] = b[:, ~defined] = np.nan
     p, p_max_t, q = (np.full(cells.shape[1], np.nan) for _ in range(3))
     if exchange.weights is not None and defined.any():
-        from statsmodels.stats.multitest import multipletests
-
         top = MaxT.of(exchange)
         top.add(exchange.to_units @ filled[:, defined])
         alone, together = top.finish()
         p[defined], p_max_t[defined] = alone[0], together[0]
-        q[defined] = multipletests(p[defined], method="fdr_bh")[1]
+        q[defined] = false_discovery_rate(p[defined])
     mean_a, mean_b = _mean(a), _mean(b)
     low, high = _interval(a, b, exchange.paired, alpha)
     lines = [(layer, head, name) for layer, head in sites for name in names]
@@ -425,6 +424,6 @@ def _interval(a: Floats, b: Floats, paired: bool, alpha: float) -> tuple[Floats,
     if smaller < MIN_SUBJECTS_FOR_INTERVAL:
         return nothing, nothing.copy()
     error = np.sqrt(x.var(axis=0, ddof=1) / len(x) + y.var(axis=0, ddof=1) / len(y))
-    half = stats.t.ppf(1 - alpha / 2, smaller - 1) * error
+    half = t_quantile(1 - alpha / 2, smaller - 1) * error
     centre = x.mean(axis=0) - y.mean(axis=0)
     return centre - half, centre + half

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from tssan_viz.comparison.cells import PLAIN, Cells, Layout, lay_out, sum_units
 from tssan_viz.comparison.choosing import choose_layers, choose_rows
@@ -300,6 +299,8 @@ def _layer_table(
     similarity = means[0].astype(np.float64) @ means[1].T.astype(np.float64)
     order = np.arange(len(heads))
     if matched:
+        from scipy.optimize import linear_sum_assignment
+
         order = linear_sum_assignment(similarity, maximize=True)[1]
     (cells_1, at_1, _, layout_1), (cells_2, at_2, _, _) = sides
     first, second = cells_1.units[at_1], cells_2.units[at_2][:, order]
