@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow.compute as pc
 
-from tssan_dash.work import answer_key
+from tssan_dash.work import answer_key, answers, folder_of
 from tssan_viz.comparison.decoding import decodability
 from tssan_viz.comparison.variance import variance_shares
 from tssan_viz.errors import UserError
@@ -101,9 +101,11 @@ def findings_job(
 def steps_job(
     store: AttentionStore, report: Progress, keep: Keep, question: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Find the class's share of each head at the steps that a question names."""
+    """Find the class's share of each head at every step of which it is not known yet."""
     run = store.checked_run(str(question["query"].get("run") or "") or None)
-    wanted = [int(step) for step in question["steps"]]
+    known = answers(folder_of(store))
+    steps = sorted(int(n) for n in store.rows(run)["step"].dropna().unique())
+    wanted = [step for step in steps if step_key(store, run, step) not in known]
     for done, step in enumerate(wanted):
         try:
             found = variance_shares(store.select(run=run, step=step)).wide()

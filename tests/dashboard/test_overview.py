@@ -81,7 +81,7 @@ def test_training_without_steps_and_evidence_without_tests_teach_the_command(
     page: Page, dashboard: str
 ) -> None:
     page.goto(f"{dashboard}/training")
-    wait_text(page, "#training-charts", "--watch")
+    wait_text(page, "#training-charts", "--record")
     page.click("#link-evidence")
     wait_text(page, "main", "tssan-viz faithfulness --run wide")
 

@@ -1,8 +1,12 @@
-"""The page on which a run is followed while it is recorded: its heads along the steps."""
+"""The page on which a run is followed while it is recorded: loss, accuracy and its heads."""
 
 from __future__ import annotations
 
+import secrets
+import shlex
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
@@ -11,14 +15,26 @@ import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.pages import in_words, one
+from tssan_dash.bridge import View
+from tssan_dash.evolving import FILES, EvolutionAsked, asked_in, evolution_job, export_job
+from tssan_dash.head_findings import step_key, steps_job
+from tssan_dash.pages import background, files, go_to, in_words
+from tssan_dash.pages.charts import COLOURS, DASHES, chart
 from tssan_dash.pages.parts import section
 from tssan_dash.recordings import Recordings, current
+from tssan_dash.routes import buffer_url, module_url
+from tssan_viz.views.payload import Payload
 
 _SECONDS = 5
-# Okabe and Ito's, without black and yellow, which cannot be seen in the dark or in the light.
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
-_DASHES = ("solid", "dot", "dash", "longdash")
+# What a training may have said of itself beside the maps, by chart: columns of the rows.
+_CURVES = {
+    "Loss": {"train_loss": "training", "validation_loss": "validation", "loss": "training"},
+    "Accuracy": {
+        "train_accuracy": "training",
+        "validation_accuracy": "validation",
+        "recorded": "recorded videos",
+    },
+}
 
 
 def register(app: Dash, recordings: Recordings) -> None:
@@ -29,43 +45,158 @@ def register(app: Dash, recordings: Recordings) -> None:
         name="Training",
         title="Training · tssan-viz",
         layout=layout,
-        order=3,
+        order=4,
     )
 
     @app.callback(
         Output("training-charts", "children"),
         Output("training-rows", "data"),
+        Output("training-share-question", "data"),
+        Output("training-head-question", "data"),
         Input("training-clock", "n_intervals"),
-        State("training-run", "data"),
+        State("training-shown", "data"),
         State("training-rows", "data"),
         prevent_initial_call=True,
     )
-    def follow(_n: int | None, run: str, before: int) -> tuple[Any, int]:
-        rows = len(recordings.store.rows(run))
+    def follow(
+        _n: int | None, shown: dict[str, Any], before: int
+    ) -> tuple[Any, int, dict[str, Any] | None, dict[str, Any] | None]:
+        asked = asked_in(recordings.store, shown)
+        rows = len(recordings.store.rows(asked.run))
         if rows == before:
             raise PreventUpdate
-        return _charts(recordings, run), rows
+        again = None
+        if len(_steps(recordings, asked.run)) > 1:
+            again = {"query": shown["query"], "nonce": secrets.token_hex(8)}
+        return _charts(recordings, asked.run), rows, again, again
+
+    @app.callback(
+        Output("go", "data", allow_duplicate=True),
+        Input("training-layer", "value"),
+        Input("training-of-head", "value"),
+        State("training-shown", "data"),
+        prevent_initial_call=True,
+    )
+    def choose(layer: str | None, head: str | None, shown: dict[str, Any]) -> dict[str, Any]:
+        old = shown["query"]
+        wish = old | {"layer": layer, "head": head}
+        if not (layer and head) or wish == old:
+            raise PreventUpdate
+        return go_to(wish)
+
+    def show_share(question: dict[str, Any]) -> Any:
+        run = recordings.run(question["query"].get("run"))
+        known, missing = _shares(recordings, run)
+        if missing:
+            raise background.NotYet
+        return _share_chart(known, _steps(recordings, run))
+
+    def show_head(question: dict[str, Any]) -> Any:
+        asked = asked_in(recordings.store, question)
+        key = asked.key(recordings.store)
+        payload = recordings.jobs.answer(key)
+        if not isinstance(payload, Payload):
+            raise background.NotYet
+        return _evolution(asked, payload, key)
+
+    background.register(app, recordings, "training-share", steps_job, show_share)
+    background.register(app, recordings, "training-head", evolution_job, show_head)
+
+    def numbers(shown: dict[str, Any]) -> tuple[str, pd.DataFrame]:
+        run = recordings.run(shown["query"].get("run"))
+        table = recordings.steps(run)
+        known, _ = _shares(recordings, run)
+        shares = [one for one in known if isinstance(one, pd.DataFrame)]
+        if shares:
+            every = pd.concat(shares).rename(columns={"class": "class_share"})
+            table = table.merge(every, on=["step", "layer", "head"], how="left")
+        curves = _curves(recordings, run).drop(columns="recorded", errors="ignore")
+        return "training", table.merge(curves.reset_index(), on="step", how="left")
+
+    files.register(
+        app,
+        recordings,
+        "training",
+        tuple(FILES),
+        export_job,
+        [State("training-shown", "data")],
+        lambda shown: shown,
+        numbers,
+    )
 
 
 @in_words
 def layout(**query: Any) -> Any:
     """Return the page as the address asks for it."""
     recordings = current()
-    run = recordings.run(one(query, "run"))
+    given = {name: str(v[-1] if isinstance(v, list) else v) for name, v in query.items() if v}
+    run = recordings.run(given.get("run"))
+    asked = EvolutionAsked.of(recordings.store, run, given)
+    kept = asked.query()
+    if len(recordings.runs()) == 1:
+        del kept["run"]
+    several = len(_steps(recordings, run)) > 1
+    question = {"query": kept} if several else None
+    store = recordings.store
+    link = f"{dash.get_relative_path('/training')}?{urlencode(asked.query())}"
+    taken = files.section_of_files(
+        "training",
+        FILES,
+        python=asked.python(store),
+        command=asked.command(store),
+        link=link,
+        words="The figure and the page show the chosen head along the steps.",
+    )
     return dmc.Stack(
         [
-            dmc.Title("The heads along the steps", order=2, size="h3"),
+            dmc.Title("The training, and the heads along it", order=2, size="h3"),
             dmc.Text(
                 f"New steps of a run that is being recorded appear here every {_SECONDS} seconds.",
                 size="sm",
                 c="dimmed",
             ),
-            dcc.Store(id="training-run", data=run),
-            dcc.Store(id="training-rows", data=len(recordings.store.rows(run))),
+            dcc.Store(id="training-shown", data={"query": kept}),
+            dcc.Store(id="training-rows", data=len(store.rows(run))),
             dcc.Interval(id="training-clock", interval=_SECONDS * 1000),
             html.Div(_charts(recordings, run), id="training-charts"),
+            background.frame("training-share", question, "Class share of each step …", height="0"),
+            html.Div(
+                [
+                    _form(recordings, asked),
+                    background.frame("training-head", question, "Averaging maps …", height="0"),
+                ],
+                style={} if several else background.HIDDEN,
+            ),
+            html.Div(taken, style={} if several else background.HIDDEN),
         ],
         gap="md",
+    )
+
+
+def _steps(recordings: Recordings, run: str) -> list[int]:
+    return sorted(int(n) for n in recordings.store.rows(run)["step"].dropna().unique())
+
+
+def _form(recordings: Recordings, asked: EvolutionAsked) -> dmc.Group:
+    rows = recordings.store.select(run=asked.run)
+
+    def number(name: str, label: str, there: Sequence[int], value: int) -> dmc.Select:
+        return dmc.Select(
+            id=f"training-{name}",
+            label=label,
+            data=[str(one) for one in there],
+            value=str(value),
+            allowDeselect=False,
+            w=90,
+        )
+
+    return dmc.Group(
+        [
+            number("layer", "Layer", rows.layers, asked.layer),
+            number("of-head", "Head", rows.select(layer=asked.layer).heads, asked.head),
+        ],
+        gap="sm",
+        mb="sm",
     )
 
 
@@ -73,6 +204,7 @@ def layout(**query: Any) -> Any:
 def _charts(recordings: Recordings, run: str) -> Any:
     table = recordings.steps(run)
     if table["step"].nunique() < 2:
+        command = ["tssan-viz", "train", "--config", "RECIPE", "--data", "DIR", "--out", "RUN"]
         return dmc.Alert(
             [
                 dmc.Text(
@@ -81,57 +213,119 @@ def _charts(recordings: Recordings, run: str) -> Any:
                     size="sm",
                     mb="xs",
                 ),
-                dmc.Code("tssan-viz train --config RECIPE --data DIR --watch", block=True),
+                dmc.Code(shlex.join([*command, "--record", recordings.store.url]), block=True),
             ],
             title="One step only",
             color="blue",
             variant="light",
             styles={"title": {"color": "var(--mantine-color-text)"}},
         )
+    curves = _curves(recordings, run)
+    steps = _steps(recordings, run)
+    parts = []
+    for title, columns in _CURVES.items():
+        lines = [
+            (words, curves[column].dropna(), place)
+            for place, (column, words) in enumerate(columns.items())
+            if column in curves and curves[column].notna().any()
+        ]
+        if lines:
+            parts.append(_chart(title, lines, steps, share=title == "Accuracy"))
     measures = [n for n in table.columns if n not in ("step", "layer", "head", "accuracy")]
-    charts = [_measure(table, name) for name in measures]
-    if table["accuracy"].notna().any():
-        by_step = table.groupby("step")[["accuracy"]].first().reset_index()
-        charts.insert(0, _chart("Accuracy", [("videos of the step", by_step, "accuracy", 0)]))
-    return dmc.SimpleGrid(charts, cols={"base": 1, "md": 2}, spacing="md")
+    for name in measures:
+        means = table.groupby(["layer", "step"])[name].mean()
+        title = name.replace("_", " ").capitalize()
+        parts.append(_chart(title, _by_layer(means), steps))
+    return dmc.SimpleGrid(parts, cols={"base": 1, "md": 2}, spacing="md")
 
 
-def _measure(table: pd.DataFrame, name: str) -> dmc.Paper:
-    by_layer = table.groupby(["step", "layer"])[[name]].mean().reset_index()
-    lines = [
-        (f"layer {layer}", by_layer.loc[by_layer["layer"].eq(layer), :], name, place)
-        for place, layer in enumerate(sorted(by_layer["layer"].unique()))
-    ]
-    return _chart(name.replace("_", " ").capitalize(), lines)
+def _curves(recordings: Recordings, run: str) -> pd.DataFrame:
+    """Return per step what the training said of itself, and the recorded videos' accuracy."""
+    rows = recordings.store.rows(run)
+    said = [name for columns in _CURVES.values() for name in columns if name in rows]
+    by_step = rows.groupby("step")[said].first().apply(pd.to_numeric, errors="coerce")
+    accuracy = recordings.steps(run).groupby("step")["accuracy"].first()
+    return by_step.assign(recorded=accuracy).astype(float)
 
 
-def _chart(title: str, lines: list[tuple[str, pd.DataFrame, str, int]]) -> dmc.Paper:
-    figure = go.Figure(
+def _by_layer(values: pd.Series) -> list[tuple[str, pd.Series, int]]:
+    """Return the lines of a chart from values by layer and step."""
+    layers = sorted(values.index.get_level_values("layer").unique())
+    return [(f"layer {n}", values.loc[n], place) for place, n in enumerate(layers)]
+
+
+def _chart(
+    title: str,
+    lines: list[tuple[str, pd.Series, int]],
+    steps: list[int],
+    *,
+    share: bool = False,
+    words: str = "",
+) -> dmc.Paper:
+    figure = chart(
         [
             go.Scatter(
-                x=part["step"].tolist(),
-                y=part[column].tolist(),
+                x=values.index.tolist(),
+                y=values.tolist(),
                 name=name,
                 mode="lines+markers",
                 line={
-                    "color": _COLOURS[place % len(_COLOURS)],
-                    "dash": _DASHES[place // len(_COLOURS) % len(_DASHES)],
+                    "color": COLOURS[place % len(COLOURS)],
+                    "dash": DASHES[place // len(COLOURS) % len(DASHES)],
                 },
             )
-            for name, part, column, place in lines
-        ]
+            for name, values, place in lines
+        ],
+        below="step",
     )
-    grey = "#888"
-    figure.update_layout(
-        template="none",
-        height=260,
-        margin={"l": 48, "r": 12, "t": 8, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": grey},
-        legend={"orientation": "h", "y": 1.15},
-        showlegend=len(lines) > 1,
+    # One extent in all charts, so that what happened at a step stands under each other.
+    rim = 0.03 * (steps[-1] - steps[0])
+    figure.update_xaxes(range=[steps[0] - rim, steps[-1] + rim])
+    if share:
+        figure.update_yaxes(tickformat=".0%")
+    graph = dcc.Graph(figure=figure, config={"displayModeBar": False})
+    return section(title, graph, words=words)
+
+
+def _shares(recordings: Recordings, run: str) -> tuple[list[pd.DataFrame | str], list[int]]:
+    """Return the class shares that are known, or why there are none, and the steps without."""
+    known, missing = [], []
+    for step in _steps(recordings, run):
+        answer = recordings.jobs.answer(step_key(recordings.store, run, step))
+        if answer is None:
+            missing.append(step)
+        else:
+            known.append(answer)
+    return known, missing
+
+
+def _share_chart(known: list[pd.DataFrame | str], steps: list[int]) -> Any:
+    tables = [one for one in known if isinstance(one, pd.DataFrame)]
+    if not tables:
+        why = next(iter(known), "")
+        return dmc.Text(f"No class share is shown: {why}", size="sm", c="dimmed")
+    means = pd.concat(tables).groupby(["layer", "step"])["class"].mean()
+    return _chart(
+        "Class share",
+        _by_layer(means),
+        steps,
+        share=True,
+        words="How much of what differs between the maps goes with the action: variance component "
+        "over the sum of all, the mean over a layer's heads. An estimate, which may be negative.",
     )
-    figure.update_xaxes(title="step", gridcolor="rgba(128,128,128,0.2)", zeroline=False)
-    figure.update_yaxes(gridcolor="rgba(128,128,128,0.2)", zeroline=False)
-    return section(title, dcc.Graph(figure=figure, config={"displayModeBar": False}))
+
+
+def _evolution(asked: EvolutionAsked, payload: Payload, key: str) -> dmc.Paper:
+    return section(
+        "One head along the steps",
+        View(
+            id="training-evolution",
+            module=module_url(),
+            values={"manifest": payload.manifest},
+            buffers={
+                name: buffer_url(data, answer=key, part=name)
+                for name, data in payload.buffers.items()
+            },
+            label=f"Mean map of layer {asked.layer}, head {asked.head} along the steps",
+        ),
+    )

@@ -1,0 +1,120 @@
+"""The long work of the page Training: one head's maps along the steps."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tssan_dash.asked import whole_number
+from tssan_dash.figure_files import figure_bytes
+from tssan_dash.work import answer_key
+from tssan_viz.errors import UserError
+from tssan_viz.views.groups import evolution_payload
+
+if TYPE_CHECKING:
+    from tssan_viz.comparison.reading import Progress
+    from tssan_viz.store import AttentionStore
+
+Keep = Callable[[str, Any], None]
+
+FILES = {"pdf": "PDF", "svg": "SVG", "png": "PNG", "html": "Page (HTML)"}
+
+
+@dataclass(frozen=True)
+class EvolutionAsked:
+    """Which head is followed."""
+
+    run: str
+    layer: int
+    head: int
+
+    @classmethod
+    def of(cls, store: AttentionStore, run: str, query: Mapping[str, str]) -> EvolutionAsked:
+        """Read the question of an address.
+
+        Raises
+        ------
+        UserError
+            There is no such layer or head; says which there are.
+        """
+        selection = store.select(run=run)
+        if not len(selection):
+            raise UserError(f"The run {run!r} holds no video yet.")
+        layers = list(selection.layers)
+        layer = whole_number(query, "layer", layers, layers[-1], f"The run {run!r}")
+        heads = list(selection.select(layer=layer).heads)
+        return cls(run, layer, whole_number(query, "head", heads, heads[0], f"Layer {layer}"))
+
+    def query(self) -> dict[str, str]:
+        """Return the parameters of the address that asks this."""
+        return {"run": self.run, "layer": str(self.layer), "head": str(self.head)}
+
+    def key(self, store: AttentionStore, ending: str = "") -> str:
+        """Return the name under which the answer lies, or a file of it."""
+        question = {"what": "evolution", "file": ending, **self.query()}
+        return answer_key(question, store.arrow_rows(self.run))
+
+    def python(self, store: AttentionStore) -> str:
+        """Return the lines of Python that give the same."""
+        place = f"layer={self.layer}, head={self.head}"
+        return "\n".join(
+            [
+                "import tssan_viz.figures",
+                f"store = tssan_viz.open_store({store.url!r})",
+                f"rows = store.select(run={self.run!r})",
+                "rows.measures()",
+                f"tssan_viz.figures.evolution(rows, {place})",
+            ]
+        )
+
+    def command(self, store: AttentionStore) -> str:
+        """Return the command that gives the same."""
+        return shlex.join(
+            [
+                *("tssan-viz", "figure", "evolution"),
+                *("--layer", str(self.layer), "--head", str(self.head)),
+                *("--store", store.url, "--run", self.run, "--out", "evolution.pdf"),
+            ]
+        )
+
+
+def asked_in(store: AttentionStore, question: Mapping[str, Any]) -> EvolutionAsked:
+    """Read a question that has been in a browser, as an address is read."""
+    query = {str(name): str(value) for name, value in question["query"].items()}
+    return EvolutionAsked.of(store, store.checked_run(query.get("run")), query)
+
+
+def evolution_job(
+    store: AttentionStore, report: Progress, keep: Keep, question: Mapping[str, Any]
+) -> dict[str, str]:
+    """Average one head's maps at each step."""
+    asked = asked_in(store, question)
+    report("averaging maps", 0, 1)
+    rows = store.select(run=asked.run)
+    keep(asked.key(store), evolution_payload(rows, layer=asked.layer, head=asked.head))
+    return {"key": asked.key(store)}
+
+
+def export_job(
+    store: AttentionStore, report: Progress, keep: Keep, wish: Mapping[str, Any]
+) -> dict[str, str]:
+    """Write the figure or the page; returns where its bytes lie, and its name."""
+    asked = asked_in(store, wish)
+    ending = wish["ending"]
+    if ending not in FILES:
+        raise UserError(f"the page is saved as {', '.join(FILES)}, not as {ending!r}")
+    report("drawing", 0, 1)
+    rows = store.select(run=asked.run)
+    if ending == "html":
+        from tssan_viz.views.html import page
+
+        payload = evolution_payload(rows, layer=asked.layer, head=asked.head)
+        data = page(payload, title=payload.manifest["title"]).encode()
+    else:
+        from tssan_viz.figures import evolution
+
+        data = figure_bytes(evolution(rows, layer=asked.layer, head=asked.head), ending)
+    keep(asked.key(store, ending), data)
+    return {"key": asked.key(store, ending), "name": f"evolution.{ending}"}
