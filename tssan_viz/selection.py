@@ -656,8 +656,9 @@ class Selection:
         -------
         DataFrame
             As `rows`, with the column ``similarity`` (cosine, exact in any case), the most alike
-            first. ``attrs["recall"]`` is 1 where every map was compared; of an index it is the mean
-            share of the ten nearest that it finds, measured when it was made.
+            first. ``attrs["exact"]`` is whether every map was compared, and ``attrs["recall"]``
+            then 1; of an index it is the mean share of the ten nearest that it finds, measured
+            when it was made.
 
         Raises
         ------
@@ -683,7 +684,7 @@ class Selection:
         )
         rows = self._frame.iloc[found.positions].reset_index(drop=True)
         rows = rows.assign(similarity=found.similarity)
-        rows.attrs["recall"] = found.recall
+        rows.attrs.update(exact=found.exact, recall=found.recall)
         return rows
 
     def index(self, progress: Callable[[str, int, int], None] | None = None) -> MapIndex:

@@ -19,6 +19,7 @@ from tssan_viz.cli import (
     faithfulness,
     figure,
     info,
+    nearest,
     prepare,
     query,
     record,
@@ -53,6 +54,8 @@ app.command()(sites.sites)
 app.command()(info.info)
 app.command()(verify.verify)
 app.command()(query.query)
+app.command()(nearest.nearest)
+app.command()(nearest.index)
 app.command()(upkeep.merge)
 app.command()(upkeep.compact)
 app.command()(upkeep.rm)

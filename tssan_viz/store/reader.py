@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from tssan_viz.store.tables import StoreDamaged
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
+    from tssan_viz.store.nearest import MapIndex
     from tssan_viz.store.writer import RunWriter
 
 _SAMPLES_AT_A_TIME = 256
@@ -528,13 +529,28 @@ class AttentionStore:
         layer: int,
         head: int,
         k: int = 10,
+        exact: bool | None = None,
         **conditions: Any,
     ) -> pd.DataFrame:
         """Return the rows whose map is most like one; see `tssan_viz.selection.Selection.nearest`.
 
         `conditions` are those of `select`.
         """
-        return self.select(layer=layer, head=head, **conditions).nearest(attention, k)
+        return self.select(layer=layer, head=head, **conditions).nearest(attention, k, exact=exact)
+
+    def index(
+        self,
+        *,
+        layer: int,
+        head: int,
+        progress: Callable[[str, int, int], None] | None = None,
+        **conditions: Any,
+    ) -> MapIndex:
+        """Make an index for `nearest` among very many maps; see `Selection.index`.
+
+        `conditions` are those of `select`; the index serves questions with the same.
+        """
+        return self.select(layer=layer, head=head, **conditions).index(progress)
 
     def duplicates(self, run: str | None = None) -> dict[str, str]:
         """Return the videos whose file is that of another one, each with the name of that one."""
