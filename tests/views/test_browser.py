@@ -79,7 +79,7 @@ def reading(page: Page) -> str:
 
 def frame_at(page: Page, side: str, frame: int, frames: int = 16) -> tuple[float, float]:
     """Return where a frame lies on the screen, when frames go along the page."""
-    box = page.locator("canvas").bounding_box()
+    box = page.locator(".stage canvas").bounding_box()
     assert box is not None
     step = min((box["width"] - 54) / frames, 96)
     return box["x"] + 48 + (frame + 0.5) * step, (
@@ -264,7 +264,7 @@ def test_touch(browser, store, tmp_path: Path) -> None:
         page = context.new_page()
         page.goto(path.as_uri())
         drawn(page)
-        box = page.locator("canvas").bounding_box()
+        box = page.locator(".stage canvas").bounding_box()
         page.touchscreen.tap(box["x"] + 60, box["y"] + 60)
         assert "Query frame 0 (0.00 s), locked" in reading(page)
     finally:

@@ -9,8 +9,8 @@
  * @param {{side: "query"|"key", frame: number}|null} focus only lines of this frame
  * @param {number} limit how many lines at the most
  * @param {number} above only weights larger than this
- * @returns {{head: Uint16Array, query: Uint16Array, key: Uint16Array, weight: Float32Array, total: number}}
- *   `total` counts the weights there were to choose from
+ * @returns {{head: Uint16Array, query: Uint16Array, key: Uint16Array, weight: Float32Array, above: number,
+ *   total: number}} `total` counts the weights there were to choose from, `above` those large enough
  */
 export function strongestLines(weights, size, heads, focus, limit = 4000, above = 0) {
   const [, queries, keys] = size;
@@ -52,6 +52,7 @@ export function strongestLines(weights, size, heads, focus, limit = 4000, above 
     query: new Uint16Array(chosen.length),
     key: new Uint16Array(chosen.length),
     weight: new Float32Array(chosen.length),
+    above: n,
     total,
   };
   for (let i = 0; i < chosen.length; i++) {
@@ -73,13 +74,25 @@ export function strongestOf(weights, heads, plane) {
   return most;
 }
 
-/** The mean map (q, s) of the heads that are on. */
+/** The mean map (q, s) of the heads that are on; a weight that is no number (NaN) is left out. */
 export function meanMap(weights, heads, plane) {
-  const mean = new Float32Array(plane);
+  const maps = [];
+  for (let h = 0; h < heads.length; h++) maps.push(weights.subarray(heads[h] * plane, (heads[h] + 1) * plane));
+  return meanOverHeads(maps, plane);
+}
+
+/** How many weights of the heads that are on are no numbers (NaN). */
+export function countMissing(weights, heads, plane) {
+  let missing = 0;
   for (let h = 0; h < heads.length; h++) {
-    for (let i = 0; i < plane; i++) mean[i] += weights[heads[h] * plane + i] / heads.length;
+    for (let i = heads[h] * plane; i < (heads[h] + 1) * plane; i++) if (weights[i] !== weights[i]) missing++;
   }
-  return mean;
+  return missing;
+}
+
+/** Float16 may write 1/n a little larger than it is: what is above even attention is above this. */
+export function evenBound(even) {
+  return even * (1 + 2 ** -10);
 }
 
 /**
@@ -88,7 +101,8 @@ export function meanMap(weights, heads, plane) {
  * Attention that is spread out has its weights close to 1/n; drawn from 0 they would all look alike.
  */
 export function aboveEven(weight, even, strongest) {
-  if (!(strongest > even)) return strongest > 0 ? weight / strongest : 0;
+  if (!(weight > 0)) return 0;
+  if (!(strongest > evenBound(even))) return strongest > 0 ? weight / strongest : 0;
   return Math.max(0, (weight - even) / (strongest - even));
 }
 
@@ -112,36 +126,44 @@ export function weightsPerFrame(weights, size, heads, focus) {
       for (let q = 0; q < queries; q++) column[q] = weights[base + q * keys + focus.frame];
       result.push(column);
     } else {
-      const sums = new Float64Array(keys);
-      for (let q = 0; q < queries; q++) {
-        for (let s = 0; s < keys; s++) sums[s] += weights[base + q * keys + s];
-      }
-      const mean = new Float32Array(keys);
-      for (let s = 0; s < keys; s++) mean[s] = sums[s] / queries;
-      result.push(mean);
+      const rows = [];
+      for (let q = 0; q < queries; q++) rows.push(weights.subarray(base + q * keys, base + (q + 1) * keys));
+      result.push(meanOverHeads(rows, keys));
     }
   }
   return result;
 }
 
-/** The mean over heads of what `weightsPerFrame` gave. */
+/**
+ * The mean over heads of what `weightsPerFrame` gave. What is no number (NaN) is left out; where all
+ * are none, the mean is none.
+ */
 export function meanOverHeads(perHead, frames) {
-  const mean = new Float32Array(frames);
+  const sums = new Float64Array(frames);
+  const counts = new Uint32Array(frames);
   for (let h = 0; h < perHead.length; h++) {
-    for (let i = 0; i < frames; i++) mean[i] += perHead[h][i] / perHead.length;
+    const row = perHead[h];
+    for (let i = 0; i < frames; i++) {
+      if (row[i] !== row[i]) continue;
+      sums[i] += row[i];
+      counts[i]++;
+    }
   }
+  const mean = new Float32Array(frames);
+  for (let i = 0; i < frames; i++) mean[i] = counts[i] || !perHead.length ? sums[i] / Math.max(counts[i], 1) : NaN;
   return mean;
 }
 
-/** The places of the `count` largest values, largest first. */
+/** The places of the `count` largest values, largest first; what is no number has no place. */
 export function largest(values, count) {
   const order = [];
-  for (let i = 0; i < values.length; i++) order.push(i);
+  for (let i = 0; i < values.length; i++) if (values[i] === values[i]) order.push(i);
   return order.sort((a, b) => values[b] - values[a] || a - b).slice(0, count);
 }
 
 /** A weight as it is said and printed: three places, never a false zero. */
 export function weightText(weight) {
+  if (weight !== weight) return "not a number";
   if (weight === 0) return "0";
   if (Math.abs(weight) < 0.0005) return weight.toExponential(1);
   return weight.toFixed(3);

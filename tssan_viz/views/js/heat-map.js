@@ -5,9 +5,8 @@ import { VIRIDIS, pixels } from "./colour-maps.js";
 import { decode } from "./decode.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
-import { readSkeleton } from "./head-view.js";
 import { colourIndex, exactText, ticks } from "./heat-maps.js";
-import { drawPose, fitPoses, poseScale } from "./pose.js";
+import { drawPose, fitPoses, personsIn, poseScale, readSkeleton } from "./pose.js";
 import { frameLabels, headsOn, initialState, take, tokenName, weightsOf } from "./state.js";
 import { inks } from "./theme.js";
 

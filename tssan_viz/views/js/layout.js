@@ -3,6 +3,8 @@
 const BARS = 24;
 const LABEL = 18;
 const EDGE = 3;
+// How far a head may reach out of the room of its pose.
+const REACH = 8;
 // Fewer pixels than these along the frames, and a pose cannot be made out.
 const NARROWEST = 22;
 const LOWEST = 26;
@@ -35,13 +37,14 @@ function poseEvery(step, least) {
 
 function sideways(width, frames, most, poseRatio) {
   const start = 48;
-  const span = Math.max(width - start - 6, most * 7);
+  // A thousand frames scroll; four pixels are what a pointer can still choose.
+  const span = Math.max(width - start - 6, most * 4);
   const total = Math.min(span, most * 96);
   const step = { query: total / frames.query, key: total / frames.key };
   const room = (total / most) * poseEvery(total / most, NARROWEST);
-  const pose = poseRatio ? clamp(room * poseRatio, 48, 124) : 0;
+  const pose = poseRatio ? Math.round(clamp(room * poseRatio, 48, 124)) : 0;
   const band = BARS + LABEL + pose + EDGE;
-  const gap = clamp(width * 0.2, 160, 270);
+  const gap = Math.round(clamp(width * 0.2, 160, 270));
   const across = 2 * band + gap;
   return build({
     horizontal: true, width: Math.ceil(start + total + 6), height: Math.ceil(across),
@@ -58,10 +61,10 @@ function upright(width, frames, most, poseRatio) {
   const row = clamp(1700 / most, 11, 44);
   const total = row * most;
   const step = { query: total / frames.query, key: total / frames.key };
-  const pose = poseRatio ? clamp(width * 0.13, 44, 72) : 0;
+  const pose = poseRatio ? Math.round(clamp(width * 0.13, 44, 72)) : 0;
   const label = poseRatio ? 34 : 56;
   const band = BARS + label + pose + EDGE;
-  const across = Math.max(Math.min(width, 900), 2 * band + 60);
+  const across = Math.max(width, 2 * band + 60);
   return build({
     horizontal: false, width: Math.floor(across), height: Math.ceil(start + total + 4),
     start, step, frames, band, gap: across - 2 * band, pose, label,
@@ -84,6 +87,15 @@ function build({ horizontal, width, height, start, step, frames, band, gap, pose
   const spread = (side) => Math.min(step[side] * 0.3, 12);
   return {
     horizontal, width, height, titles,
+    /** The band of all labels or of all poses of a side, the full length of the page. */
+    room: (part, side) => {
+      const [from, size] = part === "labels" ? [BARS, label] : [BARS + label - REACH, pose + EDGE + REACH];
+      return rectangle(side, 0, horizontal ? width : height, from, size);
+    },
+    /** Between the sides, where the lines are. */
+    between: rectangle("query", 0, horizontal ? width : height, band, gap),
+    /** From where to where a frame reaches along its side. */
+    along: (side, frame) => [begin(side, frame), begin(side, frame + 1)],
     box: (side, frame) =>
       rectangle(side, begin(side, frame), Math.max(step[side] - 1, 1), BARS + 1, band - BARS - 1),
     edge: (side, frame) =>

@@ -5,7 +5,7 @@ import { blend, hex, rgb } from "./colours.js";
 import { decode } from "./decode.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
-import { readSkeleton } from "./head-view.js";
+import { readSkeleton } from "./pose.js";
 import { frameLabels, headsOn, initialState, take, weightsOf } from "./state.js";
 import { inks } from "./theme.js";
 

@@ -1,5 +1,28 @@
 // Skeletons as small drawings: one common scale for the clip, so that big and small can be compared.
 
+import { decode } from "./decode.js";
+
+/** A payload's poses with their bones by side; null where none were recorded. */
+export function readSkeleton(manifest, data) {
+  if (!manifest.poses || !data) return null;
+  return {
+    poses: decode(manifest.poses, data),
+    shape: manifest.poses.shape,
+    groups: bonesBySide(manifest.bones, manifest.sides),
+    head: manifest.head_joint,
+    yDown: manifest.units === "image",
+  };
+}
+
+/** Indices of the persons who are there in a segment. */
+export function personsIn(manifest, skeleton, segment) {
+  const all = [];
+  for (let m = 0; m < skeleton.shape[0]; m++) {
+    if (manifest.poses_present?.[m]?.[segment] ?? true) all.push(m);
+  }
+  return all;
+}
+
 /**
  * The scale and the centres at which a segment's poses are drawn.
  *
