@@ -16,6 +16,7 @@ from tssan_viz.store import (
     StoredSample,
     open_store,
 )
+from tssan_viz.store.places import BucketPath
 
 # Twenty-five joints: a spine of five and four limbs of five.
 JOINTS = (
@@ -114,7 +115,7 @@ def make_poses(rng: np.random.Generator, persons: int, segments: int, frames: in
 
 
 def make_store(
-    path: Path,
+    path: Path | BucketPath,
     *,
     subjects: int = 8,
     classes: Sequence[str] = ("put on jacket", "reading", "hand waving", "drink water"),

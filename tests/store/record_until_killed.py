@@ -25,12 +25,14 @@ def maps_of(row: int) -> dict[str, np.ndarray]:
     return {s.name: softmax_maps(rng, (1, 2, 8, 8)).astype(np.float16) for s in SITES}
 
 
-def record(path: Path, run: str, rows: int, per_flush: int, rank: int = 0, ranks: int = 1) -> None:
+def record(
+    path: Path, run: str, rows: int, per_flush: int, rank: int = 0, ranks: int = 1, first: int = 0
+) -> None:
     store = open_store(path, create=True)
     catalogue = make_catalogue(("put on jacket", "reading"))
     with store.writer(run, sites=SITES, catalogue=catalogue, rank=rank) as writer:
         print("open", flush=True)
-        mine = range(rank, rows, ranks)
+        mine = range(first + rank, rows, ranks)
         for start in range(0, len(mine), per_flush):
             numbers = mine[start : start + per_flush]
             maps = [maps_of(n) for n in numbers]

@@ -204,7 +204,7 @@ def test_what_is_appended_during_a_merge_stays_behind_what_was_there(tmp_path, m
         append.join(0.5)
 
     monkeypatch.setattr(DatasetOptimizer, "compact_files", merge_slowly(meanwhile))
-    merging.compact(100)
+    merging.compact()
     append.join()
     dataset = lance.dataset(tmp_path / "rows")
     assert dataset.to_table()["row_id"].to_pylist() == [0, 1, 2, 3]
@@ -220,7 +220,7 @@ def test_a_merge_while_a_version_is_looked_at_is_no_damage(tmp_path, monkeypatch
 
     def look_late(dataset, path):
         monkeypatch.setattr(tables, "_data_is_whole", look)
-        table.compact(100)
+        table.compact()
         assert not look(dataset, path)
         return look(dataset, path)
 
@@ -239,7 +239,7 @@ def test_of_the_folders_outside_only_the_one_that_names_the_store_is_touched(tmp
 
 def keep_versions(monkeypatch):
     """Leave the store as it is when a recording is cut off: nothing merged, nothing dropped."""
-    monkeypatch.setattr(tables.DurableTable, "compact", lambda self, lines: None)
+    monkeypatch.setattr(tables.DurableTable, "compact", lambda self: None)
     monkeypatch.setattr(tables.DurableTable, "clean", lambda self, alone=False: None)
 
 

@@ -36,7 +36,7 @@ def test_many_small_commits_leave_little_behind(tmp_path):
 def test_a_store_whose_recording_was_killed_is_compacted(tmp_path, monkeypatch):
     path = tmp_path / "store"
     with monkeypatch.context() as patch:
-        patch.setattr(tables.DurableTable, "compact", lambda self, lines: None)
+        patch.setattr(tables.DurableTable, "compact", lambda self: None)
         patch.setattr(tables.DurableTable, "clean", lambda self, alone=False: None)
         record(path, "a", 40, 1)
     before, after = compact(open_store(path))
@@ -83,7 +83,7 @@ def test_a_removal_that_was_interrupted_is_finished_by_the_next_run_of_that_name
     path = tmp_path / "store"
     record(path, "a", 6, 3)
 
-    def stop(self, lines):
+    def stop(self):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tables.DurableTable, "compact", stop)

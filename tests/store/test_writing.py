@@ -410,8 +410,8 @@ def test_the_store_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("TSSAN_STORE", str(tmp_path / "elsewhere"))
     with pytest.raises(StoreNotFound, match=r"elsewhere \(from \$TSSAN_STORE\)"):
         open_store()
-    with pytest.raises(UserError, match="folder on this machine"):
-        open_store("s3://bucket/store")
+    with pytest.raises(UserError, match="a store is a folder, or s3://BUCKET/NAME"):
+        open_store("gs://bucket/store")
     assert open_store(f"file://{tmp_path}/attention-store").runs().empty
 
 

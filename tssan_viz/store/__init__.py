@@ -34,7 +34,7 @@ import os
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry, SkeletonInfo, UnknownClass
 from tssan_viz.store.opened import StoreNotFound
-from tssan_viz.store.places import place, unreachable
+from tssan_viz.store.places import BucketPath, place, unreachable
 from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import FORMAT, READABLE_FORMATS, Site, StoredSample
 from tssan_viz.store.tables import StoreDamaged, StoreWriteError
@@ -92,6 +92,8 @@ def open_store(
     marker = path / "store.json"
     try:
         there = marker.is_file()
+        if not there and isinstance(path, BucketPath) and not path.has_bucket():
+            raise FileNotFoundError
     except OSError as error:
         raise unreachable(path, error) from error
     if not there:

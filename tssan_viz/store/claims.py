@@ -91,10 +91,13 @@ class WriterClaim:
                 # Both times are the server's.
                 age = now - note.stat().st_mtime_ns
                 said = json.loads(note.read_bytes())
-            except FileNotFoundError:
-                continue
             except ValueError:
                 said = {}
+            except OSError:
+                if note.is_file():
+                    raise
+                # Taken back between the look and the reading.
+                continue
             if age > _DEAD_AFTER_NS or _is_gone(said, note.name):
                 note.unlink(missing_ok=True)
             else:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _SCHEME = "s3://"
 # A server that does not answer is named within seconds, not asked for minutes.
 _CONNECT_SECONDS = 4
-_REQUEST_SECONDS = 30
-_ATTEMPTS = 3
+_REQUEST_SECONDS = 5
+_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ class BucketPath(PurePosixPath):
     def absolute(self) -> BucketPath:
         """Return the same: a bucket is the same from everywhere."""
         return self
+
+    def has_bucket(self) -> bool:
+        """Return whether its bucket is there."""
+        return BucketPath("/", self.parts[1]).exists()
 
     def _info(self) -> FileInfo:
         return _server().get_file_info(self.key)
@@ -218,11 +222,17 @@ def unreachable(where: Place, error: OSError) -> UserError:
     """Return the error for a store that could not be asked."""
     if isinstance(where, Path):
         return UserError(f"{where} cannot be read: {error.strerror or error}")
+    if isinstance(error, FileNotFoundError) or "NO_SUCH_BUCKET" in str(error):
+        return UserError(f"{where}: there is no bucket {where.parts[1]!r} {_where()}")
     return UserError(
-        f"{where} cannot be reached at {_endpoint() or 'Amazon S3'}: {reason(error)}. The address "
+        f"{where} cannot be reached {_where()}: {reason(error)}. The address "
         "is $AWS_ENDPOINT_URL (none: Amazon S3), the key is $AWS_ACCESS_KEY_ID with "
         "$AWS_SECRET_ACCESS_KEY, or that of the profile"
     )
+
+
+def _where() -> str:
+    return f"at {_endpoint() or 'Amazon S3'}"
 
 
 def _endpoint() -> str | None:
@@ -238,8 +248,8 @@ def lance_options(where: Place) -> dict[str, str] | None:
     if isinstance(where, Path):
         return None
     options = {
-        "client_max_retries": str(_ATTEMPTS),
-        "client_retry_timeout": str(_REQUEST_SECONDS),
+        "client_max_retries": "3",
+        "client_retry_timeout": "20",
         "connect_timeout": f"{_CONNECT_SECONDS}s",
     }
     endpoint = _endpoint()
@@ -273,4 +283,5 @@ def _connected(
         request_timeout=_REQUEST_SECONDS,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
         background_writes=False,
+        allow_delayed_open=True,
     )

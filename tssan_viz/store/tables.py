@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from errno import ENOSPC
-from pathlib import Path
 from typing import Any, TypeVar
 
 import lance
@@ -17,12 +17,18 @@ import pyarrow as pa
 from tssan_viz.errors import UserError
 from tssan_viz.store import digests
 from tssan_viz.store.durable import FolderSync, is_whole, turn
+from tssan_viz.store.places import BucketPath, Place, lance_address, lance_options
 
 T = TypeVar("T")
 
 # Versions that another process may still be reading from or appending to are left for this long.
 _KEEP = timedelta(minutes=1)
 _COMMITS_BETWEEN_CLEANUPS = 32
+# Each version names all files: of so many small ones, each commit would cost more than the last.
+_SMALL_FILES = 256
+# Files of maps under this size are merged; those of full commits are left alone.
+_MERGED_BYTES = 32 << 20
+_MERGED_LINES = 1 << 20
 _ATTEMPTS = 8
 
 
@@ -44,7 +50,21 @@ class StoreDamaged(UserError):
     """What the store says it holds cannot be read."""
 
 
-def _manifests(path: Path) -> dict[int, Path]:
+# How often this process has committed to each dataset.
+_COMMITS: Counter[Place] = Counter()
+
+
+def own_commits(path: Place) -> int:
+    """Return how often this process has committed to a dataset."""
+    return _COMMITS[path]
+
+
+def lance_dataset(path: Place, version: int | None = None) -> lance.LanceDataset:
+    """Open a Lance dataset, at its newest version unless one is named."""
+    return lance.dataset(lance_address(path), version=version, storage_options=lance_options(path))
+
+
+def _manifests(path: Place) -> dict[int, Place]:
     """Return the manifest of each version. Lance names them by 2⁶⁴ − 1 − version."""
     found = {}
     for manifest in (path / "_versions").glob("*.manifest"):
@@ -54,21 +74,21 @@ def _manifests(path: Path) -> dict[int, Path]:
     return found
 
 
-def _manifest(path: Path, version: int) -> Path:
+def _manifest(path: Place, version: int) -> Place:
     return path / "_versions" / f"{(1 << 64) - 1 - version}.manifest"
 
 
-def newest_manifest(path: Path, dataset: lance.LanceDataset) -> Path:
+def newest_manifest(path: Place, dataset: lance.LanceDataset) -> Place:
     """Return the file that describes the version at which a dataset is open."""
     return _manifest(path, dataset.version)
 
 
-def newest_version(path: Path) -> int | None:
+def newest_version(path: Place) -> int | None:
     """Return the number of the newest version that is listed, None where there is none."""
     return max(_manifests(path), default=None)
 
 
-def written_at(path: Path, version: int) -> int:
+def written_at(path: Place, version: int) -> int:
     """Return when a version of a dataset was committed, in nanoseconds; 0 where it is gone."""
     try:
         return _manifest(path, version).stat().st_mtime_ns
@@ -76,7 +96,7 @@ def written_at(path: Path, version: int) -> int:
         return 0
 
 
-def data_files(dataset: lance.LanceDataset, path: Path, behind: int = -1) -> list[Path]:
+def data_files(dataset: lance.LanceDataset, path: Place, behind: int = -1) -> list[Place]:
     """Return the files that hold a version's lines, of the fragments behind one with a number."""
     return [
         path / "data" / file.path
@@ -90,7 +110,22 @@ def _newest_fragment(dataset: lance.LanceDataset) -> int:
     return max((fragment.fragment_id for fragment in dataset.get_fragments()), default=-1)
 
 
-def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
+def lines_per_file(schema: pa.Schema) -> int:
+    """Return the lines of a file that is merged with no other: by size for maps."""
+    lists = [kind for kind in schema.types if pa.types.is_fixed_size_list(kind)]
+    line = sum(kind.list_size * kind.value_type.byte_width for kind in lists)
+    return max(1, _MERGED_BYTES // line) if line else _MERGED_LINES
+
+
+def _data_is_whole(dataset: lance.LanceDataset, path: Place) -> bool:
+    if isinstance(path, BucketPath):
+        # Objects are never torn, and asking for each takes its time.
+        sizes = (path / "data").sizes()
+        return all(
+            sizes.get(file.path, -1) == (file.file_size_bytes or sizes.get(file.path))
+            for fragment in dataset.get_fragments()
+            for file in fragment.data_files()
+        )
     return all(
         is_whole(path / "data" / file.path, file.file_size_bytes)
         for fragment in dataset.get_fragments()
@@ -99,7 +134,7 @@ def _data_is_whole(dataset: lance.LanceDataset, path: Path) -> bool:
 
 
 def _open_version(
-    path: Path, version: int, manifest: Path
+    path: Place, version: int, manifest: Place
 ) -> tuple[lance.LanceDataset | None, str]:
     """Return a version that is whole, or None and what is wrong with it."""
     try:
@@ -107,7 +142,7 @@ def _open_version(
             return None, f"{manifest} is cut short, as a power loss leaves it"
         if digests.is_damaged(path, manifest):
             return None, f"{manifest} is damaged: it is not what was written"
-        dataset = lance.dataset(path, version=version)
+        dataset = lance_dataset(path, version)
         if _data_is_whole(dataset, path):
             return dataset, ""
     except (ValueError, OSError) as error:
@@ -115,7 +150,7 @@ def _open_version(
     return None, f"files that {manifest} names are cut short or gone"
 
 
-def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset, str | None]:
+def open_whole(path: Place, whole: int | None = None) -> tuple[lance.LanceDataset, str | None]:
     """Open a Lance dataset at its newest version whose files are all there.
 
     Parameters
@@ -145,7 +180,7 @@ def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset
         version = max(manifests)
         if version == whole:
             with contextlib.suppress(ValueError, OSError):
-                return lance.dataset(path, version=version), None
+                return lance_dataset(path, version), None
         dataset, wrong = _open_version(path, version, manifests[version])
         if dataset is not None:
             return dataset, None
@@ -164,7 +199,7 @@ def open_whole(path: Path, whole: int | None = None) -> tuple[lance.LanceDataset
     raise StoreDamaged(f"{path}: none of its {len(manifests)} versions can be read; {wrong}")
 
 
-def set_torn_versions_aside(path: Path) -> None:
+def set_torn_versions_aside(path: Place) -> None:
     """Take versions that a power loss left torn out of Lance's way, so that it can append again.
 
     Only files that are visibly cut short are renamed (``….torn``), none is deleted. A version that
@@ -188,13 +223,15 @@ def set_torn_versions_aside(path: Path) -> None:
                         "behind it. `tssan-viz verify` says what else is damaged, and `tssan-viz "
                         "merge` copies what is whole into a new store"
                     )
-                dataset = lance.dataset(path)
+                dataset = lance_dataset(path)
             except FileNotFoundError:
                 continue
             except (ValueError, OSError) as error:
                 raise StoreDamaged(f"{path}: its newest version cannot be read: {error}") from error
             if _data_is_whole(dataset, path):
                 return
+        if isinstance(newest, BucketPath):
+            raise StoreDamaged(f"{path}: files that its newest version names are gone")
         digests.forget(path, newest)
         newest.rename(newest.with_name(newest.name + ".torn"))
 
@@ -234,15 +271,17 @@ class DurableTable:
     """
 
     def __init__(
-        self, path: Path, schema: pa.Schema, *, shared: bool, digest_data: bool = True
+        self, path: Place, schema: pa.Schema, *, shared: bool, digest_data: bool = True
     ) -> None:
         self.path = path
         self._schema = schema
         self._shared = shared
         self._digest_data = digest_data
         self._folder = FolderSync(path)
+        self._lines_per_file = lines_per_file(schema)
         self._commits = 0
-        self._known: set[Path] = set()
+        self._cleaned = time.monotonic()
+        self._known: set[Place] = set()
         self._newest_fragment = -1
         if path.exists():
             set_torn_versions_aside(path)
@@ -268,8 +307,18 @@ class DurableTable:
             # would be answered with a success that means nothing.
             raise self._failure(table, error, may_retry=False) from error
         self._commits += 1
-        if self._commits % _COMMITS_BETWEEN_CLEANUPS == 0:
+        if self._commits % _SMALL_FILES == 0 and self._small_files(dataset) >= _SMALL_FILES:
+            self.compact()
+        elif self._commits % _COMMITS_BETWEEN_CLEANUPS == 0 and self._due():
             self.clean()
+
+    def _small_files(self, dataset: lance.LanceDataset) -> int:
+        fragments = dataset.get_fragments()
+        return sum(fragment.physical_rows < self._lines_per_file for fragment in fragments)
+
+    def _due(self) -> bool:
+        """Return whether there can be much to drop: where others write, versions stay a while."""
+        return not self._shared or time.monotonic() - self._cleaned > _KEEP.total_seconds() / 4
 
     def sync(self) -> None:
         """Return when what was appended is on the disk."""
@@ -288,13 +337,16 @@ class DurableTable:
         if not (self.path / "_versions").exists():
             # An empty first version, so that two processes that begin at once share it.
             with contextlib.suppress(OSError):
-                lance.write_dataset(
-                    self._schema.empty_table(), self.path, mode="create", schema=self._schema
-                )
-        return lance.write_dataset(table, self.path, mode="append")
+                self._write(self._schema.empty_table(), mode="create", schema=self._schema)
+        return self._write(table, mode="append")
+
+    def _write(self, table: pa.Table, **how: Any) -> lance.LanceDataset:
+        options = lance_options(self.path)
+        return lance.write_dataset(table, lance_address(self.path), storage_options=options, **how)
 
     def _enter_digests(self, dataset: lance.LanceDataset, behind: int = -1) -> None:
         """Write down the digests of what a version of ours brought; all its files are complete."""
+        _COMMITS[self.path] += 1
         files = {_manifest(self.path, dataset.version)}
         if self._digest_data:
             files.update(data_files(dataset, self.path, behind))
@@ -312,13 +364,13 @@ class DurableTable:
 
     def open(self) -> lance.LanceDataset | None:
         """Return the dataset as it is now, None before the first append."""
-        return lance.dataset(self.path) if (self.path / "_versions").exists() else None
+        return lance_dataset(self.path) if (self.path / "_versions").exists() else None
 
     def delete(self, condition: Any) -> None:
         """Delete the lines that fit a pyarrow expression."""
 
         def delete() -> lance.LanceDataset:
-            dataset = lance.dataset(self.path)
+            dataset = lance_dataset(self.path)
             dataset.delete(condition)
             return dataset
 
@@ -328,7 +380,7 @@ class DurableTable:
         """Add columns, null in the lines that are there."""
 
         def add() -> lance.LanceDataset:
-            dataset = lance.dataset(self.path)
+            dataset = lance_dataset(self.path)
             missing = [field for field in fields if field.name not in dataset.schema.names]
             if missing:
                 dataset.add_columns(pa.schema(missing))
@@ -347,7 +399,7 @@ class DurableTable:
                 f"{self.path} could not be changed: {error}", may_retry=False
             ) from error
 
-    def compact(self, lines_per_file: int) -> None:
+    def compact(self) -> None:
         """Merge small files, and drop the versions that named them.
 
         All lines are safe already, so a failure is only warned of.
@@ -357,16 +409,18 @@ class DurableTable:
             return
 
         def merge() -> None:
-            lance.dataset(self.path).optimize.compact_files(target_rows_per_fragment=lines_per_file)
+            lance_dataset(self.path).optimize.compact_files(
+                target_rows_per_fragment=self._lines_per_file
+            )
             # The version that merged names every file it replaced; one behind it names none, and
             # lets the longer one be dropped.
-            lance.dataset(self.path).delete("false")
+            lance_dataset(self.path).delete("false")
 
         try:
             # Lines appended meanwhile would come before the merged ones.
             with self._turn(alone=True):
                 retry(merge)
-            self._enter_digests(lance.dataset(self.path))
+            self._enter_digests(lance_dataset(self.path))
             # The merged files are on the disk before the small ones go.
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
@@ -383,8 +437,9 @@ class DurableTable:
             Whether nobody else writes: then no version is kept for a while.
         """
         age = _KEEP if self._shared and not alone else timedelta(0)
+        self._cleaned = time.monotonic()
         # What cannot be dropped now is dropped the next time.
         with contextlib.suppress(ValueError, OSError, RuntimeError):
-            lance.dataset(self.path).cleanup_old_versions(older_than=age)
+            lance_dataset(self.path).cleanup_old_versions(older_than=age)
             digests.clean(self.path)
             self._known = {file for file in self._known if file.exists()}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,14 +11,15 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
+from tssan_viz.store.claims import only_writer
 from tssan_viz.store.durable import RunLock, nobody_writes
 from tssan_viz.store.incoming import OWN_COLUMNS
+from tssan_viz.store.places import BucketPath, Place, beside, remove_all
 from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import MEASURES, SCHEMAS, Site, run_folder
 from tssan_viz.store.tables import DurableTable, StoreDamaged
-from tssan_viz.store.writer import MERGED_BYTES, RunWriter
+from tssan_viz.store.writer import RunWriter
 
-_LINES = 1 << 20
 _PART_BYTES = 32 << 20
 
 
@@ -34,15 +34,22 @@ def compact(store: AttentionStore) -> tuple[int, int]:
         Bytes on the disk.
     """
     before = store.size()
+    with only_writer(store.path):
+        _compact(store)
+    return before, store.size()
+
+
+def _compact(store: AttentionStore) -> None:
     alone = nobody_writes(store.path)
     for name, schema in SCHEMAS.items():
         table = DurableTable(store.path / name, schema, shared=True)
-        table.compact(_LINES)
+        table.compact()
         table.clean(alone=alone)
-    for folder in sorted((store.path / "maps").glob("*/*x*")):
+    folders: list[Place] = [*(store.path / "maps").glob("*/*x*")]
+    for folder in folders:
         rank = int(folder.name.partition("-rank")[2] or 0)
         try:
-            lock = RunLock(folder.parent, folder.parent.name, rank)
+            lock = _lock(folder.parent, folder.parent.name, rank)
         except UserError:
             # It is being recorded, and will be merged at its end.
             continue
@@ -50,12 +57,14 @@ def compact(store: AttentionStore) -> tuple[int, int]:
             dataset = store.dataset(str(folder.relative_to(store.path)))
             if dataset is None:
                 continue
-            lists = [kind for kind in dataset.schema.types if hasattr(kind, "list_size")]
-            line = sum(kind.list_size * kind.value_type.byte_width for kind in lists)
             table = DurableTable(folder, dataset.schema, shared=False, digest_data=False)
-            table.compact(max(1, MERGED_BYTES // line))
+            table.compact()
             table.clean()
-    return before, store.size()
+
+
+def _lock(folder: Place, run: str, rank: int) -> AbstractContextManager[object]:
+    """Keep others from a run's rank; whoever is a bucket's only writer has done so."""
+    return nullcontext() if isinstance(folder, BucketPath) else RunLock(folder, run, rank)
 
 
 def remove(store: AttentionStore, run: str) -> int:
@@ -74,21 +83,22 @@ def remove(store: AttentionStore, run: str) -> int:
     run = store.checked_run(run)
     before = store.size()
     folder = store.path / "maps" / run_folder(run)
-    with ExitStack() as locks:
+    with only_writer(store.path), ExitStack() as locks:
         # Every rank that ever wrote it.
         for lock in sorted(folder.glob(".lock*")):
             rank = int(lock.name.partition("-rank")[2] or 0)
-            locks.enter_context(RunLock(folder, run, rank))
+            locks.enter_context(_lock(folder, run, rank))
         alone = nobody_writes(store.path, besides=folder)
         # The list of runs first: from then on nothing of it is shown, whatever happens.
         for name in ["runs", *(name for name in SCHEMAS if name != "runs")]:
             table = DurableTable(store.path / name, SCHEMAS[name], shared=True)
             if table.open() is not None:
                 table.delete(pc.field("run") == run)
-                table.compact(_LINES)
+                table.compact()
                 table.clean(alone=alone)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(store.path / "cells" / run_folder(run), ignore_errors=True)
+        remove_all(folder)
+        for kept in ("cells", "nearest"):
+            remove_all(beside(store.path) / kept / run_folder(run))
     return before - store.size()
 
 

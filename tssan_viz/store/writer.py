@@ -7,7 +7,6 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +20,7 @@ from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.codes import checked_code, code_of, column_type, encode
 from tssan_viz.store.durable import RunLock, nobody_writes, sync_file, turn, write_atomically
 from tssan_viz.store.incoming import Incoming
+from tssan_viz.store.places import BucketPath, Place, reason, unreachable
 from tssan_viz.store.schema import (
     CATALOGUE,
     FORMAT,
@@ -44,11 +44,14 @@ from tssan_viz.version import VERSION
 
 COMMIT_BYTES = 64 << 20
 COMMIT_SECONDS = 5.0
-# Files of maps under this size are merged at the end; those of full commits are left alone.
-MERGED_BYTES = COMMIT_BYTES // 2
+
+_IN_MEMORY = (
+    "what was added since the last commit is still in memory, and `flush` may be called again when "
+    "it is back"
+)
 
 
-def prepare_folder(path: Path) -> None:
+def prepare_folder(path: Place) -> None:
     """Make a folder a store, unless it is one.
 
     Raises
@@ -57,6 +60,11 @@ def prepare_folder(path: Path) -> None:
         The folder holds something else, or cannot be written.
     """
     marker = path / "store.json"
+    described = {
+        "format": FORMAT,
+        "kind": "tssan-viz attention store",
+        "written_by": VERSION,
+    }
     try:
         if marker.exists():
             return
@@ -67,17 +75,19 @@ def prepare_folder(path: Path) -> None:
                 f"{path} is no attention store, and not empty; "
                 "give a new folder or an existing store"
             )
+        if isinstance(path, BucketPath):
+            if not path.has_bucket():
+                raise FileNotFoundError
+            write_atomically(marker, json.dumps(described))
+            return
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in made:
             sync_file(folder.parent)
-        described = {
-            "format": FORMAT,
-            "kind": "tssan-viz attention store",
-            "written_by": VERSION,
-        }
         write_atomically(marker, json.dumps(described))
     except OSError as error:
+        if isinstance(path, BucketPath):
+            raise unreachable(path, error) from error
         raise UserError(f"{path} cannot be made a store: {error.strerror or error}") from error
 
 
@@ -136,7 +146,7 @@ class RunWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         run: str,
         *,
         sites: Sequence[Site],
@@ -204,9 +214,7 @@ class RunWriter:
     # ---- what is begun, and what an earlier session left
 
     def _unwritable(self, error: OSError) -> StoreWriteError:
-        return StoreWriteError(
-            f"{self._path} cannot be written: {error.strerror or error}", may_retry=False
-        )
+        return StoreWriteError(f"{self._path} cannot be written: {reason(error)}", may_retry=False)
 
     def _check_format(self) -> None:
         marker = self._path / "store.json"
@@ -220,7 +228,7 @@ class RunWriter:
                 f"to; `tssan-viz merge {self._path} --out NEW` copies it into a new store"
             )
 
-    def _open_tables(self, folder: Path, info: Mapping[str, Any], created: datetime) -> None:
+    def _open_tables(self, folder: Place, info: Mapping[str, Any], created: datetime) -> None:
         self._rows = DurableTable(self._path / "rows", ROWS, shared=True)
         self._measures = DurableTable(self._path / "measures", MEASURES, shared=True)
         self._samples = DurableTable(self._path / "samples", SAMPLES, shared=True)
@@ -251,7 +259,7 @@ class RunWriter:
                     )
                 seen.add(key)
 
-    def _map_tables(self, folder: Path) -> dict[tuple[int, int], DurableTable]:
+    def _map_tables(self, folder: Place) -> dict[tuple[int, int], DurableTable]:
         tables = {}
         for shape in dict.fromkeys((site.query, site.key) for site in self.sites):
             fields: list[tuple[str, pa.DataType]] = [("row_id", pa.int64())]
@@ -277,7 +285,7 @@ class RunWriter:
             if (site.query, site.key) == shape
         ]
 
-    def _begin(self, path: Path, info: Mapping[str, Any], created: datetime) -> None:
+    def _begin(self, path: Place, info: Mapping[str, Any], created: datetime) -> None:
         from tssan_viz.store.reader import AttentionStore
 
         runs = DurableTable(path / "runs", RUNS, shared=True)
@@ -568,20 +576,20 @@ class RunWriter:
     def _commit(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if not (self._path / "store.json").exists():
-            # Lance would begin a new data set there, of which nobody would know.
+        try:
+            self._check_place()
+            # The last commit may have been refused, or interrupted from the keyboard, on its way.
+            if self._unfinished:
+                self._drop_orphans()
+                if self._pending_rows_are_stored():
+                    self._rows.sync()
+                    self._acknowledge()
+                    return
+        except (OSError, ValueError) as error:
+            reason_given = reason(error) if isinstance(error, OSError) else str(error)
             raise StoreWriteError(
-                f"the store {self._path} is gone; what was added since the last commit is still "
-                "in memory, and `flush` may be called again when the folder is back",
-                may_retry=True,
-            )
-        if self._unfinished:
-            # The last commit was refused, or interrupted from the keyboard, on its way.
-            self._drop_orphans()
-            if self._pending_rows_are_stored():
-                self._rows.sync()
-                self._acknowledge()
-                return
+                f"{self._path} cannot be written: {reason_given}; {_IN_MEMORY}", may_retry=True
+            ) from error
         self._unfinished = True
         try:
             self._write_pending()
@@ -590,6 +598,17 @@ class RunWriter:
                 self._failure = error
             raise
         self._acknowledge()
+
+    def _check_place(self) -> None:
+        if not (self._path / "store.json").exists():
+            # Lance would begin a new data set there, of which nobody would know.
+            raise StoreWriteError(f"the store {self._path} is gone; {_IN_MEMORY}", may_retry=True)
+        if not self._lock.holds():
+            raise StoreWriteError(
+                f"{self._path}: this process was taken for dead and another writes now; what was "
+                "added since the last commit is not stored, recording the same run again is",
+                may_retry=False,
+            )
 
     def _acknowledge(self) -> None:
         self.rows_acknowledged += sum(table.num_rows for table in self._pending_rows)
@@ -650,13 +669,11 @@ class RunWriter:
         try:
             self.flush()
             self._add_report()
-            bytes_per_row = sum(2 * s.heads * s.query * s.key for s in self.sites)
-            for table in self._maps.values():
-                table.compact(max(1, MERGED_BYTES // bytes_per_row))
-            for table in (self._rows, self._measures, self._samples, self._reports):
-                table.compact(1 << 20)
+            shared = (self._rows, self._measures, self._samples, self._reports)
+            for table in (*self._maps.values(), *shared):
+                table.compact()
             if nobody_writes(self._path, besides=self._folder):
-                for table in (self._rows, self._measures, self._samples, self._reports):
+                for table in shared:
                     table.clean(alone=True)
         finally:
             self._abandon()
