@@ -22,8 +22,10 @@ from tssan_viz.store.schema import StoredSample, decode, named
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
     import xarray
 
+    from tssan_viz.store.codes import Code
     from tssan_viz.store.lazy import StoredMaps
     from tssan_viz.store.nearest import MapIndex
 
@@ -736,20 +738,73 @@ class Selection:
             raise UserError(f"rows is {rows}, at least 1 at a time")
         yield from self.parts_of(self._frame, rows)
 
+    def iter_tensors(
+        self, rows: int = 2048, *, device: str | torch.device = "cpu"
+    ) -> Iterator[tuple[pd.DataFrame, torch.Tensor]]:
+        """Go through the maps as torch tensors, decoded on a device.
+
+        ``for rows, maps in selection.iter_tensors(device="cuda"): …`` sends maps as they are
+        stored, and holds `rows` rows at a time there.
+
+        Parameters
+        ----------
+        rows
+            At most so many at a time; the next ones are read meanwhile.
+        device
+            Where the maps are decoded and stay.
+
+        Yields
+        ------
+        rows : DataFrame
+            As `rows`, for this part.
+        maps : float32 (r, l, h, q, s), on the device
+
+        Raises
+        ------
+        UserError
+            The layers differ in size or in how they are stored. An empty selection yields nothing.
+        """
+        import torch
+
+        from tssan_viz.store.codes import decode_tensor
+
+        if rows < 1:
+            raise UserError(f"rows is {rows}, at least 1 at a time")
+        for part, stored in self._ahead(self._frame, rows, self._read_stored):
+            yield part, decode_tensor(torch.from_numpy(stored).to(device), self._code)
+
+    @property
+    def _code(self) -> Code:
+        """How the maps of the first layer are stored."""
+        from tssan_viz.store.codes import code_of
+
+        return code_of(self.store.stored_code(self.run), self._sites["kind"].iloc[0])
+
+    def _read_stored(self, frame: pd.DataFrame) -> np.ndarray:
+        ids = frame["row_id"].to_numpy(np.int64)
+        return self.store.read_maps(self.run, ids, self._wanted, coded=True)
+
     def parts_of(self, frame: pd.DataFrame, rows: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         """Go through the maps of some lines of `rows`, as `iter_maps` does."""
+        return self._ahead(frame, rows, self._read)
+
+    @staticmethod
+    def _ahead(
+        frame: pd.DataFrame, rows: int, read: Callable[[pd.DataFrame], np.ndarray]
+    ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """Go through what is read of some lines, while the next ones are read."""
         parts = [frame.iloc[i : i + rows] for i in range(0, len(frame), rows)]
         if len(parts) < 2:
             for part in parts:
-                yield part.reset_index(drop=True), self._read(part)
+                yield part.reset_index(drop=True), read(part)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="maps") as ahead:
             # The next part is read while the caller works on this one.
-            coming = ahead.submit(self._read, parts[0])
+            coming = ahead.submit(read, parts[0])
             for part, after in zip_longest(parts, parts[1:]):
                 maps = coming.result()
                 if after is not None:
-                    coming = ahead.submit(self._read, after)
+                    coming = ahead.submit(read, after)
                 yield part.reset_index(drop=True), maps
 
     def poses(self) -> xarray.DataArray:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -9,7 +10,7 @@ from scipy.spatial.distance import jensenshannon
 from tests.stores import make_catalogue, make_sites, softmax_maps
 from tssan_viz.errors import UserError
 from tssan_viz.store import Site, open_store
-from tssan_viz.store.codes import decode_lines, encode
+from tssan_viz.store.codes import CODES, decode_lines, decode_tensor, encode
 from tssan_viz.store.schema import decode
 
 CATALOGUE = make_catalogue(("put on jacket", "reading"))
@@ -108,3 +109,54 @@ def test_there_are_three_codes(tmp_path):
         maps = {"blocks.0.attend": softmax_maps(np.random.default_rng(0), (1, 1, 4, 4))}
         with pytest.raises(UserError, match="float32, float16 is expected"):
             writer.add({"sample": ["v"]}, maps)
+
+
+@given(
+    st.sampled_from(CODES),
+    st.integers(1, 5),
+    st.integers(1, 40),
+    st.floats(0.01, 30),
+    st.integers(0, 2**32 - 1),
+)
+def test_torch_decodes_what_numpy_decodes(code, query, key, sharpness, seed):
+    rng = np.random.default_rng(seed)
+    score = (sharpness * rng.normal(size=(3, query, key))).astype(np.float32)
+    p = np.exp(score - score.max(-1, keepdims=True))
+    p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
+    p[1, 0] = 0
+    lines = encode(p, code)
+    stored = torch.from_numpy(lines.reshape(3, query, key))
+    back = decode_tensor(stored, code)
+    assert back.dtype == torch.float32
+    assert not back[1, 0].any()
+    numpys = decode(decode_lines(lines, code, query, key))
+    np.testing.assert_allclose(back.numpy(), numpys, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_maps_come_as_tensors_some_at_a_time(tmp_path, code):
+    site = make_sites(1, 3, 8)[0]
+    maps = softmax_maps(np.random.default_rng(5), (10, 3, 8, 8)).astype(np.float16)
+    store = open_store(tmp_path / "s", create=True)
+    with store.writer("a", sites=[site], catalogue=CATALOGUE, code=code) as writer:
+        writer.add({"sample": [f"v{n}" for n in range(10)], "label": [0] * 10}, {site.name: maps})
+    selection = store.select(head=[1, 3])
+    parts = list(selection.iter_tensors(4))
+    assert [len(rows) for rows, _ in parts] == [4, 4, 2]
+    assert [name for rows, _ in parts for name in rows["sample"]] == [f"v{n}" for n in range(10)]
+    together = torch.cat([part for _, part in parts])
+    assert together.dtype == torch.float32
+    np.testing.assert_allclose(together.numpy(), selection.maps().values, rtol=1e-6, atol=1e-9)
+    with pytest.raises(UserError, match="at least 1"):
+        next(selection.iter_tensors(0))
+
+
+def test_tensors_of_maps_in_several_codes_are_refused_in_words(tmp_path):
+    sites = (*make_sites(1, 2, 4), Site("adjacency", 2, 2, 4, 4, kind="signed"))
+    maps = softmax_maps(np.random.default_rng(5), (3, 2, 4, 4))
+    store = open_store(tmp_path / "s", create=True)
+    with store.writer("a", sites=sites, catalogue=CATALOGUE, code="compact") as writer:
+        writer.add({"sample": ["a", "b", "c"], "label": 0}, {site.name: maps for site in sites})
+    with pytest.raises(UserError, match=r"several codes \(compact, float16\).*name one layer"):
+        next(store.select().iter_tensors())
+    assert next(store.select(layer=2).iter_tensors())[1].shape == (3, 1, 2, 4, 4)

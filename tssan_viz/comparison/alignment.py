@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
+from tssan_viz.store.codes import Code
 from tssan_viz.store.schema import StoredSample, decode
 
 Align = Literal["none", "seconds", "dtw"]
@@ -208,6 +209,14 @@ class AlignedSelection(Selection):
 
     def _read(self, frame: pd.DataFrame) -> np.ndarray:
         return self.alignment.warp(decode(super()._read(frame)), row_keys(frame))
+
+    def _read_stored(self, frame: pd.DataFrame) -> np.ndarray:
+        return self._read(frame)
+
+    @property
+    def _code(self) -> Code:
+        # Casting them to float32 is all that is left to do.
+        return "float16"
 
     def maps(self):  # type: ignore[no-untyped-def]  # xarray is imported late
         """Return all aligned maps as a labelled array, in memory."""

@@ -26,12 +26,15 @@ precise       2           1.5e-5   0.007 %
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from tssan_viz.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Code = Literal["float16", "compact", "precise"]
 CODES: tuple[Code, ...] = ("float16", "compact", "precise")
@@ -59,10 +62,14 @@ def code_of(run_code: Code, kind: str) -> Code:
     return run_code if kind == "softmax" else "float16"
 
 
+def code_dtype(code: Code) -> np.dtype:
+    """Return the type of a stored value."""
+    return np.dtype({"float16": np.float16, "compact": np.uint8, "precise": np.uint16}[code])
+
+
 def column_type(code: Code, query: int, key: int) -> pa.DataType:
     """Return the type of the column that holds one head's maps."""
-    kinds = {"float16": pa.float16(), "compact": pa.uint8(), "precise": pa.uint16()}
-    return pa.list_(kinds[code], query * key)
+    return pa.list_(pa.from_numpy_dtype(code_dtype(code)), query * key)
 
 
 def encode(maps: np.ndarray, code: Code) -> np.ndarray:
@@ -104,3 +111,36 @@ def decode_lines(lines: np.ndarray, code: Code, query: int, key: int) -> np.ndar
     p = np.square(root, out=root)
     total = p.sum(-1, keepdims=True)
     return np.divide(p, total, out=p, where=total > 0)
+
+
+def decode_tensor(stored: torch.Tensor, code: Code) -> torch.Tensor:
+    """Return stored values as maps, computed on the device on which they are.
+
+    What is sent to a device is then a half or a quarter of the maps' bytes, and the cast is done
+    where it is fast.
+
+    Parameters
+    ----------
+    stored : float16, uint8 or uint16 (…, s)
+        As stored: rows over keys, last.
+    code
+        Their code.
+
+    Returns
+    -------
+    float32 (…, s), on the same device
+        As `decode_lines` gives them, to rounding.
+    """
+    import torch
+
+    if code == "float16":
+        return stored.float()
+    if code == "precise":
+        # Few operations know 16 bits without a sign.
+        root = stored.view(torch.int16).float()
+        root = torch.where(root < 0, root + (_SIXTEEN_BITS + 1), root)
+    else:
+        root = stored.float()
+    p = root.square()
+    total = p.sum(-1, keepdim=True)
+    return p / torch.where(total > 0, total, torch.ones_like(total))

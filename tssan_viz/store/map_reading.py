@@ -83,7 +83,9 @@ def read_into(
     out: np.ndarray,
     compared: np.ndarray,
 ) -> tuple[int, str] | None:
-    """Fill `out` (r, columns, q, s) with the lines at `positions`.
+    """Fill `out` (r, columns, q, s) with the lines at `positions`, as they are stored or decoded.
+
+    They stay as they are stored where `out` is of their type.
 
     Returns
     -------
@@ -109,7 +111,7 @@ def read_into(
         differing = checked.differing(column, lines, 0)
         if differing is not None:
             return differing, column
-        out[:, c] = decode_lines(lines, code, *out.shape[2:])
+        out[:, c] = _as(out.dtype, lines, code, *out.shape[2:])
     return None
 
 
@@ -133,9 +135,15 @@ def _stretch_into(
             differing = checked.differing(column, lines, start)
             if differing is not None:
                 return differing, column
-            out[start : start + count, c] = decode_lines(lines, code, *out.shape[2:])
+            out[start : start + count, c] = _as(out.dtype, lines, code, *out.shape[2:])
         start += count
     return None
+
+
+def _as(dtype: np.dtype, lines: np.ndarray, code: Code, query: int, key: int) -> np.ndarray:
+    if lines.dtype == dtype:
+        return lines.reshape(-1, query, key)
+    return decode_lines(lines, code, query, key)
 
 
 class _Compared:

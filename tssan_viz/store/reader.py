@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry
-from tssan_viz.store.codes import Code, checked_code, code_of
+from tssan_viz.store.codes import Code, checked_code, code_dtype, code_of
 from tssan_viz.store.map_reading import Ranks, RowIndex, read_into
 from tssan_viz.store.opened import Datasets, Opened, damaged_file
 from tssan_viz.store.places import Place, beside, size_of
@@ -375,6 +375,7 @@ class AttentionStore:
         sites: Mapping[int, Sequence[int]],
         *,
         compare_all: bool = False,
+        coded: bool = False,
     ) -> np.ndarray:
         """Return the maps of rows, in the order asked for; only the columns needed are read.
 
@@ -388,10 +389,13 @@ class AttentionStore:
             For each site's number the heads wanted, each site as many, all counted from 1.
         compare_all
             Whether every map is compared with its checksum, not a few of each reading.
+        coded
+            Whether maps come as they are stored, for `tssan_viz.store.codes.decode_tensor`.
 
         Returns
         -------
         float16 (r, l, h, q, s), or float32 in a run of another code
+            With `coded` uint8 or uint16 in a run of another code.
 
         Raises
         ------
@@ -410,9 +414,16 @@ class AttentionStore:
             for number, heads in sites.items()
             for column in map_columns(number, heads)
         }
-        plain = set(columns.values()) == {"float16"}
+        codes = set(columns.values())
+        if coded and len(codes) > 1:
+            raise UserError(
+                f"maps of these layers are stored in several codes ({named(sorted(codes))}) and "
+                "cannot be read together as they are stored; name one layer"
+            )
+        # What there is only one of is decoded by whoever asked: float16 in any case.
+        dtype = code_dtype(codes.pop()) if coded or codes == {"float16"} else np.dtype(np.float32)
         heads = len(next(iter(sites.values())))
-        out = np.empty((len(row_ids), len(columns), *shape), np.float16 if plain else np.float32)
+        out = np.empty((len(row_ids), len(columns), *shape), dtype)
         ranks = self._ranks(run)
         if ranks is None:
             self._read_rank(run, 0, row_ids, columns, out, compare_all)
