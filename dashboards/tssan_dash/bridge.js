@@ -186,6 +186,8 @@
     if (search !== window.location.search.slice(1)) {
       window.history.replaceState(window.history.state, "", "?" + search);
     }
+    var link = document.querySelector("[id$=-export] a[id$=-link]");
+    if (link) link.setAttribute("href", window.location.pathname + window.location.search);
   }
 
   /* Go to other parameters of the page, and tell Dash's pages, which draw it. */
@@ -242,6 +244,12 @@
     return same(question, before) ? window.dash_clientside.no_update : question;
   }
 
+  /* The lines that give the same are asked for only while they can be seen. */
+  function askForLines(folded, maps, view, state) {
+    if (folded !== "open") return window.dash_clientside.no_update;
+    return { state: state, view: view };
+  }
+
   function showRow(rows, state) {
     if (!rows || !rows.length) return window.dash_clientside.no_update;
     return Object.assign({}, state, { layer: rows[0].layer, head: rows[0].head });
@@ -286,6 +294,7 @@
     goTo: goTo,
     askVideos: askVideos,
     chooseView: chooseView,
+    askForLines: askForLines,
     showRow: showRow,
     keepHeadInAddress: keepHeadInAddress,
     followHeadView: followHeadView,

@@ -65,6 +65,12 @@ HeadsOption = Annotated[
 SegmentOption = Annotated[
     int | None, typer.Option("--segment", help="Default: the middle one.", show_default=False)
 ]
+VideoOption = Annotated[
+    str | None, typer.Option("--sample", help="Of this video alone.", show_default=False)
+]
+OneSegmentOption = Annotated[
+    int | None, typer.Option("--segment", help="Default: all of them.", show_default=False)
+]
 PersonOption = Annotated[int, typer.Option("--person", help="From 1.")]
 PermutationsOption = Annotated[
     int, typer.Option("--permutations", help="How many to draw where not all are gone through.")
@@ -123,6 +129,19 @@ def _print(
     for note in dict.fromkeys([*figure.notes, *told]):
         console.print(f"  note: {escape(note)}", style="dim")
     return figure
+
+
+def _of_video(store: Any, sample: str | None, segment: int | None, run: str | None) -> Any:
+    """Return what is drawn from: the store, or of one video or segment what it holds."""
+    if sample is None and segment is None:
+        return store
+    if sample is None:
+        from tssan_viz.figures.data import considered
+
+        return considered(store, run, None)[0].select(segment=segment)
+    chosen = store.checked_run(run)
+    store.sample(sample, chosen)  # says the nearest names of one that is not there
+    return store.select(run=chosen, sample=sample, segment=segment)
 
 
 @app.command()
@@ -250,9 +269,11 @@ def filmstrip(
 def heads(
     out: OutOption = None,
     class_name: ClassesOption = None,
+    sample: VideoOption = None,
     subject: SubjectOption = None,
     layer: LayerOption = None,
     head: HeadsOption = None,
+    segment: OneSegmentOption = None,
     person: PersonOption = 1,
     venue: VenueOption = None,
     columns: WideOption = 2,
@@ -265,7 +286,8 @@ def heads(
     For example `tssan-viz figure heads --class "hand waving" --layer 1 -o heads.pdf`.
     """
     _print("heads", out, csv, store, lambda source: _kind("heads")(
-        source, class_name or None, layer=layer, head=head or None, subject=subject or None,
+        _of_video(source, sample, segment, run), class_name or None, layer=layer,
+        head=head or None, subject=subject or None,
         person=person, run=run, venue=venue, columns=columns,
     ))  # fmt: skip
 
@@ -274,7 +296,9 @@ def heads(
 def model(
     out: OutOption = None,
     class_name: ClassesOption = None,
+    sample: VideoOption = None,
     subject: SubjectOption = None,
+    segment: OneSegmentOption = None,
     person: PersonOption = 1,
     venue: VenueOption = None,
     columns: WideOption = 2,
@@ -287,7 +311,8 @@ def model(
     For example `tssan-viz figure model --venue cvpr -o model.pdf`.
     """
     _print("model", out, csv, store, lambda source: _kind("model")(
-        source, class_name or None, subject=subject or None, person=person, run=run, venue=venue,
+        _of_video(source, sample, segment, run), class_name or None, subject=subject or None,
+        person=person, run=run, venue=venue,
         columns=columns,
     ))  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
@@ -18,6 +19,7 @@ from tssan_dash.pages import (
     alert,
     alias_filter,
     class_options,
+    files,
     go_to,
     in_words,
     one,
@@ -25,6 +27,7 @@ from tssan_dash.pages import (
 )
 from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import buffer_url, module_url
+from tssan_dash.sample_files import FILES, SampleAsked, export_job
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.views.payload import heatmaps_payload, initial_state
@@ -125,6 +128,53 @@ def register(app: Dash, recordings: Recordings) -> None:
         State("explore-maps", "buffers"),
     )
 
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "askForLines"),
+        Output("explore-lines-wish", "data"),
+        Input("explore-taking", "value"),
+        Input("explore-maps", "state"),
+        Input("explore-view", "value"),
+        State("explore-head", "state"),
+        prevent_initial_call=True,
+    )
+
+    @app.callback(
+        Output("explore-python", "children"),
+        Output("explore-command", "children"),
+        Input("explore-lines-wish", "data"),
+        State("explore-shown", "data"),
+        prevent_initial_call=True,
+    )
+    def say(wish: dict[str, Any] | None, shown: dict[str, Any]) -> tuple[str, str]:
+        if not wish:
+            raise PreventUpdate
+        asked = SampleAsked.of(recordings.store, _wish(shown, wish["state"], wish["view"]))
+        return asked.python(recordings.store), asked.command(recordings.store)
+
+    files.register(
+        app,
+        recordings,
+        "explore",
+        tuple(FILES),
+        export_job,
+        [
+            State("explore-shown", "data"),
+            State("explore-head", "state"),
+            State("explore-view", "value"),
+        ],
+        _wish,
+        lambda wish: (
+            str(wish["sample"]),
+            SampleAsked.of(recordings.store, wish).numbers(recordings.store),
+        ),
+    )
+
+
+def _wish(shown: dict[str, Any], state: dict[str, Any] | None, view: str | None) -> dict[str, Any]:
+    """Return what is shown as `SampleAsked.of` reads it."""
+    names = ("layer", "heads", "segment", "person")
+    return {**shown, **{name: (state or {}).get(name) for name in names}, "view": view}
+
 
 def _steps(found: pd.Index, here: int, steps: int) -> int:
     """Return the place of the video so many steps on among those found; at an end it stays there.
@@ -166,11 +216,11 @@ def layout(**query: Any) -> Any:
     samples = recordings.samples(run)
     if samples.empty:
         return alert(f"The run {run!r} holds no video.")
-    asked = one(query, "sample")
+    named = one(query, "sample")
     of_class = one(query, "class")
     here = 0
-    if asked is not None:
-        here = recordings.position(run, asked)
+    if named is not None:
+        here = recordings.position(run, named)
     elif of_class is not None:
         entry = recordings.catalogue(run).resolve(of_class)
         found = samples.index[(samples["label"] == entry.label).fillna(False)]
@@ -205,6 +255,7 @@ def layout(**query: Any) -> Any:
     ).manifest
     return dmc.Stack(
         [
+            dcc.Store(id="explore-lines-wish"),
             dcc.Store(id="explore-shown", data={"run": run, "sample": sample}),
             _chooser(recordings, run, here),
             *[
@@ -253,6 +304,16 @@ def layout(**query: Any) -> Any:
                 p="md",
             ),
             videos.table(question),
+            files.section_of_files(
+                "explore",
+                FILES,
+                python="",
+                command="",
+                link=f"{dash.get_relative_path('/explore')}?{urlencode({'sample': sample})}",
+                words="The figure shows what the view above shows: links between poses, maps, or "
+                "poses along time; the page holds all views of the video.",
+                folded=True,
+            ),
         ],
         gap="md",
     )
@@ -262,7 +323,7 @@ def _chooser(recordings: Recordings, run: str, here: int) -> dmc.Group:
     samples = recordings.samples(run)
     catalogue = recordings.catalogue(run)
     video = samples.loc[here]
-    stored = recordings.store.sample(str(video["sample"]), run)
+    duplicate_of = recordings.store.duplicates(run).get(str(video["sample"]))
     classes = recordings.classes(run)
     of_class = samples[samples["label"] == video["label"]]
     subjects = sorted(of_class["subject"].dropna().astype(int).unique())
@@ -319,7 +380,7 @@ def _chooser(recordings: Recordings, run: str, here: int) -> dmc.Group:
                     )
                 ]
             ),
-            dmc.Group(_badges(catalogue, video, stored.duplicate_of), gap="xs", mih=36),
+            dmc.Group(_badges(catalogue, video, duplicate_of), gap="xs", mih=36),
         ],
         gap="sm",
         align="flex-end",

@@ -116,6 +116,7 @@ def section_of_files(
     command: str,
     link: str,
     words: str = "",
+    folded: bool = False,
 ) -> dmc.Paper:
     """Return the part of a page from which things are taken away.
 
@@ -132,6 +133,8 @@ def section_of_files(
         The address of the page as it is shown.
     words
         What the files show.
+    folded
+        Whether it is shown after a click only: the value of ``name-taking`` is then ``open``.
     """
 
     def code(title: str, text: str, kind: str) -> dmc.Stack:
@@ -149,8 +152,7 @@ def section_of_files(
             gap=4,
         )
 
-    return section(
-        "Take it away",
+    content = [
         dcc.Store(id=f"{name}-export-wish"),
         dcc.Store(id=f"{name}-exported"),
         dcc.Download(id=f"{name}-download"),
@@ -177,6 +179,23 @@ def section_of_files(
                 code("The same from a shell", command, "command"),
             ]
         ),
-        words=words,
+    ]
+    if not folded:
+        return section("Take it away", *content, words=words, id=f"{name}-export")
+    return dmc.Paper(
+        dmc.Accordion(
+            dmc.AccordionItem(
+                [
+                    dmc.AccordionControl(dmc.Title("Take it away", order=2, size="h5"), px="lg"),
+                    dmc.AccordionPanel(
+                        [dmc.Text(words, size="sm", c="dimmed", mb="md"), *content], px="xs"
+                    ),
+                ],
+                value="open",
+            ),
+            id=f"{name}-taking",
+            styles={"item": {"borderBottom": "none"}},
+        ),
+        withBorder=True,
         id=f"{name}-export",
     )
