@@ -18,7 +18,7 @@ from werkzeug.serving import make_server as make_werkzeug_server
 
 from tssan_dash import security
 from tssan_dash.callbacks import refuse_strange_requests
-from tssan_dash.mounting import checked_prefix, under_prefix
+from tssan_dash.mounting import checked_prefix, first_request_alone, under_prefix
 from tssan_dash.pages import (
     PAGE_ADDRESS,
     compare,
@@ -160,6 +160,7 @@ def create_app(
     _register_shell(app, recordings)
     add_routes(server, recordings)
     security.add_headers(server, app.csp_hashes, local=local)
+    server.wsgi_app = first_request_alone(server.wsgi_app)  # type: ignore[method-assign]
     if prefix != "/":
         server.wsgi_app = under_prefix(server.wsgi_app, prefix)  # type: ignore[method-assign]
     return app

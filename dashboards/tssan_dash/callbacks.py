@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from dash import Dash
+from dash.exceptions import DependencyException
 from flask import Response, request
 
 
 def refuse_strange_requests(app: Dash) -> None:
-    """Answer 400 or 404, in words, to requests for callbacks that no page of `app` sends."""
+    """Answer 400 or 404, in words, to what no page of `app` asks for."""
+
+    @app.server.errorhandler(DependencyException)
+    def no_such_script(_: DependencyException) -> Response:
+        return Response("There is no such script.", status=404, mimetype="text/plain")
 
     @app.server.before_request
     def check() -> Response | None:

@@ -1,7 +1,8 @@
-"""An application under a prefix, whatever in front of it leaves of the prefix."""
+"""What stands around the app's WSGI application: its prefix, and its first request."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,27 @@ def checked_prefix(prefix: str) -> str:
             "between, for instance /attention/"
         )
     return prefix
+
+
+def first_request_alone(application: WSGIApplication) -> Callable[..., Iterable[bytes]]:
+    """Return an application that begins to answer others when its first request is answered.
+
+    Dash completes its tables of scripts and callbacks during the first request, and does not hold
+    back a second one that comes meanwhile: it would find half of them.
+    """
+    lock = threading.Lock()
+    ready = False
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        nonlocal ready
+        if ready:
+            return application(environ, start_response)
+        with lock:
+            answered = application(environ, start_response)
+            ready = True
+        return answered
+
+    return answer
 
 
 def under_prefix(application: WSGIApplication, prefix: str) -> Callable[..., Iterable[bytes]]:

@@ -19,6 +19,7 @@ from tssan_viz.views.payload import head_view_payload
 
 if TYPE_CHECKING:
     from tssan_dash.jobs import Jobs
+    from tssan_viz.selection import Selection
     from tssan_viz.store import AttentionStore, Catalogue
     from tssan_viz.views.payload import Payload
 
@@ -98,11 +99,15 @@ class Recordings:
         """Return the classes and the skeleton that were recorded with the run."""
         return self.store.catalogue(run)
 
+    def everything(self, run: str) -> Selection:
+        """Return all rows of a run, to be narrowed."""
+        return self._once(run, ("everything",), lambda: self.store.select(run=run))
+
     def samples(self, run: str) -> pd.DataFrame:
         """Return one line per video, by class, subject, camera and repetition."""
 
         def read() -> pd.DataFrame:
-            samples = self.store.select(run=run).samples()
+            samples = self.everything(run).samples()
             return samples.sort_values(_ORDER, ignore_index=True)
 
         return self._once(run, ("samples",), read)
@@ -149,8 +154,12 @@ class Recordings:
 
     def classes(self, run: str) -> list[Any]:
         """Return the catalogue's classes of which the run has videos."""
-        recorded = set(self.samples(run)["label"].dropna().astype(int))
-        return [c for c in self.catalogue(run).classes if c.label in recorded]
+
+        def read() -> list[Any]:
+            recorded = set(self.samples(run)["label"].dropna().astype(int))
+            return [c for c in self.catalogue(run).classes if c.label in recorded]
+
+        return self._once(run, ("classes",), read)
 
     def position(self, run: str, sample: str) -> int:
         """Return the place of a video among `samples`.
@@ -178,7 +187,7 @@ class Recordings:
         return self._once(
             run,
             ("head view", sample),
-            lambda: head_view_payload(self.store.select(run=run, sample=sample), sample),
+            lambda: head_view_payload(self.everything(run), sample),
         )
 
 

@@ -124,10 +124,15 @@ def _bounds(request: Mapping[str, Any]) -> tuple[int, int]:
 
 def lines(samples: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one line per video, as JSON has it."""
-    kept = samples[[name for name, *_ in _COLUMNS]].astype(object)
-    kept["correct"] = kept["correct"].map({True: "yes", False: "no"})
-    kept = kept.where(kept.notna(), None)
-    return [{str(k): v for k, v in line.items()} for line in kept.to_dict("records")]
+    # Column by column: a table of objects would take ten times as long.
+    columns = []
+    for name, *_ in _COLUMNS:
+        values = [None if pd.isna(value) else value for value in samples[name].tolist()]
+        if name == "correct":
+            values = [None if value is None else "yes" if value else "no" for value in values]
+        columns.append(values)
+    names = [name for name, *_ in _COLUMNS]
+    return [dict(zip(names, line, strict=True)) for line in zip(*columns, strict=True)]
 
 
 def asked_in(query: Mapping[str, Any]) -> Question:
