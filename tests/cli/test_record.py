@@ -224,7 +224,7 @@ def test_another_checkpoint_of_the_same_name_is_refused(
     code, _, err = run_command(
         monkeypatch,
         capsys,
-        *("record", "--run", other.path, "--data", dataset.path, "--out", tmp_path / "s"),
+        *("record", "--run", other.path, "--data", dataset.path, "--store", tmp_path / "s"),
     )
     assert code == 2
     words = " ".join(err.split())

@@ -74,6 +74,7 @@ def record(
         str | None,
         typer.Option(
             "--out",
+            "--store",
             help="The store to write to, created if need be. "
             "Default: $TSSAN_STORE, else ./attention-store.",
             show_default=False,
