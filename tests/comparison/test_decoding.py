@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
@@ -49,6 +50,26 @@ def test_accuracies_are_those_of_scikit_learn(seed: int, drop: int) -> None:
                         model, vectors[:, head], labels, groups=group, cv=LeaveOneGroupOut()
                     )
                     assert line[head] == pytest.approx((guess == labels).mean())
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=4)
+def test_logistic_decoding_is_scikit_learns_on_the_vectors(seed: int) -> None:
+    vectors, label, subject = cells(seed, 5, 4)
+    gram = np.einsum("rhd,chd->rch", vectors, vectors)
+    found = decode_left_out(gram, label, subject, method="logistic", permutations=1, seed=1)
+    for line, labels in zip(found, permuted_within(label, subject, 1, 1).labels, strict=True):
+        for head in range(2):
+            right = 0
+            for s in range(5):
+                own = vectors[subject != s, head]
+                mean, spread = own.mean(axis=0), np.sqrt(own.var(axis=0).mean())
+                model = LogisticRegression(max_iter=1000, tol=1e-3)
+                model.fit((own - mean) / spread, labels[subject != s])
+                guess = model.predict((vectors[subject == s, head] - mean) / spread)
+                right += (guess == labels[subject == s]).sum()
+            # The solver stops near the optimum, not in it: one cell in twenty may be on the line.
+            assert line[head] == pytest.approx(right / 20, abs=1 / 20 + 1e-9)
 
 
 def test_labels_are_permuted_within_groups_only() -> None:
@@ -117,6 +138,9 @@ def test_a_planted_class_is_read_and_chance_is_not(tmp_path: Path) -> None:
     assert (two.n_permutations, two.smallest_p) == (7, 2 / 8)
     assert (two.subject_permutations, two.subject_smallest_p) == (35, 6 / 36)
     assert any("the class is 0.25" in note for note in two.notes)
+    fitted = decodability(store.select(layer=2, head=1), method="logistic", permutations=2)
+    assert fitted.table["class_accuracy"].iloc[0] > 0.35
+    assert fitted.method == "logistic"
     again = decodability(store.select(), permutations=200)
     assert again.table.equals(found.table)
     assert found.to_dict()["n_subjects"] == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,11 +13,12 @@ from scipy.spatial.distance import pdist, squareform
 from skbio.stats.distance import DistanceMatrix, permdisp
 from skbio.stats.distance import permanova as skbio_permanova
 
-from tests.comparison.stores import every, write
+from tests.comparison.stores import every, random_maps, write
 from tests.stores import make_store
 from tssan_viz.comparison.label_permutation import permuted_within, sampled_within
 from tssan_viz.comparison.permanova import permanova, pseudo_f
 from tssan_viz.errors import UserError
+from tssan_viz.store import Site
 
 
 def vectors_of(seed: int, s: int = 5, c: int = 4, effect: float = 0.5) -> tuple[np.ndarray, ...]:
@@ -89,6 +91,41 @@ def test_a_planted_class_is_found_and_spread_is_told_apart(tmp_path: Path) -> No
     assert permanova(store.select(), permutations=199).table.equals(found.table)
 
 
+def test_cameras_are_permuted_within_subjects_over_classes_that_all_of_them_saw(
+    tmp_path: Path,
+) -> None:
+    rows = every(subjects=6, classes=3, cameras=2)
+    gone = (rows["subject"] == 2) & (rows["label"] == 1) & (rows["camera"] == 2)
+
+    def imprinted(rows: pd.DataFrame, site: Site) -> np.ndarray:
+        maps = random_maps(rows, site).astype(np.float64)
+        maps[:, 0, :, 0] += 0.5 * (rows["camera"].to_numpy(int) == 1)[:, None]
+        return (maps / maps.sum(axis=-1, keepdims=True)).astype(np.float16)
+
+    store = write(tmp_path / "store", rows[~gone].reset_index(drop=True), maps=imprinted)
+    found = permanova(store.select(), by="camera")
+    assert (found.factor, found.block, found.n_cells, found.n_levels) == (
+        "camera",
+        "subject",
+        12,
+        2,
+    )
+    assert (found.enumerated, found.smallest_p) == (True, 2 / 2**6)
+    assert found.table["p"].tolist()[0] == 2 / 2**6
+    assert found.table["p"].tolist()[1] > 0.05
+    assert "left out: 1 class of a subject that was not seen by all of its cameras" in found.notes
+    # F is scikit-bio's over the means that each subject has with each camera.
+    whole = store.select(where="NOT (subject = 2 AND label = 1)")
+    maps = whole.select(head=1).maps().values[:, 0, 0].astype(np.float64).reshape(len(whole), -1)
+    maps /= np.linalg.norm(maps, axis=1, keepdims=True)
+    keys = whole.rows()[["subject", "camera"]]
+    means = pd.DataFrame(maps).groupby([keys["subject"].values, keys["camera"].values]).mean()
+    distances = DistanceMatrix(squareform(pdist(means.to_numpy())))
+    levels = [str(camera) for camera in means.index.get_level_values(1)]
+    expected = skbio_permanova(distances, levels, permutations=0)
+    assert found.table["F"].iloc[0] == pytest.approx(expected["test statistic"], rel=1e-4)
+
+
 def test_two_classes_of_few_subjects(tmp_path: Path) -> None:
     """All 2⁵ exchanges; of two classes in each subject the spread cannot be told."""
     store = make_store(tmp_path / "store", subjects=5, planted="put on jacket")
@@ -105,7 +142,9 @@ def test_two_classes_of_few_subjects(tmp_path: Path) -> None:
 
 def test_bad_questions(tmp_path: Path) -> None:
     store = write(tmp_path / "store", every(subjects=2, classes=2))
-    with pytest.raises(UserError, match="choose one of class, subject"):
+    with pytest.raises(UserError, match="choose one of class, subject, camera"):
+        permanova(store.select(), by="view")
+    with pytest.raises(UserError, match="all rows are of camera 1"):
         permanova(store.select(), by="camera")
     with pytest.raises(UserError, match="at least 1 is needed"):
         permanova(store.select(), permutations=0)

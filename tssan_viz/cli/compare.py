@@ -138,6 +138,14 @@ def compare(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    decoder: Annotated[
+        str,
+        typer.Option(
+            help="What --show decoding reads with: nearest-mean, nearest-neighbour or logistic "
+            "(scikit-learn's regression, minutes).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "nearest-mean",
     as_json: Annotated[
         bool,
         typer.Option(
@@ -191,10 +199,12 @@ def compare(
     between groups. Where nothing can be exchanged, the answer describes, and says why.
     """
     from tssan_viz.comparison import compare as compare_maps
+    from tssan_viz.comparison.decoding import check_method
     from tssan_viz.comparison.further import ANALYSES, analyse, parse_analyses
     from tssan_viz.comparison.outputs.files import check_target
 
     further = parse_analyses(show)
+    decoder = check_method(decoder)
     targets = {
         option: check_target(path, option)
         for option, path in (("--csv", csv), ("--html", html), ("--latex", latex))
@@ -222,7 +232,7 @@ def compare(
             progress=report,
         )
         wanted = list(ANALYSES) if "--html" in targets else further
-        analyses = analyse(result, wanted, progress=report)
+        analyses = analyse(result, wanted, decoder=decoder, progress=report)
         _write(result, analyses, targets)
     shown = [analysis for analysis in analyses if analysis.name in further]
     if as_json:

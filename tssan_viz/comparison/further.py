@@ -29,6 +29,8 @@ ANALYSES = {
 # So many lines of long tables are shown; the rest is in the result.
 _SHOWN = 12
 _LONG = ("measures", "difference")
+# Permutations to each of which a model is fitted, for each head and whoever is left out.
+_FITTED = 99
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,7 @@ def analyse(
     names: Sequence[str],
     *,
     permutations: int = 1000,
+    decoder: str = "nearest mean",
     progress: Progress | None = None,
 ) -> list[Analysis]:
     """Ask the rows of a comparison further questions, aligned where the comparison was.
@@ -98,11 +101,14 @@ def analyse(
         Of `ANALYSES`.
     permutations
         How many each analysis draws.
+    decoder
+        One of `tssan_viz.comparison.decoding.METHODS`; of permutations "logistic", which fits a
+        model to each, takes 99 at most.
     progress
         Called with (what, done, total).
     """
     asked = comparison.aligned or comparison
-    found = [_analyse(asked, name, permutations, progress) for name in names]
+    found = [_analyse(asked, name, permutations, decoder, progress) for name in names]
     if comparison.aligned is not None:
         for analysis in found:
             analysis.notes.append("of the aligned maps")
@@ -110,7 +116,11 @@ def analyse(
 
 
 def _analyse(
-    comparison: Comparison, name: str, permutations: int, progress: Progress | None
+    comparison: Comparison,
+    name: str,
+    permutations: int,
+    decoder: str,
+    progress: Progress | None,
 ) -> Analysis:
     from tssan_viz.comparison.class_matrix import class_matrix
     from tssan_viz.comparison.decoding import decodability
@@ -148,9 +158,15 @@ def _analyse(
         elif name == "variance":
             result = variance_shares(selection, metric=metric, **where)
         elif name == "decoding":
-            result = decodability(selection, metric=metric, **seeded)
+            if decoder == "logistic":
+                seeded["permutations"] = min(permutations, _FITTED)
+            notes.append(f"decoder: {decoder}")
+            result = decodability(selection, metric=metric, method=decoder, **seeded)
         elif name == "permanova":
-            result = permanova(selection, metric=metric, **seeded)
+            by = "camera" if getattr(comparison, "by", None) == "camera" else "class"
+            result = permanova(selection, by=by, metric=metric, **seeded)
+            many = f"{result.n_levels} levels, {result.n_cells} cells"
+            notes.append(f"of the {by}, permuted within each {result.block} ({many})")
         else:
             result = class_matrix(selection, metric=metric, **where)
     except UserError as error:
@@ -162,7 +178,10 @@ def _analyse(
     smallest = getattr(result, "smallest_p", None)
     if smallest is not None and smallest == smallest:
         notes.append(f"smallest possible p {format_p(smallest)}")
-    return Analysis(name, ANALYSES[name], shown, result, notes)
+    title = ANALYSES[name]
+    if name == "permanova":
+        title = title.replace("classes", {"class": "classes", "camera": "cameras"}[result.factor])
+    return Analysis(name, title, shown, result, notes)
 
 
 # What is shown of each table, and what its columns are called there; results have all.
@@ -228,7 +247,7 @@ def _shown(name: str, result: Any) -> pd.DataFrame:
     """Return what fits a page of a result: the strongest lines of long tables."""
     table: pd.DataFrame
     if name == "variance":
-        table = result.wide()
+        table = result.wide(None)
         return table
     table = result.table
     if name in _LONG:

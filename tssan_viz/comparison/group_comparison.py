@@ -56,18 +56,12 @@ _EXCHANGED: dict[Exchange | None, tuple[str, str]] = {
     None: ("nothing", "within"),
 }
 
-# Why the groups of a person move together, in the words of a note.
-_ALL = {
-    "camera": "the camera",
-    "correct": "right and wrong",
-    "duration": "the thirds",
-    "condition": "the group",
-}
-_DIFFERENT = {
-    "camera": "a camera may see this person differently",
-    "correct": "this person may be right differently",
-    "duration": "this person may be slow differently",
-    "condition": "this person may differ between the groups",
+# What moves together of a person, in the words of a note.
+_MOVES = {
+    "camera": "cameras",
+    "correct": "right and wrong videos",
+    "duration": "short and long videos",
+    "condition": "groups",
 }
 
 
@@ -279,9 +273,9 @@ def compare_groups(
         notes.append("no interval: without one of the subjects a group would be without a pair")
     if reason is None and exchange == "within" and by != "step" and rows["label"].nunique() > 1:
         notes.append(
-            f"what is exchanged of a person is {_ALL[by]} in all classes at once, as "
-            f"{_DIFFERENT[by]} in the same way whatever the class; exchanged in each class by "
-            "itself, p would then be too small"
+            f"a person's {_MOVES[by]} are exchanged in all classes at once, not class by class: "
+            "they may differ in a way that is this person's own and the same in every class, and "
+            "p would then be too small"
         )
     if len(subjects) < MIN_SUBJECTS_FOR_INTERVAL:
         notes.append(

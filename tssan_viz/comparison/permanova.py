@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from tssan_viz.comparison.camera_cells import camera_cells
 from tssan_viz.comparison.cell_layers import (
     choose,
     enough_classes_and_subjects,
@@ -27,7 +28,7 @@ from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
 
 Floats = NDArray[np.float64]
-FACTORS = ("class", "subject")
+FACTORS = ("class", "subject", "camera")
 
 # Notes are about this level.
 _LEVEL = 0.05
@@ -231,16 +232,19 @@ def permanova(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Permanova:
-    """Test whether maps differ between classes (or persons), labels permuted within the other.
+    """Test whether maps differ between classes, persons or cameras, permuted within blocks.
 
-    The cells are the mean maps of one class of one subject.
+    The cells are the mean maps of one class of one subject; for cameras those of one subject seen
+    by one camera, over the classes in which all of its cameras saw it, so that a person's cameras
+    are permuted in all classes at once.
 
     Parameters
     ----------
     selection
         What is asked about.
     by
-        ``class``: permuted within subjects. ``subject``: permuted within classes.
+        ``class``: permuted within subjects. ``subject``: permuted within classes. ``camera``:
+        permuted within subjects.
     layer, head, split, person
         As in `tssan_viz.compare_class`.
     metric
@@ -264,14 +268,21 @@ def permanova(
     if by not in FACTORS:
         raise UserError(f"by is {by!r}: choose one of {', '.join(FACTORS)}")
     chosen = choose(selection, layer=layer, head=head, split=split, person=person)
-    enough_classes_and_subjects(chosen)
     subject, label = chosen.subject, chosen.label
-    factor, block = (label, subject) if by == "class" else (subject, label)
+    if by == "camera":
+        enough_classes_and_subjects(chosen, classes=1)
+        cells = camera_cells(chosen)
+        factor, block = cells.camera, cells.subject
+        grams = cells.grams(metric, chosen.notes, progress)
+    else:
+        enough_classes_and_subjects(chosen)
+        factor, block = (label, subject) if by == "class" else (subject, label)
+        grams = iter_complete_grams(chosen, metric, progress)
     _, level = np.unique(factor, return_inverse=True)
     permuted = permuted_within(level, block, permutations, seed)
     found, lines = [], []
     n_heads = sum(len(heads) for heads, _ in heads_of_layers(chosen.selection).values())
-    for number, heads, gram, keep in iter_complete_grams(chosen, metric, progress):
+    for number, heads, gram, keep in grams:
         drawn = permuted.labels
         if not keep.all():
             _, left = np.unique(factor[keep], return_inverse=True)
@@ -318,8 +329,8 @@ def permanova(
     return Permanova(
         table=table,
         factor=by,
-        block="subject" if by == "class" else "class",
-        n_cells=len(subject),
+        block="class" if by == "subject" else "subject",
+        n_cells=len(factor),
         n_levels=len(np.unique(factor)),
         n_blocks=len(np.unique(block)),
         n_permutations=permuted.n_drawn,

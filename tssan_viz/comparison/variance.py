@@ -59,10 +59,20 @@ class VarianceShares:
     metric: str
     notes: list[str]
 
-    def wide(self, order: str = ORDERS[0], value: str = "share") -> pd.DataFrame:
-        """Return one line per layer and head with a column for each effect."""
-        lines = self.table[self.table["order"] == order]
-        wide = lines.pivot(index=["layer", "head"], columns="effect", values=value)
+    def wide(self, order: str | None = ORDERS[0], value: str = "share") -> pd.DataFrame:
+        """Return one line per layer, head and order with a column for each effect.
+
+        Parameters
+        ----------
+        order
+            Of `ORDERS`; None for both where they differ, else one line without the column.
+        value
+            ``share``, ``eta2``, ``omega2`` or ``component``.
+        """
+        both = order is None and not self.balanced
+        lines = self.table[self.table["order"].isin(ORDERS if both else [order or ORDERS[0]])]
+        index = ["layer", "head", "order"] if both else ["layer", "head"]
+        wide = lines.pivot(index=index, columns="effect", values=value)
         return wide[list(EFFECTS)].reset_index().rename_axis(columns=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,11 +217,15 @@ def _variance_shares(
     notes = list(notes)
     first, second = (table.loc[table["order"] == order, "eta2"].to_numpy() for order in ORDERS)
     balanced = bool(np.allclose(first, second, atol=1e-6, equal_nan=True))
-    if not balanced:
-        notes.append(
-            "the design is not balanced: what class and subject share goes to whichever is fitted "
-            "first, so both orders are given"
+    notes.append(
+        "shares of variance components, from sequential (type I) sums of squares; "
+        + (
+            "class before subject or after it makes no difference here"
+            if balanced
+            else "the design is not balanced, and what class and subject share goes to whichever "
+            "is fitted first, so both orders are given"
         )
+    )
     nothing = table.groupby("effect")["df"].max() == 0
     missing = [effect for effect in EFFECTS if nothing[effect]]
     if missing:
