@@ -156,7 +156,7 @@ def create_app(
     refuse_strange_requests(app)
     for page in _PAGES:
         page.register(app, recordings)
-    app.layout = _layout(recordings)
+    app.layout = _layout(app)
     _register_shell(app, recordings)
     add_routes(server, recordings)
     security.add_headers(server, app.csp_hashes, local=local)
@@ -252,12 +252,12 @@ def _tell(error: Exception) -> None:
     )
 
 
-def _layout(recordings: Recordings) -> dmc.MantineProvider:
+def _layout(app: Dash) -> dmc.MantineProvider:
     links = [
         dmc.NavLink(
             id=f"link-{page['name'].lower()}",
             label=page["name"],
-            href=page["relative_path"],
+            href=app.get_relative_path(page["path"]),
             active=False,
             w="auto",
             px="sm",

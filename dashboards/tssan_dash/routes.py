@@ -34,20 +34,23 @@ def _module() -> bytes:
     return module_path().read_bytes()
 
 
-def _below_prefix(path: str) -> str:
-    # Outside of a request there is no server to be below.
+def below_prefix(path: str) -> str:
+    """Return the address of a page or route of the server that answers the present request.
+
+    `dash.get_relative_path` knows one prefix for all apps of a process.
+    """
     return (current().prefix if has_app_context() else "/") + path.lstrip("/")
 
 
 def module_url() -> str:
     """Return the address of the view module, which changes with its content."""
-    return f"{_below_prefix(_MODULE)}?{urlencode({'hash': content_hash(_module())})}"
+    return f"{below_prefix(_MODULE)}?{urlencode({'hash': content_hash(_module())})}"
 
 
 def buffer_url(data: bytes, **keys: Any) -> str:
     """Return the address of `data`, which the route finds again by `keys`."""
     given = {name: value for name, value in keys.items() if value is not None}
-    return f"{_below_prefix(_BUFFER)}?{urlencode({**given, 'hash': content_hash(data)})}"
+    return f"{below_prefix(_BUFFER)}?{urlencode({**given, 'hash': content_hash(data)})}"
 
 
 def add_routes(server: Flask, recordings: Recordings) -> None:

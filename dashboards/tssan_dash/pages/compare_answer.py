@@ -6,7 +6,6 @@ import math
 from typing import Any
 from urllib.parse import urlencode
 
-import dash
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import pandas as pd
@@ -19,7 +18,7 @@ from tssan_dash.pages.background import NotYet
 from tssan_dash.pages.files import section_of_files
 from tssan_dash.pages.parts import section, shaded_table
 from tssan_dash.recordings import Recordings
-from tssan_dash.routes import buffer_url, module_url
+from tssan_dash.routes import below_prefix, buffer_url, module_url
 from tssan_viz.errors import UserError
 
 _COLUMNS = [
@@ -88,7 +87,7 @@ def shown(recordings: Recordings, asked: Asked, answer: Answer, place: dict[str,
                 FILES,
                 python=asked.python(recordings.store),
                 command=asked.command(recordings.store),
-                link=f"{dash.get_relative_path('/compare')}?{urlencode(asked.query())}",
+                link=f"{below_prefix('/compare')}?{urlencode(asked.query())}",
             ),
         ],
         gap="md",
@@ -210,7 +209,7 @@ def _classes(recordings: Recordings, asked: Asked, answer: Answer) -> list[Any]:
             del query["with"]
         if len(recordings.runs()) == 1:
             del query["run"]
-        return f"{dash.get_relative_path('/compare')}?{urlencode(query)}"
+        return f"{below_prefix('/compare')}?{urlencode(query)}"
 
     if len(names) <= _MOST_LINKED:
         picture: Any = shaded_table(

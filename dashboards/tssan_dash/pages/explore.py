@@ -26,7 +26,7 @@ from tssan_dash.pages import (
     videos,
 )
 from tssan_dash.recordings import Recordings, current
-from tssan_dash.routes import buffer_url, module_url
+from tssan_dash.routes import below_prefix, buffer_url, module_url
 from tssan_dash.sample_files import FILES, SampleAsked, export_job
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue
@@ -309,7 +309,7 @@ def layout(**query: Any) -> Any:
                 FILES,
                 python="",
                 command="",
-                link=f"{dash.get_relative_path('/explore')}?{urlencode({'sample': sample})}",
+                link=f"{below_prefix('/explore')}?{urlencode({'sample': sample})}",
                 words="The figure shows what the view above shows: links between poses, maps, or "
                 "poses along time; the page holds all views of the video.",
                 folded=True,

@@ -12,9 +12,13 @@ import pandas as pd
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.pages import alert, go_to, in_words, one, parameters
+from tssan_dash.head_findings import findings_job
+from tssan_dash.overview_files import FILES, command, export_job, python
+from tssan_dash.pages import alert, background, files, go_to, in_words, one, parameters
+from tssan_dash.pages.background import findings
 from tssan_dash.pages.parts import card, scrolling, section, shaded_table
 from tssan_dash.recordings import Recordings, current
+from tssan_dash.routes import below_prefix
 from tssan_viz.errors import UserError
 
 _WORDS = {
@@ -22,6 +26,18 @@ _WORDS = {
     "distance": "How many frames away a head looks, on average.",
     "look_ahead": "Whether a head looks at later frames (positive) or at earlier ones (negative).",
     "peak": "How much weight the strongest frame gets, on average.",
+    "class_share": "How much of what differs between a head's maps goes with the action (variance "
+    "component over the sum of all; an estimate, which may be negative).",
+    "subject_share": "How much of what differs between a head's maps goes with the person.",
+    "class_accuracy": "How often the action is read from one map of a person never seen.",
+    "subject_accuracy": "How often the person is read from one map of an action never seen.",
+}
+# What takes long to find out, and how a person calls it.
+_FOUND = {
+    "class_share": "class share of the variance",
+    "subject_share": "subject share of the variance",
+    "class_accuracy": "decodability of the action",
+    "subject_accuracy": "decodability of the person",
 }
 
 
@@ -41,6 +57,39 @@ def register(app: Dash, recordings: Recordings) -> None:
         if measure is None or measure == shown["measure"]:
             raise PreventUpdate
         return go_to(parameters(shown["search"]) | {"measure": measure})
+
+    def show(question: dict[str, Any]) -> Any:
+        query = question["query"]
+        run = recordings.run(query.get("run"))
+        found = findings(recordings, run)
+        table = found.measures()
+        measure = str(query.get("measure"))
+        if measure not in table:
+            return [dmc.Text(note, size="sm", c="dimmed") for note in found.notes]
+        address = {"run": run} if len(recordings.runs()) > 1 else {}
+        return _cells(table, measure, address)
+
+    background.register(app, recordings, "overview-found", findings_job, show)
+
+    def numbers(shown: dict[str, Any]) -> tuple[str, pd.DataFrame]:
+        run = recordings.run(parameters(shown["search"]).get("run"))
+        table = recordings.head_measures(run)
+        try:
+            found = findings(recordings, run).measures()
+        except background.NotYet:
+            return "heads", table
+        return "heads", table.merge(found, on=["layer", "head"], how="outer")
+
+    files.register(
+        app,
+        recordings,
+        "overview",
+        tuple(FILES),
+        export_job,
+        [State("overview-shown", "data")],
+        lambda shown: {**shown, "query": parameters(shown["search"])},
+        numbers,
+    )
 
 
 @in_words
@@ -72,9 +121,22 @@ def layout(**query: Any) -> Any:
                 gutter="md",
             ),
             _classes(samples, address),
+            files.section_of_files(
+                "overview",
+                FILES,
+                python=python(recordings.store, run),
+                command=command(recordings.store, run),
+                link=f"{dash.get_relative_path('/')}?{urlencode(_kept(run, query))}",
+                words="The figure shows the mean map of every head; the numbers are the measures.",
+            ),
         ],
         gap="md",
     )
+
+
+def _kept(run: str, query: dict[str, Any]) -> dict[str, str]:
+    measure = one(query, "measure")
+    return {"run": run} | ({} if measure is None else {"measure": measure})
 
 
 def _cards(recordings: Recordings, run: str, samples: pd.DataFrame) -> dmc.SimpleGrid:
@@ -117,22 +179,23 @@ def _heads(
 ) -> dmc.Paper:
     table = recordings.head_measures(run)
     names = [name for name in table.columns if name not in ("layer", "head")]
-    if not names:
+    samples = recordings.samples(run).dropna(subset=["label", "subject"])
+    found = samples["label"].nunique() > 1 and samples["subject"].nunique() > 1
+    offered = [*names, *(_FOUND if found else ())]
+    if not offered:
         return section(
             "Layers and heads",
             dmc.Text("The run was recorded without measures of its maps.", c="dimmed", size="sm"),
         )
-    measure = names[0] if asked is None else asked
+    measure = offered[0] if asked is None else asked
     if "entropy" in names and asked is None:
         measure = "entropy"
-    if measure not in names:
+    if measure not in offered:
         raise UserError(
             f"The run {run!r} was recorded without a measure {measure!r}; "
-            f"it has {', '.join(names)}."
+            f"it has {', '.join(offered)}."
         )
-    grid = table.pivot(index="layer", columns="head", values=measure).sort_index()
-    layers, heads = grid.index.tolist(), grid.columns.tolist()
-    size = np.abs(grid.to_numpy(float)[np.isfinite(grid.to_numpy(float))]).max(initial=0.0)
+    question = {"query": {"run": run, "measure": measure}} if measure in _FOUND else None
     return section(
         "Layers and heads",
         dcc.Store(
@@ -141,29 +204,41 @@ def _heads(
         dmc.Select(
             id="overview-measure",
             label="Measure",
-            data=[{"value": n, "label": n.replace("_", " ")} for n in names],
+            data=[{"value": n, "label": _FOUND.get(n, n.replace("_", " "))} for n in offered],
             value=measure,
             allowDeselect=False,
-            w=220,
+            w=280,
             mb="xs",
         ),
         dmc.Text(_WORDS.get(measure, "Mean over all videos."), size="sm", c="dimmed", mb="md"),
-        shaded_table(
-            grid.to_numpy(float),
-            [f"Layer {layer}" for layer in layers],
-            [str(head) for head in heads],
-            corner="Head",
-            form="z.1f" if size >= 10 else "z.2f",
-            label=lambda i, j: f"{measure} of layer {layers[i]}, head {heads[j]}",
-            address=lambda i, j: (
-                dash.get_relative_path("/compare")
-                + "?"
-                + urlencode(address | {"layer": layers[i], "head": heads[j]})
-            ),
-            id="overview-heads",
+        background.frame(
+            "overview-found", question, "Asking all heads …", height="8rem" if question else "0"
         ),
+        *([] if question else [_cells(table, measure, address)]),
         words="Mean over all videos. A cell leads to what the head does in each class.",
         h="100%",
+    )
+
+
+def _cells(table: pd.DataFrame, measure: str, address: dict[str, str]) -> Any:
+    grid = table.pivot(index="layer", columns="head", values=measure).sort_index()
+    layers, heads = grid.index.tolist(), grid.columns.tolist()
+    values = grid.to_numpy(float)
+    size = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    form = "z.1f" if size >= 10 else "z.2f"
+    return shaded_table(
+        values,
+        [f"Layer {layer}" for layer in layers],
+        [str(head) for head in heads],
+        corner="Head",
+        form=".0%" if measure in _FOUND else form,
+        label=lambda i, j: f"{_FOUND.get(measure, measure)} of layer {layers[i]}, head {heads[j]}",
+        address=lambda i, j: (
+            dash.get_relative_path("/compare")
+            + "?"
+            + urlencode(address | {"layer": layers[i], "head": heads[j]})
+        ),
+        id="overview-heads",
     )
 
 
@@ -189,7 +264,7 @@ def _classes(samples: pd.DataFrame, address: dict[str, str]) -> dmc.Paper:
                     [
                         dmc.Anchor(
                             words,
-                            href=f"{dash.get_relative_path(path)}?{query}",
+                            href=f"{below_prefix(path)}?{query}",
                             size="sm",
                             **{"aria-label": f"{words} {name}"},
                         )
@@ -210,7 +285,7 @@ def _classes(samples: pd.DataFrame, address: dict[str, str]) -> dmc.Paper:
 def _runs(recordings: Recordings, run: str) -> dmc.Paper:
     lines = []
     for line in recordings.store.runs()[::-1].to_dict("records"):
-        address = f"{dash.get_relative_path('/')}?{urlencode({'run': line['run']})}"
+        address = f"{below_prefix('/')}?{urlencode({'run': line['run']})}"
         name = line["run"]
         lines.append(
             [

@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from tssan_dash import head_findings
 from tssan_dash.bridge import View
 from tssan_dash.head_findings import HeadFindings, findings_job
 from tssan_dash.pages import (
@@ -25,10 +24,11 @@ from tssan_dash.pages import (
     go_to,
     in_words,
 )
+from tssan_dash.pages.background import findings
 from tssan_dash.pages.charts import COLOURS, chart
 from tssan_dash.pages.parts import colour_bar, scrolling, section, small_multiples
 from tssan_dash.recordings import Recordings, current
-from tssan_dash.routes import buffer_url, module_url
+from tssan_dash.routes import below_prefix, buffer_url, module_url
 from tssan_dash.subject_maps import (
     FILES,
     SubjectMaps,
@@ -119,14 +119,6 @@ def _answer(recordings: Recordings, asked: SubjectsAsked) -> SubjectMaps:
     return answer
 
 
-def findings(recordings: Recordings, run: str) -> HeadFindings:
-    """Return what was found about all heads; `NotYet` where it was not worked out."""
-    answer = recordings.jobs.answer(head_findings.key_of(recordings.store, run))
-    if not isinstance(answer, HeadFindings):
-        raise background.NotYet
-    return answer
-
-
 @in_words
 def layout(**query: Any) -> Any:
     """Return the page as the address asks for it."""
@@ -150,7 +142,7 @@ def layout(**query: Any) -> Any:
                 FILES,
                 python=asked.python(store),
                 command=asked.command(store),
-                link=f"{dash.get_relative_path('/subjects')}?{urlencode(asked.query())}",
+                link=f"{below_prefix('/subjects')}?{urlencode(asked.query())}",
                 words="The figure shows the chosen head's mean map of every subject.",
             ),
         ],
@@ -304,7 +296,7 @@ def _videos(
     """Return the address of the first video of each class and subject."""
     samples = recordings.samples(asked.run).dropna(subset=["class_name", "subject"])
     first = samples.drop_duplicates(["class_name", "subject"])
-    path = dash.get_relative_path("/explore")
+    path = below_prefix("/explore")
     place = {"layer": asked.layer, "heads": asked.head}
     return {
         (str(name), int(subject)): f"{path}?{urlencode(query | {'sample': sample} | place)}"

@@ -22,7 +22,7 @@ from tssan_dash.pages import background, files, go_to, in_words
 from tssan_dash.pages.charts import COLOURS, DASHES, chart
 from tssan_dash.pages.parts import section
 from tssan_dash.recordings import Recordings, current
-from tssan_dash.routes import buffer_url, module_url
+from tssan_dash.routes import below_prefix, buffer_url, module_url
 from tssan_viz.views.payload import Payload
 
 _SECONDS = 5
@@ -138,7 +138,7 @@ def layout(**query: Any) -> Any:
     several = len(_steps(recordings, run)) > 1
     question = {"query": kept} if several else None
     store = recordings.store
-    link = f"{dash.get_relative_path('/training')}?{urlencode(asked.query())}"
+    link = f"{below_prefix('/training')}?{urlencode(asked.query())}"
     taken = files.section_of_files(
         "training",
         FILES,
