@@ -10,6 +10,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
+from tssan_dash.head_findings import HeadFindings, key_of
 from tssan_dash.pages import alert
 from tssan_dash.recordings import Recordings
 from tssan_viz.errors import UserError
@@ -141,3 +142,11 @@ def frame(name: str, question: dict[str, Any] | None, words: str, *, height: str
             html.Div(id=f"{name}-result", style={"minHeight": height}),
         ]
     )
+
+
+def findings(recordings: Recordings, run: str) -> HeadFindings:
+    """Return what was found about all heads; `NotYet` where it was not worked out."""
+    answer = recordings.jobs.answer(key_of(recordings.store, run))
+    if not isinstance(answer, HeadFindings):
+        raise NotYet
+    return answer
