@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diskcache
@@ -30,7 +29,7 @@ class Jobs(DiskcacheManager):
     """
 
     def __init__(self, store: AttentionStore) -> None:
-        self._store = str(Path(store.url).absolute())
+        self._store = str(store.path.absolute())
         self._folder = work.folder_of(store)
         # Answers hold what was worked out, by a key of the question and of what the run had then.
         self._answers = work.answers(self._folder)
@@ -60,11 +59,13 @@ class Jobs(DiskcacheManager):
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
+            # Ctrl-C is for the server; this ends with it (see `work`).
+            start_new_session=True,
         )
         assert process.stdin is not None
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
-        # Waits for its end, whoever ends it; until then the pipe stays open (see `work`).
+        # Waits for its end, whoever ends it; until then the pipe stays open.
         threading.Thread(target=process.wait, daemon=True).start()
         return process.pid
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import signal
 import stat
 import sys
 import tempfile
@@ -45,7 +44,7 @@ def folder_of(store: AttentionStore) -> Path:
         Somebody else has put something else in its place.
     """
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    name = hashlib.sha256(str(Path(store.url).absolute()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(store.path.absolute()).encode()).hexdigest()[:16]
     base = Path(tempfile.gettempdir()) / f"tssan-viz-{user}"
     for folder in (base, base / name):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -113,6 +112,4 @@ def _end_with_the_server() -> None:
 
 
 if __name__ == "__main__":
-    # Ctrl-C goes to all processes of a terminal; the server ends, and this with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _main(*sys.argv[1:])
