@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from tssan_dash import evolving, head_findings, sample_files, subject_maps
+from tssan_dash import evidence_files, evolving, head_findings, sample_files, subject_maps
+from tssan_dash.app import create_app
 from tssan_dash.sample_files import SampleAsked
 from tssan_dash.subject_maps import SubjectMaps, SubjectsAsked
 from typer.testing import CliRunner
 
-from tests.dashboard.test_pages import SAMPLE, open_page, until, wait_text
+from tests.dashboard.test_pages import SAMPLE, open_page, until, visiting, wait_text
+from tests.evidence.test_faithfulness import known
+from tests.stores import make_store
 from tssan_viz.cli import app as cli
 from tssan_viz.comparison.camera_means import camera_mean_maps
 from tssan_viz.comparison.cell_layers import choose
 from tssan_viz.errors import UserError
+from tssan_viz.evidence.kept import FAITHFULNESS, keep
 from tssan_viz.store import AttentionStore
 
 if TYPE_CHECKING:
@@ -192,3 +196,22 @@ def test_subjects_are_beside_each_other_and_another_head_is_in_the_address(
     assert len(pd.read_csv(download.value.path())) == 8
     page.locator("#subjects-subjects-maps a").nth(9).click()
     wait_drawn(page, "explore-head")
+
+
+def test_curves_are_shown_and_taken_away(page: Page, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", subjects=3, cameras=(1,), classes=("reading", "jump"))
+    found = known()
+    keep(store, "generated", FAITHFULNESS, 0, found.to_dict())
+    name, data = written(evidence_files.export_job, store, {"class": "reading", "ending": "svg"})
+    assert name == "curves.svg"
+    assert found.methods[0].encode() in data
+    with visiting(page, create_app(store)) as address:
+        page.goto(f"{address}/evidence")
+        page.locator("main .js-plotly-plot").nth(1).wait_for(timeout=20_000)
+        with page.expect_download() as download:
+            page.click("#evidence-save-csv")
+        table = pd.read_csv(download.value.path())
+        assert len(table) == len(found.curves)
+        np.testing.assert_allclose(table["deletion"], found.curves["deletion"])
+        page.goto(f"{address}/evidence?class=jump")
+        wait_text(page, "body", "Nothing was tested about the class 'jump'")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
 import numpy as np
 import pandas as pd
-from dash import Dash
+import plotly.graph_objects as go
+from dash import Dash, State, dcc
 
-from tssan_dash.pages import in_words, one
+from tssan_dash.evidence_files import FILES, chosen, command, curves, export_job, python
+from tssan_dash.pages import files, in_words, one
+from tssan_dash.pages.charts import COLOURS, DASHES, chart
 from tssan_dash.pages.parts import scrolling, section, shaded_table
 from tssan_dash.recordings import Recordings, current
+from tssan_dash.routes import below_prefix
 from tssan_viz.evidence.kept import FAITHFULNESS, kept_evidence
 
 
@@ -24,7 +29,22 @@ def register(app: Dash, recordings: Recordings) -> None:
         name="Evidence",
         title="Evidence · tssan-viz",
         layout=layout,
-        order=4,
+        order=5,
+    )
+
+    def numbers(shown: dict[str, Any]) -> tuple[str, pd.DataFrame]:
+        finding = chosen(recordings.store, recordings.run(shown.get("run")), shown.get("class"))
+        return "curves", pd.DataFrame() if finding is None else curves(finding)
+
+    files.register(
+        app,
+        recordings,
+        "evidence",
+        tuple(FILES),
+        export_job,
+        [State("evidence-shown", "data")],
+        lambda shown: shown,
+        numbers,
     )
 
 
@@ -37,7 +57,24 @@ def layout(**query: Any) -> Any:
     title = dmc.Title("Does attention point at what matters?", order=2, size="h3")
     if not findings:
         return dmc.Stack([title, _how(run)], gap="md")
-    return dmc.Stack([title, *[_finding(recordings, run, found) for found in findings]], gap="md")
+    name = one(query, "class")
+    store = recordings.store
+    taken = []
+    if chosen(store, run, name) is not None:
+        address = {"run": run} | ({} if name is None else {"class": name})
+        taken = [
+            dcc.Store(id="evidence-shown", data=address),
+            files.section_of_files(
+                "evidence",
+                FILES,
+                python=python(store, run),
+                command=command(store, run, name),
+                link=f"{below_prefix('/evidence')}?{urlencode(address)}",
+                words="DIR is the folder of the prepared data.",
+            ),
+        ]
+    parts = [_finding(recordings, run, found) for found in findings]
+    return dmc.Stack([title, *parts, *taken], gap="md")
 
 
 def _how(run: str) -> dmc.Paper:
@@ -75,8 +112,13 @@ def _curves(found: dict[str, Any], of: str) -> dmc.Paper:
         [line["method"], *[_interval(line, name) for name in ("deletion", "insertion")]]
         for line in found["table"]
     ]
+    drawn = curves(found)
+    charts = []
+    if {"method", "share", "deletion", "insertion"} <= set(drawn.columns):
+        charts = [_curve(drawn, "deletion"), _curve(drawn, "insertion")]
     return section(
         f"Deletion and insertion, {of}",
+        *([dmc.SimpleGrid(charts, cols={"base": 1, "md": 2}, mb="md")] if charts else []),
         scrolling(
             dmc.Table(
                 [
@@ -98,6 +140,45 @@ def _curves(found: dict[str, Any], of: str) -> dmc.Paper:
         words="Deletion: lower is better. Insertion: higher is better. Means over subjects with "
         f"their intervals, {len(found['videos'])} videos.",
     )
+
+
+def _curve(table: pd.DataFrame, name: str) -> dcc.Graph:
+    """Return one kind of curve of every order of frames, random ones grey with their band."""
+    traces = []
+    chance = table[table["method"] == "random"]
+    grey = "#888888"
+    if len(chance) and f"{name}_low" in chance:
+        around = [*chance[f"{name}_high"].astype(float), *chance[f"{name}_low"].astype(float)[::-1]]
+        share = [*chance["share"], *chance["share"][::-1]]
+        traces.append(
+            go.Scatter(
+                x=share,
+                y=around,
+                fill="toself",
+                fillcolor="rgba(128,128,128,0.2)",
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+    methods = [m for m in dict.fromkeys(table["method"]) if m != "random"]
+    for method in [*methods, *(["random"] if len(chance) else [])]:
+        part = table[table["method"] == method]
+        line = {"color": grey, "dash": "dash"}
+        if method != "random":
+            place = methods.index(method)
+            line = {
+                "color": COLOURS[place % len(COLOURS)],
+                "dash": DASHES[place // len(COLOURS) % len(DASHES)],
+            }
+        traces.append(
+            go.Scatter(x=part["share"].tolist(), y=part[name].tolist(), name=str(method), line=line)
+        )
+    what = "taken away" if name == "deletion" else "put back"
+    figure = chart(traces, below=f"share of the frames {what}", height=340)
+    figure.update_xaxes(tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(range=[0, 1.02], title=f"probability of the class, {name}")
+    return dcc.Graph(figure=figure, config={"displayModeBar": False})
 
 
 def _interval(line: dict[str, Any], name: str) -> str:

@@ -126,7 +126,7 @@ def layout(**query: Any) -> Any:
                 FILES,
                 python=python(recordings.store, run),
                 command=command(recordings.store, run),
-                link=f"{dash.get_relative_path('/')}?{urlencode(_kept(run, query))}",
+                link=f"{below_prefix('/')}?{urlencode(_kept(run, query))}",
                 words="The figure shows the mean map of every head; the numbers are the measures.",
             ),
         ],
@@ -234,7 +234,7 @@ def _cells(table: pd.DataFrame, measure: str, address: dict[str, str]) -> Any:
         form=".0%" if measure in _FOUND else form,
         label=lambda i, j: f"{_FOUND.get(measure, measure)} of layer {layers[i]}, head {heads[j]}",
         address=lambda i, j: (
-            dash.get_relative_path("/compare")
+            below_prefix("/compare")
             + "?"
             + urlencode(address | {"layer": layers[i], "head": heads[j]})
         ),
