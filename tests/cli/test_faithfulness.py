@@ -75,6 +75,20 @@ def test_the_table_the_curves_and_a_line_beside_the_maps(
 
 
 @pytest.mark.parametrize("how", ["frozen", "other"])
+def test_a_store_that_is_not_there_is_said_before_the_network_is_asked(
+    monkeypatch, capsys, tmp_path: Path, dataset: SkeletonDataset, trained: TrainedRun
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "tssan_viz.cli.faithfulness.ask_faithfulness", lambda *_, **__: asked.append("")
+    )
+    where = ("--run", trained.path, "--data", dataset.path, "--store", tmp_path / "none")
+    code, _, err = run_command(monkeypatch, capsys, "faithfulness", *where, *METHODS)
+    assert code == 2
+    assert "there is no attention store at" in err
+    assert not asked
+
+
 def test_other_things_can_stand_for_frames(
     how: str, monkeypatch, capsys, tmp_path: Path, dataset: SkeletonDataset, trained: TrainedRun
 ) -> None:

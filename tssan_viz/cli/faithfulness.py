@@ -93,6 +93,7 @@ def faithfulness(
     from tssan_viz.cli.explained_run import open_explained
     from tssan_viz.evidence.attributions import METHODS, checked_methods
     from tssan_viz.evidence.perturbing import WAYS
+    from tssan_viz.store import open_store
 
     methods = checked_methods(method or [one for one in METHODS if one != "flow"])
     if replace not in WAYS:
@@ -108,6 +109,8 @@ def faithfulness(
     if class_name is not None:
         what, indices = opened.of_class(class_name)
         label = int(opened.dataset.index["label"].iloc[indices[0]])
+    if store is not None:
+        open_store(store)  # minutes of asking end here if it is not there
     if limit is not None:
         indices = spread(opened, indices, limit)
     found = ask_faithfulness(opened, what, indices, methods, replace=replace, seed=seed)
@@ -336,9 +339,9 @@ def _keep(
     run = opened.trained.path.resolve().name
     try:
         store = open_store(url)
-    except StoreNotFound:
-        if url is not None:
-            raise
+    except StoreNotFound as error:
+        if url is not None:  # it went while the network was asked; what it said is still printed
+            return f"not kept: {error}"
         return "not kept: there is no store here that holds the run's maps"
     if run not in store.run_names():
         return f"not kept: {store.url} holds no maps of {run}; record them first"
