@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tssan_viz.evidence.rollout import averaged, flow, rollout, with_residual
+from tssan_viz.evidence.rollout import averaged, flow, maximum_flows, rollout, with_residual
 
 
 def random_maps(layers: int, *, r: int = 2, h: int = 3, t: int = 5, seed: int = 0) -> list[Tensor]:
@@ -57,10 +57,20 @@ def test_duplicated_frames_share_what_their_frame_had() -> None:
         assert torch.allclose(once, joined, atol=1e-12)
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("t", [5, 32])
+def test_rows_of_the_flow_sum_to_one(t: int) -> None:
+    maps = random_maps(4, r=1, t=t)
+    maps[0] = maps[0].clone()
+    maps[0][0, :, 2] = 0.0  # a frame that sees nothing
+    for layer in flow(maps):
+        assert torch.allclose(layer.sum(dim=-1), torch.ones((), dtype=layer.dtype), atol=1e-6)
+        assert (layer >= 0).all()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
 def test_flow_is_the_maximum_flow_of_networkx(layers: int) -> None:
     maps = random_maps(layers, r=1, t=4)
-    ours = flow(maps)[-1][0].numpy()
+    ours = maximum_flows(maps)[-1][0].numpy()
     graph = nx.DiGraph()
     for layer, one in enumerate(maps):
         step = with_residual(one)[0].numpy()

@@ -184,7 +184,8 @@ def explained_run(trained: TrainedRun, dataset: SkeletonDataset) -> ExplainedRun
         The network has no attention.
     """
     trained.refuse_other(dataset)
-    network = trained.network.eval()
+    # The order in memory in which a processor's convolutions are fastest; the weights are the same.
+    network = trained.network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     blocks = [m for m in network.named_modules() if isinstance(m[1], SelfAttentionBlock)]
     if not blocks:
         raise UserError(
