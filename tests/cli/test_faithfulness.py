@@ -74,7 +74,6 @@ def test_the_table_the_curves_and_a_line_beside_the_maps(
     assert line.startswith(f"deletion AUC {table.loc['received', 'deletion']:.2f}, random ")
 
 
-@pytest.mark.parametrize("how", ["frozen", "other"])
 def test_a_store_that_is_not_there_is_said_before_the_network_is_asked(
     monkeypatch, capsys, tmp_path: Path, dataset: SkeletonDataset, trained: TrainedRun
 ) -> None:
@@ -89,6 +88,7 @@ def test_a_store_that_is_not_there_is_said_before_the_network_is_asked(
     assert not asked
 
 
+@pytest.mark.parametrize("how", ["frozen", "other"])
 def test_other_things_can_stand_for_frames(
     how: str, monkeypatch, capsys, tmp_path: Path, dataset: SkeletonDataset, trained: TrainedRun
 ) -> None:
