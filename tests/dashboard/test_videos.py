@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tssan_dash.app import create_app
 from tssan_dash.filtering import Question, find
 from tssan_dash.pages.videos import asked_in
 
@@ -16,15 +17,18 @@ from tests.dashboard.test_pages import (
     open_page,
     query_of,
     until,
+    visiting,
     wait_drawn,
     wait_query,
     wait_text,
 )
-from tests.stores import make_catalogue
+from tests.stores import make_catalogue, make_store
 from tssan_viz.store import AttentionStore
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from pathlib import Path
+
+    from playwright.sync_api import Page, Response
 
 CELL = "#explore-grid .ag-row [col-id=sample]"
 CATALOGUE = make_catalogue(("put on jacket", "reading"))
@@ -194,3 +198,39 @@ def test_no_question_of_a_browser_breaks_the_table(given_: dict[str, Any]) -> No
 @given(st.dictionaries(st.sampled_from(["find", "confused", "filter", "sort"]), st.text()))
 def test_no_address_breaks_the_question(query: dict[str, str]) -> None:
     assert asked_in(query) == Question.of(asked_in(query).to_dict())
+
+
+def test_the_table_travels_a_hundred_rows_at_a_time(page: Page, tmp_path: Path) -> None:
+    store = make_store(
+        tmp_path / "store", subjects=8, replications=(1, 2, 3, 4), layers=1, heads=1, frames=8
+    )
+    blocks: list[tuple[int, int]] = []
+
+    def look(response: Response) -> None:
+        if "explore-grid.getRowsResponse" in (response.request.post_data or ""):
+            sent = response.json().get("response", {}).get("explore-grid", {})
+            block = sent.get("getRowsResponse")
+            if block:
+                blocks.append((len(block["rowData"]), block["rowCount"]))
+
+    with visiting(page, create_app(store)) as address:
+        page.on("response", look)
+        open_page(page, f"{address}/explore")
+        page.wait_for_selector("#explore-grid .ag-row")
+        assert blocks == [(100, 256)]
+        page.evaluate("dash_ag_grid.getApi('explore-grid').ensureIndexVisible(230)")
+        page.wait_for_selector("#explore-grid [row-index='230'] [col-id=sample]:not(:empty)")
+        assert set(blocks) == {(100, 256), (56, 256)}
+
+
+def test_one_click_leads_from_the_overview_to_the_confused_videos(
+    page: Page, dashboard: str, two_runs: AttentionStore
+) -> None:
+    samples = two_runs.select(run="wide").samples()
+    confused = set(samples.loc[~samples["correct"].astype(bool), "sample"])
+    page.goto(dashboard)
+    page.get_by_role("link", name=f"{len(confused)} videos confused").click()
+    wait_drawn(page, "explore-head")
+    wait_query(page, confused="1")
+    assert query_of(page)["sample"] in confused
+    assert page.locator("#explore-verdict").inner_text().startswith("taken for")

@@ -217,6 +217,7 @@ def layout(**query: Any) -> Any:
     if samples.empty:
         return alert(f"The run {run!r} holds no video.")
     named = one(query, "sample")
+    question = videos.asked_in(query)
     of_class = one(query, "class")
     here = 0
     if named is not None:
@@ -227,6 +228,9 @@ def layout(**query: Any) -> Any:
         if not len(found):
             raise UserError(f"The run {run!r} has no video of the class {entry}.")
         here = int(found[0])
+    elif question != Question():
+        asked_for = find(samples, recordings.catalogue(run), question).index
+        here = int(asked_for[0]) if len(asked_for) else 0
     sample = str(samples.at[here, "sample"])
     payload = recordings.head_view(run, sample)
     state, complaints = view_state(payload.manifest, query)
@@ -243,7 +247,6 @@ def layout(**query: Any) -> Any:
         )
         view = "head"
     manifest = payload.manifest | {"view": view}
-    question = videos.asked_in(query)
     buffers = {
         name: buffer_url(data, run=run, sample=sample, part=name)
         for name, data in payload.buffers.items()

@@ -109,7 +109,7 @@ def layout(**query: Any) -> Any:
     return dmc.Stack(
         [
             dmc.Title("What was recorded", order=2, size="h3"),
-            _cards(recordings, run, samples),
+            _cards(recordings, run, samples, address),
             dmc.Grid(
                 [
                     dmc.GridCol(
@@ -139,7 +139,9 @@ def _kept(run: str, query: dict[str, Any]) -> dict[str, str]:
     return {"run": run} | ({} if measure is None else {"measure": measure})
 
 
-def _cards(recordings: Recordings, run: str, samples: pd.DataFrame) -> dmc.SimpleGrid:
+def _cards(
+    recordings: Recordings, run: str, samples: pd.DataFrame, address: dict[str, str]
+) -> dmc.SimpleGrid:
     correct = samples["correct"].dropna().astype(float)
     sites = recordings.store.sites(run)
     frames = f"maps of {sites['query'].iloc[0]} × {sites['key'].iloc[0]}"
@@ -149,9 +151,7 @@ def _cards(recordings: Recordings, run: str, samples: pd.DataFrame) -> dmc.Simpl
             card(
                 "Accuracy",
                 "–" if correct.empty else f"{correct.mean():.1%}",
-                "no prediction recorded"
-                if correct.empty
-                else f"{int((1 - correct).sum()):,} videos confused",
+                "no prediction recorded" if correct.empty else _confused(correct, address),
             ),
             card("Videos", f"{len(samples):,}", _named(samples["split"])),
             card("Classes", str(classes) if classes else "–", recordings.catalogue(run).dataset),
@@ -163,6 +163,15 @@ def _cards(recordings: Recordings, run: str, samples: pd.DataFrame) -> dmc.Simpl
         spacing="md",
         id="overview-cards",
     )
+
+
+def _confused(correct: pd.Series, address: dict[str, str]) -> Any:
+    wrong = int((1 - correct).sum())
+    words = f"{wrong:,} videos confused"
+    if not wrong:
+        return words
+    goal = f"{below_prefix('/explore')}?{urlencode(address | {'confused': 1})}"
+    return dmc.Anchor(words, href=goal, size="sm", underline="always")
 
 
 def _count(values: pd.Series) -> str:
@@ -215,7 +224,7 @@ def _heads(
             "overview-found", question, "Asking all heads …", height="8rem" if question else "0"
         ),
         *([] if question else [_cells(table, measure, address)]),
-        words="Mean over all videos. A cell leads to what the head does in each class.",
+        words="A cell leads to what the head does in each class.",
         h="100%",
     )
 

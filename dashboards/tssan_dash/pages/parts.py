@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
 
-def card(title: str, value: str, words: str = "") -> dmc.Paper:
+def card(title: str, value: str, words: Any = "") -> dmc.Paper:
     """Return one figure of a page's first row: what it is, the figure, and a word about it."""
     return dmc.Paper(
         [
@@ -150,7 +150,7 @@ def shaded_table(
         id=id,
         style={"borderCollapse": "separate", "borderSpacing": 3},
     )
-    return scrolling(table, name=id.replace("-", " "))
+    return scrolling(table, name=id.replace("-", " "), height=760)
 
 
 def scrolling(content: Any, *, name: str, height: int = 480) -> html.Div:
