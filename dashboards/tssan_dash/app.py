@@ -21,6 +21,7 @@ from tssan_dash.callbacks import refuse_strange_requests
 from tssan_dash.mounting import checked_prefix, first_request_alone, under_prefix
 from tssan_dash.pages import (
     PAGE_ADDRESS,
+    alert,
     compare,
     evidence,
     explore,
@@ -321,7 +322,12 @@ def _layout(app: Dash) -> dmc.MantineProvider:
                 [
                     dmc.AppShellHeader(header),
                     dmc.AppShellMain(
-                        dmc.Container(dash.page_container, fluid=True, px=0, maw=1500)
+                        dmc.Container(
+                            [html.Div(id="store-notes"), dash.page_container],
+                            fluid=True,
+                            px=0,
+                            maw=1500,
+                        )
                     ),
                 ],
                 header={"height": 56},
@@ -341,6 +347,7 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         Output("run", "data"),
         Output("run", "value"),
         Output("run", "style"),
+        Output("store-notes", "children"),
         *[Output(f"link-{name}", "href") for name in names],
         *[Output(f"link-{name}", "active") for name in names],
         Input(PAGE_ADDRESS, "pathname"),
@@ -366,6 +373,7 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
             runs,
             shown,
             {} if len(runs) > 1 else {"display": "none"},
+            [alert(note, title="Part of the store cannot be read") for note in _notes(recordings)],
             *addresses,
             *[here == path.strip("/") for path in paths.values()],
         )
@@ -387,6 +395,14 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "goTo"), Input("go", "data"), prevent_initial_call=True
     )
+
+
+def _notes(recordings: Recordings) -> list[str]:
+    """Return what whoever looks at the store should know of its state."""
+    try:
+        return recordings.store.notes
+    except UserError as error:
+        return [str(error)]
 
 
 def _class_shown(recordings: Recordings, query: dict[str, str]) -> str | None:

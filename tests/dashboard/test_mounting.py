@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import tssan_dash
 from dash import Dash
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 
-import tssan_dash
 from tests.dashboard.test_pages import wait_drawn, wait_query, wait_text
 from tssan_viz.errors import UserError
 from tssan_viz.store import AttentionStore
