@@ -28,6 +28,7 @@ _HOME = {
     "heat_map": "tssan_viz.views",
     "model_view": "tssan_viz.views",
     "player": "tssan_viz.views",
+    "save_bertviz": "tssan_viz.views",
     "save_html": "tssan_viz.views",
     "to_bertviz": "tssan_viz.views",
 }
@@ -47,6 +48,7 @@ __all__ = [
     "open_store",
     "player",
     "record",
+    "save_bertviz",
     "save_html",
     "to_bertviz",
 ]
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
         heat_map,
         model_view,
         player,
+        save_bertviz,
         save_html,
         to_bertviz,
     )

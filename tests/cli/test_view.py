@@ -72,3 +72,10 @@ def test_a_wrong_run_or_store_is_said(small_store, sample: str, tmp_path: Path) 
     result = run(sample, "--store", "nowhere", cwd=tmp_path)
     assert result.returncode == 2
     assert "tssan-viz demo" in " ".join(result.stderr.split())
+
+
+def test_bertvizs_page_is_written(small_store, sample: str, tmp_path: Path) -> None:
+    result = run(sample, "--bertviz", "-o", "page.html", "--store", small_store.url, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "page.html" in result.stdout
+    assert "requirejs(['jquery', 'd3']" in (tmp_path / "page.html").read_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,3 +39,37 @@ def test_layers_and_heads_are_those_of_the_selection(small_store) -> None:
 def test_an_absent_person_is_refused(small_store) -> None:
     with pytest.raises(UserError, match="person 2 was not recorded"):
         tssan_viz.to_bertviz(small_store.select(), person=2)
+
+
+@pytest.mark.parametrize("view", ["head", "model"])
+def test_bertvizs_own_page_is_drawn_without_a_network(
+    page, small_store, tmp_path: Path, view: str
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    path = tssan_viz.save_bertviz(small_store.select(), tmp_path / "page.html", view=view)
+    page.goto(path.as_uri())
+    page.locator("#vis svg line").first.wait_for(state="attached")
+    lines = page.locator("#vis svg line").count()
+    if view == "head":
+        assert lines == 4 * 16 * 16, "a line per head, query and key"
+        tokens = page.locator("#vis svg #left text").all_text_contents()
+        assert tokens[:2] == ["0 · 0.00 s", "3 · 0.08 s"]
+        before = page.locator("#vis svg").inner_html()
+        page.locator("#layer").select_option("1")
+        assert page.locator("#vis svg").inner_html() != before
+    else:
+        assert lines >= 2 * 4 * 16
+    assert asked == [path.as_uri()], "the page asked for nothing but itself"
+
+
+def test_a_library_that_is_not_there_names_the_extra(
+    small_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", absent)
+    with pytest.raises(UserError, match=r"pip install 'tssan-viz\[bertviz\]'"):
+        tssan_viz.save_bertviz(small_store.select(), tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,16 @@
 """The command `tssan-viz view`."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tssan_viz.cli.common import StoreOption, console, open_store
+
+if TYPE_CHECKING:
+    from tssan_viz.selection import Selection
 
 
 def view(
@@ -29,6 +34,12 @@ def view(
             show_default=False,
         ),
     ] = None,
+    bertviz: Annotated[
+        bool,
+        typer.Option(
+            "--bertviz", help="Write BertViz's own head view, made to work without a network."
+        ),
+    ] = False,
 ) -> None:
     """Write one video's attention as a web page that opens anywhere and needs no network.
 
@@ -37,10 +48,9 @@ def view(
     tssan-viz view S001C001P008R001A014.skeleton --run runs/ntu60 -o view.html
     """
     from tssan_viz.errors import UserError
-    from tssan_viz.views import save_html
 
     if sample is not None and Path(sample).is_file():
-        _view_file(Path(sample), out, store, run)
+        _view_file(Path(sample), out, store, run, bertviz=bertviz)
         return
     if run is not None and sample is not None and (Path(run) / "results.json").is_file():
         raise UserError(
@@ -56,13 +66,12 @@ def view(
             f"which video? Run {chosen} has {len(table)}, for instance {', '.join(names)}"
         )
     opened.sample(sample, run=chosen)  # says the nearest names of one that is not there
-    _say(save_html(opened.select(run=chosen, sample=sample), out, view="explore"))
+    _write(opened.select(run=chosen, sample=sample), out, bertviz=bertviz)
 
 
-def _view_file(file: Path, out: Path, store: str | None, run: str | None) -> None:
+def _view_file(file: Path, out: Path, store: str | None, run: str | None, *, bertviz: bool) -> None:
     from tssan_viz.cli.one_file import recorded_file
     from tssan_viz.errors import UserError
-    from tssan_viz.views import save_html
 
     if run is None:
         raise UserError(
@@ -72,8 +81,11 @@ def _view_file(file: Path, out: Path, store: str | None, run: str | None) -> Non
     if store is not None:
         raise UserError(f"{file} is a file, which needs no store: leave out --store {store}")
     with recorded_file(file, Path(run)) as selection:
-        _say(save_html(selection, out, view="explore"))
+        _write(selection, out, bertviz=bertviz)
 
 
-def _say(path: Path) -> None:
+def _write(selection: Selection, out: Path, *, bertviz: bool) -> None:
+    from tssan_viz.views import save_bertviz, save_html
+
+    path = save_bertviz(selection, out) if bertviz else save_html(selection, out, view="explore")
     console.print(f"{path}  ({path.stat().st_size / 1000:,.0f} kB)", soft_wrap=True, markup=False)

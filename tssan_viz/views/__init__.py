@@ -29,6 +29,7 @@ _HOME = {
     "page": "tssan_viz.views.html",
     "player": "tssan_viz.views.widget",
     "sample_payload": "tssan_viz.views.payload",
+    "save_bertviz": "tssan_viz.views.bertviz",
     "save_html": "tssan_viz.views.html",
     "to_bertviz": "tssan_viz.views.bertviz",
 }
@@ -57,12 +58,14 @@ __all__ = [
     "page",
     "player",
     "sample_payload",
+    "save_bertviz",
     "save_html",
     "to_bertviz",
 ]
 
 if TYPE_CHECKING:
     from tssan_viz.views.bertviz import (
+        save_bertviz,
         to_bertviz,
     )
     from tssan_viz.views.group_widgets import (
