@@ -35,4 +35,16 @@ def test_what_cannot_be_imported_leaves_no_store(tmp_path):
     said = call("import", tmp_path / "run.npz", "--store", tmp_path / "new")
     assert isinstance(said.exception, UserError)
     assert "is not there" in str(said.exception)
+    (tmp_path / "thesis.npz").write_bytes(b"words")
+    for name in ("thesis.npz", "thesis.tex", "."):
+        said = call("import", tmp_path / name, "--store", tmp_path / "new")
+        assert isinstance(said.exception, UserError)
     assert not (tmp_path / "new").exists()
+
+
+def test_what_was_there_already_is_said(tmp_path):
+    store = make_store(tmp_path / "s", subjects=2, cameras=(1,), frames=4)
+    out = tmp_path / "run.npz"
+    call("export", "-o", out, "--store", store.url, "--class", "reading")
+    said = call("import", out, "-o", store.url)
+    assert "has 16 rows (0 of them added)" in " ".join(said.output.split())

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
+from lance.dataset import DatasetOptimizer
 from typer.testing import CliRunner
 
 from tests.store.test_integrity import data_of, flip
 from tests.stores import make_store
 from tssan_viz.cli import app
 from tssan_viz.errors import UserError
-from tssan_viz.store import open_store
+from tssan_viz.store import open_store, upkeep
 
 
 def call(*arguments, answer=None):
@@ -72,3 +75,38 @@ def test_a_store_is_named_either_way(store, command):
         assert store.url in "".join(said.split())
     with pytest.raises(UserError, match="two stores are named"):
         CliRunner().invoke(app, [command, store.url, "--store", "other"], catch_exceptions=False)
+
+
+def test_a_run_that_no_store_has_makes_no_store(store, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'second'"):
+        CliRunner().invoke(
+            app,
+            ["merge", store.url, "-o", str(tmp_path / "new"), "--run", "secnd"],
+            catch_exceptions=False,
+        )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("words", [("compact",), ("rm", "--run", "second", "--yes", "--store")])
+def test_a_store_that_cannot_be_written_is_left_as_it_is(store, monkeypatch, words):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system", store.url)
+
+    monkeypatch.setattr(upkeep, "RunLock", refuse)
+    with pytest.raises(UserError, match="cannot be changed: Read-only file system"):
+        CliRunner().invoke(app, [*words, store.url], catch_exceptions=False)
+    assert open_store(store.url).run_names() == ["generated", "second"]
+
+
+def test_what_could_not_be_merged_is_said(store, monkeypatch):
+    def refuse(self, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DatasetOptimizer, "compact_files", refuse)
+    with open_store(store.url).writer(
+        "third", sites=store.stored_sites("second"), catalogue=store.catalogue("second")
+    ) as writer:
+        writer.add_samples([])
+    code, said = call("compact", store.url)
+    assert code == 1
+    assert "could not be merged" in said

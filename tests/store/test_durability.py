@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lance
@@ -20,6 +23,7 @@ from tests.store.record_until_killed import SITES, maps_of, record
 from tests.stores import make_catalogue, make_store
 from tssan_viz.store import StoreDamaged, StoredSample, StoreWriteError, durable, open_store, tables
 from tssan_viz.store.schema import decode
+from tssan_viz.store.verification import verify
 
 SCRIPT = Path(__file__).with_name("record_until_killed.py")
 
@@ -366,6 +370,67 @@ def test_a_disk_that_fills_up_is_reported(tmp_path, monkeypatch):
     rows = open_store(path).rows("a")
     assert rows["sample"].tolist() == [f"v{n}" for n in range(6)]
     assert open_store(path).select().maps().shape[0] == 6
+
+
+@contextmanager
+def files_no_longer_than(size: int) -> Iterator[None]:
+    """Let the system refuse to write more into one file, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_the_system_refuses_to_write_may_be_tried_again(tmp_path):
+    path = tmp_path / "store"
+    record(path, "a", 4, 4)
+    catalogue = make_catalogue(("put on jacket", "reading"))
+    writer = open_store(path).writer("a", sites=SITES, catalogue=catalogue)
+    maps = maps_of(4)
+    peaks = {k: v.astype(np.float32).max(-1).mean(-1) for k, v in maps.items()}
+    writer.add({"sample": ["v4"], "label": [0]}, maps, {"peak": peaks})
+    # Where the last bytes of a file do not come, Lance commits it all the same.
+    for size in (0, 900, 1800, 2300):
+        with files_no_longer_than(size), pytest.raises(StoreWriteError) as caught:
+            writer.flush()
+        assert caught.value.may_retry
+        assert check(path, "a", 4) == 4
+    writer.flush()
+    writer.close()
+    rows = open_store(path).rows("a")
+    assert rows["sample"].tolist() == [f"v{n}" for n in range(5)]
+    assert verify(open_store(path)).damaged == []
+
+
+@pytest.mark.parametrize("missing", [1, 40, 400])
+def test_a_merge_that_the_disk_had_no_room_for_loses_nothing(tmp_path, monkeypatch, missing):
+    schema = pa.schema([("row_id", pa.int64())])
+    table = tables.DurableTable(tmp_path / "rows", schema, shared=True)
+    for n in range(3):
+        table.append(pa.table({"row_id": [n]}))
+    merged = tmp_path / "merged"
+    lance.write_dataset(pa.table({"row_id": [0, 1, 2]}), merged)
+    (size,) = (file.stat().st_size for file in (merged / "data").iterdir())
+    write = DatasetOptimizer.compact_files
+
+    def cut_short(self, **options):
+        with files_no_longer_than(size - missing):
+            return write(self, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatasetOptimizer, "compact_files", cut_short)
+        with pytest.warns(UserWarning, match="could not be merged"):
+            table.compact()
+    dataset, note = tables.open_whole(tmp_path / "rows")
+    assert note is None
+    assert dataset.to_table()["row_id"].to_pylist() == [0, 1, 2]
+    table.append(pa.table({"row_id": [3]}))
+    table.compact()
+    dataset, note = tables.open_whole(tmp_path / "rows")
+    assert dataset.to_table()["row_id"].to_pylist() == [0, 1, 2, 3]
+    assert len(dataset.get_fragments()) == 1
 
 
 @pytest.mark.parametrize("where", ["maps/a/8x8", "measures", "rows"])

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import xarray
 
+from tests.store.test_durability import files_no_longer_than
 from tests.stores import make_store
 from tssan_viz.errors import UserError
 from tssan_viz.store import open_store
@@ -129,3 +130,16 @@ def test_what_cannot_be_written_or_read_is_said(store, tmp_path):
     with pytest.raises(UserError, match="is not there"):
         import_run(tmp_path / "none.npz", into)
     assert into.run_names() == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_that_cannot_be_written_leaves_nothing(store, tmp_path, ending):
+    out = tmp_path / f"run{ending}"
+    with (
+        files_no_longer_than(300),
+        pytest.raises(UserError, match=f"run{ending} cannot be written"),
+    ):
+        export(store.select(), out)
+    assert list(tmp_path.iterdir()) == []
+    export(store.select(), out)
+    assert list(tmp_path.iterdir()) == [out]

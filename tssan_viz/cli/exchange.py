@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from tssan_viz.cli.common import RunOption, StoreOption, console, open_store, rows_bar
-from tssan_viz.errors import UserError
 
 
 def export(
@@ -78,12 +77,15 @@ def import_(
     from rich.text import Text
 
     from tssan_viz.store import open_store as open_attention_store
-    from tssan_viz.store.exchange import import_run
+    from tssan_viz.store.exchange import import_run, read_exported
 
-    if not source.exists():
-        # Before a store is made for it.
-        raise UserError(f"{source} is not there")
+    exported = read_exported(source)
+    # Only now: for a file that is none, no store is made.
     into = open_attention_store(out, create=True)
+    before = {name: len(into.rows(name)) for name in into.run_names()}
     with rows_bar() as progress:
-        name = import_run(source, into, run=run, progress=progress)
-    console.print(Text(f"{into.url}: run {name!r} has {len(into.rows(name)):,} rows"))
+        name = import_run(exported, into, run=run, progress=progress)
+    rows = len(into.rows(name))
+    added = rows - before.get(name, 0)
+    there = f" ({added:,} of them added)" if name in before else ""
+    console.print(Text(f"{into.url}: run {name!r} has {rows:,} rows{there}"))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
 
-from tssan_viz.cli.common import StoreArgument, StoreOption, console, open_store, rows_bar
+from tssan_viz.cli.common import (
+    StoreArgument,
+    StoreOption,
+    console,
+    err_console,
+    open_store,
+    rows_bar,
+)
 
 
 def compact(store: StoreArgument = None, named: StoreOption = None) -> None:
@@ -17,8 +25,15 @@ def compact(store: StoreArgument = None, named: StoreOption = None) -> None:
     from tssan_viz.store.upkeep import compact as compact_store
 
     opened = open_store(store, named)
-    before, after = compact_store(opened)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        before, after = compact_store(opened)
+    # What could not be merged is safe where it is.
+    for warning in caught:
+        err_console.print(Text(f"warning: {warning.message}", style="yellow"), soft_wrap=True)
     console.print(Text(f"{opened.url}: {decimal(before)} before, {decimal(after)} now"))
+    if caught:
+        raise typer.Exit(1)
 
 
 def rm(
@@ -66,6 +81,10 @@ def merge(
     from tssan_viz.store.upkeep import merge as merge_stores
 
     opened = [open_store(source) for source in sources]
+    if run is not None:
+        for source in opened:
+            # Before a store is made for it.
+            source.checked_run(run)
     into = open_attention_store(out, create=True)
     with rows_bar() as progress:
         merged = merge_stores(opened, into, run=run, progress=progress)

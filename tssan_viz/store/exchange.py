@@ -9,10 +9,13 @@ Parquet is written in bounded memory; the others hold the selection's maps once.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +59,8 @@ def export(
     Raises
     ------
     UserError
-        The selection is empty, its layers differ in size, the ending is none of these, or the file
-        is there.
+        The selection is empty, its layers differ in size, the ending is none of these, the file is
+        there, or cannot be written; nothing half-written is left.
     """
     if out.suffix not in ENDINGS:
         raise UserError(f"{out}: a run is written as {', '.join(ENDINGS)}, not {out.suffix!r}")
@@ -67,6 +70,22 @@ def export(
         raise UserError(f"{out}: the folder {out.parent} is not there")
     if not len(selection):
         raise UserError(f"there is nothing to write: {selection.empty_because}")
+    scratch = out.with_name(f".part-{out.name}")
+    try:
+        _write(selection, scratch, progress)
+        scratch.rename(out)
+    except (OSError, RuntimeError) as error:
+        # netCDF says less of it than the system does.
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number else f"{error} (is the disk full?)"
+        raise UserError(f"{out} cannot be written: {why}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def _write(selection: Selection, out: Path, progress: Callable[[int, int], None] | None) -> None:
     if out.suffix == ".parquet":
         _write_parquet(selection, out, progress)
         return
@@ -79,7 +98,7 @@ def export(
         data["attention"] = data["attention"].astype(np.float32)
         data.to_netcdf(out, encoding={"attention": {"zlib": True, "complevel": 1}})
     else:
-        data.to_zarr(out, mode="w-", consolidated=False, zarr_format=2)
+        data.to_zarr(out, mode="w", consolidated=False, zarr_format=2)
 
 
 def _description(selection: Selection) -> str:
@@ -222,7 +241,6 @@ def _write_parquet(
     each = len(layers) * len(heads)
     writer = None
     done = 0
-    scratch = out.with_name(f".{out.name}.part")
     try:
         for part, maps in selection.iter_maps(_ROWS_AT_A_TIME):
             lines = slice(done, done + len(part))
@@ -244,7 +262,7 @@ def _write_parquet(
             )
             if writer is None:
                 described = table.schema.with_metadata({"tssan_viz": _description(selection)})
-                writer = pq.ParquetWriter(scratch, described, compression="zstd")
+                writer = pq.ParquetWriter(out, described, compression="zstd")
             writer.write_table(table.replace_schema_metadata(described.metadata))
             done += len(part)
             if progress:
@@ -252,36 +270,29 @@ def _write_parquet(
     finally:
         if writer is not None:
             writer.close()
-    scratch.rename(out)
 
 
 # ---- and back
 
 
-def import_run(
-    source: Path,
-    into: AttentionStore,
-    *,
-    run: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> str:
-    """Make a run of a file that `export` wrote; rows that the run has already are left out.
+@dataclass(frozen=True, eq=False)
+class ExportedRun:
+    """A run as `export` wrote it; made by `read_exported`.
 
-    Parameters
+    Attributes
     ----------
-    source
-        The file.
-    into
-        The store.
-    run
-        The run's name; by default the one it had.
-    progress
-        Called with the rows done and the rows there are.
+    described : dict
+        Its name, sites, catalogue, code, and what is known of it.
+    arrays : dict of arrays
+        The maps ``attention`` (row, layer, head, query, key), measures, rows and samples.
+    """
 
-    Returns
-    -------
-    str
-        The run's name.
+    described: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def read_exported(source: Path) -> ExportedRun:
+    """Read a file that `export` wrote.
 
     Raises
     ------
@@ -307,6 +318,41 @@ def import_run(
         raise UserError(
             f"{source} is no run that `tssan-viz export` wrote, or is damaged: {error}"
         ) from error
+    return ExportedRun(described, arrays)
+
+
+def import_run(
+    source: Path | ExportedRun,
+    into: AttentionStore,
+    *,
+    run: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Make a run of a file that `export` wrote; rows that the run has already are left out.
+
+    Parameters
+    ----------
+    source
+        The file, or what `read_exported` made of it.
+    into
+        The store.
+    run
+        The run's name; by default the one it had.
+    progress
+        Called with the rows done and the rows there are.
+
+    Returns
+    -------
+    str
+        The run's name.
+
+    Raises
+    ------
+    UserError
+        The file is not there, or is none that `export` wrote.
+    """
+    exported = read_exported(source) if isinstance(source, Path) else source
+    described, arrays = exported.described, exported.arrays
     sites = [Site(**site) for site in described["sites"]]
     catalogue = Catalogue.from_json(json.dumps(described["catalogue"]))
     name = run or described["run"]

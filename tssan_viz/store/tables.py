@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
 import warnings
 from collections import Counter
@@ -236,6 +238,11 @@ def set_torn_versions_aside(path: Place) -> None:
         newest.rename(newest.with_name(newest.name + ".torn"))
 
 
+def _in_words(error: Exception) -> str:
+    """Return what Lance says, without where in its source it says so."""
+    return re.sub(r"LanceError\(\w+\): |, \S+\.rs:\d+:\d+", "", str(error))
+
+
 def _again(error: Exception) -> bool:
     """Return whether another process was merely quicker."""
     text = str(error).lower()
@@ -296,6 +303,9 @@ class DurableTable:
         try:
             with self._turn():
                 dataset = retry(lambda: self._append(table))
+                if torn := self._torn(dataset, behind=self._newest_fragment):
+                    self._take_away(torn)
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
         except (ValueError, OSError, RuntimeError) as error:
             raise self._failure(table, error, may_retry=True) from error
         try:
@@ -320,13 +330,50 @@ class DurableTable:
         """Return whether there can be much to drop: where others write, versions stay a while."""
         return not self._shared or time.monotonic() - self._cleaned > _KEEP.total_seconds() / 4
 
+    def _torn(self, dataset: lance.LanceDataset, behind: int = -1) -> list[int]:
+        """Return which fragments lack a part of their data.
+
+        Lance writes the last bytes of a file without hearing whether they came: on a disk that is
+        full by then, it commits what cannot be read.
+        """
+        if isinstance(self.path, BucketPath):
+            return []
+        return [
+            fragment.fragment_id
+            for fragment in dataset.get_fragments()
+            if fragment.fragment_id > behind
+            for file in fragment.data_files()
+            if not is_whole(self.path / "data" / file.path, file.file_size_bytes)
+        ]
+
+    def _take_away(self, torn: list[int]) -> None:
+        def drop() -> None:
+            dataset = lance_dataset(self.path)
+            there = {fragment.fragment_id for fragment in dataset.get_fragments()}
+            lance.LanceDataset.commit(
+                lance_address(self.path),
+                lance.LanceOperation.Delete([], [n for n in torn if n in there], "false"),
+                read_version=dataset.version,
+            )
+
+        # Where there is no room even for this, `mend` does it later.
+        with contextlib.suppress(ValueError, OSError, RuntimeError):
+            retry(drop)
+
+    def mend(self) -> None:
+        """Take away what an append that was refused has left half-written."""
+        dataset = self.open()
+        if dataset is not None and (torn := self._torn(dataset, behind=self._newest_fragment)):
+            with self._turn():
+                self._take_away(torn)
+
     def sync(self) -> None:
         """Return when what was appended is on the disk."""
         self._folder.sync()
 
     def _failure(self, table: pa.Table, error: Exception, *, may_retry: bool) -> StoreWriteError:
         full = "no space left" in str(error).lower() or getattr(error, "errno", None) == ENOSPC
-        reason = "the disk is full" if full else str(error)
+        reason = "the disk is full" if full else _in_words(error)
         return StoreWriteError(
             f"{self.path}: {table.num_rows} lines could not be stored: {reason}. "
             "What was acknowledged before is safe; recording the same run again goes on there.",
@@ -350,7 +397,7 @@ class DurableTable:
         files = {_manifest(self.path, dataset.version)}
         if self._digest_data:
             files.update(data_files(dataset, self.path, behind))
-            self._newest_fragment = _newest_fragment(dataset)
+        self._newest_fragment = _newest_fragment(dataset)
         fresh = files - self._known
         # Another process may have merged and dropped some of them since.
         digests.enter(self.path, (file for file in fresh if file.exists()))
@@ -396,7 +443,7 @@ class DurableTable:
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
             raise StoreWriteError(
-                f"{self.path} could not be changed: {error}", may_retry=False
+                f"{self.path} could not be changed: {_in_words(error)}", may_retry=False
             ) from error
 
     def compact(self) -> None:
@@ -420,11 +467,17 @@ class DurableTable:
             # Lines appended meanwhile would come before the merged ones.
             with self._turn(alone=True):
                 retry(merge)
+                if self._torn(lance_dataset(self.path)):
+                    # The small files are all there still.
+                    set_torn_versions_aside(self.path)
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
             self._enter_digests(lance_dataset(self.path))
             # The merged files are on the disk before the small ones go.
             self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
-            warnings.warn(f"{self.path}: its files could not be merged: {error}", stacklevel=2)
+            warnings.warn(
+                f"{self.path}: its files could not be merged: {_in_words(error)}", stacklevel=2
+            )
             return
         self.clean()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,10 +14,10 @@ from tssan_viz.errors import UserError
 from tssan_viz.store.claims import only_writer
 from tssan_viz.store.durable import RunLock, nobody_writes
 from tssan_viz.store.incoming import OWN_COLUMNS
-from tssan_viz.store.places import BucketPath, Place, beside, remove_all
+from tssan_viz.store.places import BucketPath, Place, beside, reason, remove_all
 from tssan_viz.store.reader import AttentionStore
 from tssan_viz.store.schema import MEASURES, SCHEMAS, Site, run_folder
-from tssan_viz.store.tables import DurableTable, StoreDamaged
+from tssan_viz.store.tables import DurableTable, StoreDamaged, StoreWriteError
 from tssan_viz.store.writer import RunWriter
 
 _PART_BYTES = 32 << 20
@@ -32,11 +32,26 @@ def compact(store: AttentionStore) -> tuple[int, int]:
     -------
     before, after
         Bytes on the disk.
+
+    Raises
+    ------
+    StoreWriteError
+        The folder cannot be written.
     """
     before = store.size()
-    with only_writer(store.path):
+    with _changing(store), only_writer(store.path):
         _compact(store)
     return before, store.size()
+
+
+@contextmanager
+def _changing(store: AttentionStore) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreWriteError(
+            f"{store.url} cannot be changed: {reason(error)}", may_retry=False
+        ) from error
 
 
 def _compact(store: AttentionStore) -> None:
@@ -78,12 +93,12 @@ def remove(store: AttentionStore, run: str) -> int:
     Raises
     ------
     UserError
-        There is no such run, or it is being recorded.
+        There is no such run, it is being recorded, or the folder cannot be written.
     """
     run = store.checked_run(run)
     before = store.size()
     folder = store.path / "maps" / run_folder(run)
-    with only_writer(store.path), ExitStack() as locks:
+    with _changing(store), only_writer(store.path), ExitStack() as locks:
         # Every rank that ever wrote it.
         for lock in sorted(folder.glob(".lock*")):
             rank = int(lock.name.partition("-rank")[2] or 0)

@@ -580,6 +580,8 @@ class RunWriter:
             self._check_place()
             # The last commit may have been refused, or interrupted from the keyboard, on its way.
             if self._unfinished:
+                for table in (*self._maps.values(), self._samples, self._measures, self._rows):
+                    table.mend()
                 self._drop_orphans()
                 if self._pending_rows_are_stored():
                     self._rows.sync()
