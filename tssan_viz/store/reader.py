@@ -79,10 +79,11 @@ def readable(table: pa.Table) -> pd.DataFrame:
 
 
 class AttentionStore:
-    """A folder of recorded attention: several runs, each with its maps, samples and catalogue.
+    """Recorded attention in a folder or a bucket: several runs, each with maps and catalogue.
 
-    Reading is safe while others write: each question sees whole commits only. Objects may be
-    shared between threads, not between forked processes (Lance cannot be forked).
+    Reading is safe while others write: each question sees whole commits only, and all of them; in a
+    bucket those of other processes within a second. Objects may be shared between threads, not
+    between forked processes (Lance cannot be forked).
 
     Parameters
     ----------

@@ -108,10 +108,13 @@ class RunWriter:
     its own unfinished rows only; a rank that is not opened again (fewer processes this time) harms
     nobody, and what it stored is skipped by the others as rows that are there.
 
+    A store in a bucket takes one writer at a time, whatever the run and rank: a bucket has no
+    locks. See `tssan_viz.store.claims`.
+
     Parameters
     ----------
     path
-        The store's folder.
+        The store's folder, or its place in a bucket.
     run
         The run's name.
     sites, catalogue
