@@ -26,7 +26,8 @@ from rich.table import Table
 
 from tssan_viz.cli.explain import explain_videos
 from tssan_viz.cli.explained_run import open_explained
-from tssan_viz.cli.faithfulness import ask_faithfulness, ask_heads, ask_sanity, spread
+from tssan_viz.cli.faithfulness import ask_faithfulness, ask_sanity, spread
+from tssan_viz.cli.needed_heads import ask_heads
 from tssan_viz.evidence.attributions import METHODS
 
 EXPLAIN_SECONDS = 1.0

@@ -17,6 +17,7 @@ from tests.cli.test_record import PROTOCOL, make_run, run_command
 from tssan_viz.cli.explained_run import explained_run
 from tssan_viz.cli.faithfulness import sentences, spread
 from tssan_viz.cli.record import record_run
+from tssan_viz.comparison.decoding import decodability
 from tssan_viz.evidence.kept import evidence_line, kept_evidence
 from tssan_viz.store import open_store
 
@@ -65,7 +66,13 @@ def test_the_table_the_curves_and_a_line_beside_the_maps(
     table = pd.read_csv(out / "faithfulness.csv").set_index("method")
     assert list(table.index) == ["received", "occlusion", "random"]
     assert found["table"][0]["deletion"] == pytest.approx(table.loc["received", "deletion"])
-    assert len(pd.read_csv(out / "heads.csv")) == 4
+    heads = pd.read_csv(out / "heads.csv")
+    assert len(heads) == 4
+    assert "all heads at once" in printed
+    # How well the class can be read from a head's maps is the comparison's own answer.
+    told = decodability(store.select(split="test"), permutations=1).table["class_accuracy"]
+    assert heads["decodable"].tolist() == pytest.approx(told.tolist())
+    assert [line["edit"] for line in found["heads"]["together"]][2] == "uniform"
     assert {video["subject"] for video in found["videos"]} == {3, 4}
     label = int(SYNTHETIC[0].label)
     assert [one["kind"] for one in kept_evidence(store)] == ["faithfulness", "heads"]

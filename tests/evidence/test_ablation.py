@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.nn import functional as F
 
 from tests.evidence.networks import Planted, Small, planted_clips
@@ -88,10 +90,44 @@ def test_heads_that_carry_the_class_are_found_and_rows_that_are_alike_can_change
     assert table["mean_loss"].abs().max() < 1e-2
 
 
+def test_all_heads_at_once_are_the_weights_set_to_the_same_effect(found: HeadImportance) -> None:
+    clips = planted_clips(16)
+    nothing, uniform = Small(), Small()
+    with torch.no_grad():
+        for layer in range(2):
+            nothing.out[layer].weight.zero_()
+            uniform.qkv[layer].weight[:8] = 0.0
+            uniform.qkv[layer].bias[:8] = 0.0
+        for edit, model in (("zero", nothing), ("uniform", uniform)):
+            logits = model(clips)
+            loss = F.cross_entropy(logits, LABELS, reduction="none").numpy()
+            np.testing.assert_allclose(found.together_loss[edit], loss, atol=1e-5)
+            correct = (logits.argmax(dim=1) == LABELS).numpy()
+            np.testing.assert_array_equal(found.together_correct[edit], correct)
+    line = found.together.set_index("edit").loc["uniform"]
+    change = (found.together_loss["uniform"] - found.loss).reshape(8, 2).mean(axis=1)
+    low, high = stats.t.interval(0.95, 7, change.mean(), stats.sem(change))
+    assert (line["loss_low"], line["loss_high"]) == pytest.approx((low, high))
+    right = (found.together_correct["uniform"] - found.correct).reshape(8, 2).mean(axis=1)
+    assert line["accuracy"] == pytest.approx(right.mean())
+
+
+def test_importance_is_set_beside_decodability(found: HeadImportance) -> None:
+    needed = found.table["zero_loss"].to_numpy().reshape(2, 2)
+    assert found.goes_with_decodability is None
+    assert replace(found, decodable=needed**3).goes_with_decodability == pytest.approx(1.0)
+    assert replace(found, decodable=-needed).goes_with_decodability == pytest.approx(-1.0)
+    assert replace(found, decodable=np.full((2, 2), 0.5)).goes_with_decodability is None
+    whole = replace(found, decodable=needed).to_dict()
+    assert [line["decodable"] for line in whole["table"]] == pytest.approx(needed.ravel())
+    assert [line["edit"] for line in whole["together"]] == ["zero", "mean", "uniform", "rows"]
+
+
 def test_some_of_the_videos(found: HeadImportance) -> None:
     one = found.of(found.labels == 1)
     assert len(one.loss) == 5
     np.testing.assert_array_equal(one.changed_loss["zero"], found.changed_loss["zero"][..., 1::3])
+    np.testing.assert_array_equal(one.together_loss["rows"], found.together_loss["rows"][1::3])
     assert len(one.to_dict()["table"]) == 4
     with pytest.raises(UserError, match="zero, mean, uniform, rows"):
         head_importance(Small(), batches(planted_clips(16)), edits=["half"])

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from tssan_viz.evidence.faithfulness import Faithfulness
     from tssan_viz.evidence.perturbing import Replacement
     from tssan_viz.evidence.sanity import SanityCheck
+    from tssan_viz.store import AttentionStore
 
 STEPS = 8
 """Of the integral of integrated gradients, where it is asked of hundreds of videos."""
 
-_BATCH = 16
+BATCH = 16
 _SHUFFLED_VIDEOS = 18
 
 
@@ -91,6 +92,7 @@ def faithfulness(
     and tests. What comes out is kept beside the maps of the run where a store holds it.
     """
     from tssan_viz.cli.explained_run import open_explained
+    from tssan_viz.cli.needed_heads import ask_heads, print_heads, with_decodability
     from tssan_viz.evidence.attributions import METHODS, checked_methods
     from tssan_viz.evidence.perturbing import WAYS
     from tssan_viz.store import open_store
@@ -116,6 +118,8 @@ def faithfulness(
     found = ask_faithfulness(opened, what, indices, methods, replace=replace, seed=seed)
     sanity = ask_sanity(opened, indices, methods, seed=seed)
     importance = ask_heads(opened, what, indices, seed=seed) if heads else None
+    if importance is not None:
+        importance = with_decodability(importance, store, opened)
     finding = found.to_dict() | {"sanity": _plain(sanity.table)}
     if out is not None:
         write(found, sanity, importance, out)
@@ -166,8 +170,8 @@ def ask_faithfulness(
     )
 
     deletion, insertion, order = [], [], []
-    with _bar("taking frames away", len(indices)) as done:
-        for number, videos in enumerate(opened.batches(indices, _BATCH)):
+    with progress_bar("taking frames away", len(indices)) as done:
+        for number, videos in enumerate(opened.batches(indices, BATCH)):
             instead = _replacement(opened, videos, replace, seed)
             found = attribute(
                 opened.explained,
@@ -243,7 +247,7 @@ def ask_sanity(
     from tssan_viz.evidence.sanity import check
 
     few = spread(opened, indices, _SHUFFLED_VIDEOS)
-    batches = list(opened.batches(few, _BATCH))
+    batches = list(opened.batches(few, BATCH))
     order = [i for videos in batches for i in videos.indices]
     model = opened.explained.model
     assert isinstance(model, nn.Module)
@@ -268,30 +272,8 @@ def ask_sanity(
         done(1)
         return {method: np.concatenate(values) for method, values in parts.items()}
 
-    with _bar("shuffling weights", None) as done:
+    with progress_bar("shuffling weights", None) as done:
         return check(attributed, model, opened.subjects(order), seed=seed)
-
-
-def ask_heads(
-    opened: ExplainedRun, what: str, indices: Sequence[int], *, seed: int = 0
-) -> HeadImportance:
-    """Change one head after the other, and see what the loss of these videos does."""
-    from tssan_viz.evidence.ablation import Batch, head_importance
-
-    def batches() -> Iterator[Batch]:
-        for videos in opened.batches(indices, 4 * _BATCH):
-            yield Batch(
-                (videos.clips.position, *videos.extra),
-                videos.labels,
-                opened.subjects(videos.indices),
-            )
-
-    with _bar("taking heads out", len(indices)) as done:
-        found = head_importance(
-            opened.explained.model, batches, layers=opened.layers, seed=seed, progress=done
-        )
-    found.asked.update({"class": what, "run": opened.trained.path.resolve().name})
-    return found
 
 
 def write(
@@ -334,23 +316,33 @@ def _keep(
 ) -> str:
     """Keep what was found where a store holds the run's maps; say what was done."""
     from tssan_viz.evidence.kept import FAITHFULNESS, HEADS, keep
+
+    store, why_not = store_of(url, opened)
+    if store is None:
+        return f"not kept: {why_not}"
+    run = opened.trained.path.resolve().name
+    keep(store, run, FAITHFULNESS, label, finding)
+    if heads is not None:
+        keep(store, run, HEADS, label, heads.to_dict())
+    return f"kept beside the maps of {run} in {store.url}"
+
+
+def store_of(url: str | None, opened: ExplainedRun) -> tuple[AttentionStore | None, str]:
+    """Return the store that holds the run's maps, or why there is none."""
     from tssan_viz.store import StoreNotFound, open_store
 
     run = opened.trained.path.resolve().name
     try:
         store = open_store(url)
-    except StoreNotFound as error:
-        if url is not None:  # it went while the network was asked; what it said is still printed
-            return f"not kept: {error}"
-        return "not kept: there is no store here that holds the run's maps"
+    except StoreNotFound:
+        if url is not None:
+            raise
+        return None, "there is no store here that holds the run's maps"
     if run not in store.run_names():
-        return f"not kept: {store.url} holds no maps of {run}; record them first"
+        return None, f"{store.url} holds no maps of {run}; record them first"
     if store.info(run).get("checkpoint_sha256") != opened.trained.checkpoint_sha256:
-        return f"not kept: the maps of {run} in {store.url} were made with other weights"
-    keep(store, run, FAITHFULNESS, label, finding)
-    if heads is not None:
-        keep(store, run, HEADS, label, heads.to_dict())
-    return f"kept beside the maps of {run} in {store.url}"
+        return None, f"the maps of {run} in {store.url} were made with other weights"
+    return store, ""
 
 
 def print_faithfulness(found: Faithfulness, sanity: SanityCheck) -> None:
@@ -389,7 +381,7 @@ def print_faithfulness(found: Faithfulness, sanity: SanityCheck) -> None:
             method,
             f"{line['deletion']:.2f}",
             f"{line['deletion_gain']:+.3f}",
-            *(_number(line[f"deletion_gain_{bound}"]) for bound in bounds),
+            *(number(line[f"deletion_gain_{bound}"]) for bound in bounds),
             f"{line['deletion_p']:.3f}",
             f"{line['insertion']:.2f}",
             f"{line['insertion_gain']:+.3f}",
@@ -438,47 +430,8 @@ def sentences(table: pd.DataFrame, subjects: int, passes: dict[str, bool]) -> li
     return said
 
 
-def print_heads(found: HeadImportance, what: str) -> None:
-    """Print which heads the class needs, those that cost most first."""
-    table = found.table.sort_values("zero_loss", ascending=False)
-    console.print()
-    console.print(Text(f"which heads {what} needs: rise of the loss", style="bold"))
-    shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    streams = table["stream"].nunique() > 1
-    titles = [*(["stream"] if streams else []), "layer", "head"]
-    titles += ["to zero", "low", "high", "p", "accuracy", "to mean", "uniform", "rows", "gradient"]
-    shown.add_column("")
-    for title in titles:
-        shown.add_column(title, justify="right", no_wrap=True)
-    for line in table.to_dict(orient="records"):
-        needed = line["zero_p"] <= 0.05
-        shown.add_row(
-            "*" if needed else "",
-            *([line["stream"]] if streams else []),
-            str(line["layer"]),
-            str(line["head"]),
-            f"{line['zero_loss']:+.3f}",
-            _number(line["zero_low"]),
-            _number(line["zero_high"]),
-            f"{line['zero_p']:.3f}",
-            f"{line['zero_accuracy']:+.3f}",
-            f"{line['mean_loss']:+.3f}",
-            f"{line['uniform_loss']:+.3f}",
-            f"{line['rows_loss']:+.3f}",
-            f"{line['gradient']:.2f}",
-            style="bold" if needed else None,
-        )
-    console.print(shown)
-    console.print(
-        Text(
-            f"* p max-T ≤ 0.05 over all {len(table)} heads; loss as it is {found.loss.mean():.3f}, "
-            f"accuracy {found.correct.mean():.3f}",
-            style="dim",
-        )
-    )
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a signed number, or a dash where there is none."""
     return "—" if value != value else f"{value:+.3f}"
 
 
@@ -493,7 +446,8 @@ def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show progress on the standard error; call what comes with how many more are done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 

@@ -5,6 +5,10 @@
     uniform    the head attends to all frames alike (Wiegreffe, Pinter, EMNLP 2019)
     rows       each frame attends as some other frame of the same video does
 
+The same is done to all heads at once: a network that is as good when all its heads attend
+uniformly, or when their rows change places, does not need what its maps show (Jain, Wallace, NAACL
+2019; Wiegreffe, Pinter, section 3.2, who train such a network anew).
+
 Beside them Michel's gradient score, |Σ gathered · ∂loss/∂gathered|, mean over videos, each layer at
 unit ℓ² norm (section 4.1): one backward pass for all heads.
 """
@@ -13,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,6 +58,10 @@ class HeadImportance:
     gradient : (call, h, n) float64
         Michel's score, not normalised.
     subjects, labels : (n,) int64
+    together_loss, together_correct : dict of (n,) float64
+        With all heads changed at once, per `EDITS`.
+    decodable : (call, h) float64 or None
+        How well the class can be read from each head's maps, where that is known.
     """
 
     layers: list[tuple[str, int]]
@@ -62,7 +72,44 @@ class HeadImportance:
     gradient: NDArray[np.float64]
     subjects: NDArray[np.int64]
     labels: NDArray[np.int64]
+    together_loss: dict[str, NDArray[np.float64]]
+    together_correct: dict[str, NDArray[np.float64]]
     asked: dict[str, Any] = field(default_factory=dict)
+    decodable: NDArray[np.float64] | None = None
+
+    @property
+    def together(self) -> pd.DataFrame:
+        """One line per edit of all heads at once.
+
+        ``loss``: by how much it rises, mean over subjects, with ``loss_low``, ``loss_high`` and
+        ``p`` (one-sided, sign flips of subjects, corrected over the edits by max-T);
+        ``accuracy``: the change of accuracy, with its interval.
+        """
+        edits = list(self.together_loss)
+        rise = np.stack([self.together_loss[edit] - self.loss for edit in edits], axis=1)
+        change = np.stack([self.together_correct[edit] - self.correct for edit in edits], axis=1)
+        _, rises = subject_means(rise, self.subjects)
+        _, changes = subject_means(change, self.subjects)
+        table = pd.DataFrame({"edit": edits, "loss": rises.mean(axis=0)})
+        table["loss_low"], table["loss_high"] = interval(rises)
+        table["p"] = sign_flips(rises).p_max_t
+        table["accuracy"] = changes.mean(axis=0)
+        table["accuracy_low"], table["accuracy_high"] = interval(changes)
+        return table
+
+    @property
+    def goes_with_decodability(self) -> float | None:
+        """Spearman correlation, over the heads, of being needed and of telling the class.
+
+        Needed is by how much the loss rises without the head. A description of this network: its
+        heads are no sample of anything. None where it is not known, or either is the same in all.
+        """
+        if self.decodable is None or "zero" not in self.changed_loss:
+            return None
+        needed, read = self.table["zero_loss"], self.decodable.ravel()
+        if not np.isfinite(read).all() or np.ptp(read) == 0 or np.ptp(needed) == 0:
+            return None
+        return float(stats.spearmanr(needed, read).statistic)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -93,6 +140,8 @@ class HeadImportance:
         score = means.mean(axis=0).reshape(-1, heads)
         norm = np.linalg.norm(score, axis=1, keepdims=True)
         table["gradient"] = (score / np.where(norm > 0, norm, 1.0)).ravel()
+        if self.decodable is not None:
+            table["decodable"] = self.decodable.ravel()
         return table
 
     def of(self, videos: NDArray[np.bool_]) -> HeadImportance:
@@ -106,25 +155,33 @@ class HeadImportance:
             self.gradient[..., videos],
             self.subjects[videos],
             self.labels[videos],
+            {edit: values[videos] for edit, values in self.together_loss.items()},
+            {edit: values[videos] for edit, values in self.together_correct.items()},
             self.asked,
+            self.decodable,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the table as plain values, ready for JSON."""
-        lines = [
-            {
-                str(key): None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in line.items()
-            }
-            for line in self.table.to_dict(orient="records")
-        ]
+        """Return the tables as plain values, ready for JSON; what is not defined is None."""
+
+        def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+            return [
+                {
+                    str(key): None if isinstance(value, float) and not np.isfinite(value) else value
+                    for key, value in line.items()
+                }
+                for line in table.to_dict(orient="records")
+            ]
+
         return {
             **self.asked,
             "videos": len(self.loss),
             "subjects": len(np.unique(self.subjects)),
             "loss": float(self.loss.mean()),
             "accuracy": float(self.correct.mean()),
-            "table": lines,
+            "table": plain(self.table),
+            "together": plain(self.together),
+            "goes_with_decodability": self.goes_with_decodability,
         }
 
 
@@ -169,6 +226,7 @@ def head_importance(
     changed: dict[tuple[str, str], list[NDArray[np.float64]]] = {
         (edit, what): [] for edit in edits for what in ("loss", "correct")
     }
+    together: dict[tuple[str, str], list[NDArray[np.float64]]] = {key: [] for key in changed}
     subjects, labels = [], []
     for batch in batches():
         parts["gradient"].append(_gradient_scores(model, batch))
@@ -179,11 +237,14 @@ def head_importance(
             values = np.empty((2, count, heads, len(batch.labels)))
             for call in range(count):
                 for head in range(heads):
-                    tap = _tap(edit, call, head, means[call][head], generator)
-                    with tap:
+                    with _tap(edit, {(call, head)}, means, generator):
                         values[:, call, head] = _outcome(model, batch)
+            with _tap(edit, set(product(range(count), range(heads))), means, generator):
+                loss, correct = _outcome(model, batch)
             changed[edit, "loss"].append(values[0])
             changed[edit, "correct"].append(values[1])
+            together[edit, "loss"].append(loss)
+            together[edit, "correct"].append(correct)
         subjects.append(batch.subjects)
         labels.append(batch.labels.cpu().numpy())
         if progress is not None:
@@ -197,6 +258,8 @@ def head_importance(
         np.concatenate(parts["gradient"], axis=-1),
         np.concatenate(subjects),
         np.concatenate(labels),
+        {edit: np.concatenate(together[edit, "loss"]) for edit in edits},
+        {edit: np.concatenate(together[edit, "correct"]) for edit in edits},
     )
 
 
@@ -246,27 +309,30 @@ def _gradient_scores(model: Callable[..., Tensor], batch: Batch) -> NDArray[np.f
     return torch.stack(scores).double().cpu().numpy()
 
 
-def _tap(edit: str, call: int, head: int, mean: Tensor, generator: torch.Generator) -> Tap:
-    """Return what changes one head of one call."""
+def _tap(
+    edit: str, chosen: set[tuple[int, int]], means: list[Tensor], generator: torch.Generator
+) -> Tap:
+    """Return what changes some heads, each given as its call and its number."""
 
-    def put(x: Tensor, value: Tensor | float) -> Tensor:
+    def gathered(call: int, x: Tensor) -> Tensor:
         x = x.clone()
-        x[:, head] = value
+        for head in range(x.shape[1]):
+            if (call, head) in chosen:
+                x[:, head] = 0.0 if edit == "zero" else means[call][head]
         return x
 
-    def gathered(number: int, x: Tensor) -> Tensor:
-        if number != call:
-            return x
-        return put(x, 0.0 if edit == "zero" else mean)
-
-    def probabilities(number: int, a: Tensor) -> Tensor:
-        if number != call:
-            return a
-        if edit == "rows":
-            order = torch.randperm(a.shape[2], generator=generator).to(a.device)
-            return put(a, a[:, head][:, order])
-        seen = (a[:, head] > 0).to(a.dtype)
-        return put(a, seen / seen.sum(dim=-1, keepdim=True).clamp(min=1))
+    def probabilities(call: int, a: Tensor) -> Tensor:
+        a = a.clone()
+        for head in range(a.shape[1]):
+            if (call, head) not in chosen:
+                continue
+            if edit == "rows":
+                order = torch.randperm(a.shape[2], generator=generator).to(a.device)
+                a[:, head] = a[:, head][:, order]
+            else:
+                seen = (a[:, head] > 0).to(a.dtype)
+                a[:, head] = seen / seen.sum(dim=-1, keepdim=True).clamp(min=1)
+        return a
 
     if edit in ("zero", "mean"):
         return Tap(gathered=gathered, keep=False)
