@@ -45,7 +45,7 @@ def curves(finding: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(finding["curves"])
 
 
-def python(store: AttentionStore, run: str) -> str:
+def python(store: AttentionStore, run: str, label: int | None) -> str:
     """Return the lines of Python that give the same."""
     return "\n".join(
         [
@@ -53,16 +53,17 @@ def python(store: AttentionStore, run: str) -> str:
             "import tssan_viz",
             "from tssan_viz.evidence.kept import kept_evidence",
             f"store = tssan_viz.open_store({store.url!r})",
-            f"(finding, *_) = kept_evidence(store, {run!r}, kind={FAITHFULNESS!r})",
+            f"kept = kept_evidence(store, {run!r}, kind={FAITHFULNESS!r})",
+            f'(finding,) = [one for one in kept if one["label"] == {label}]',
             'pd.DataFrame(finding["curves"])',
         ]
     )
 
 
-def command(store: AttentionStore, run: str, class_name: str | None) -> str:
-    """Return the command that tests the same; RUN and DIR stand for the run's folder and data."""
+def command(store: AttentionStore, run: str, label: int | None) -> str:
+    """Return the command that tests the same; DIR stands for the folder of the prepared data."""
     words = ["tssan-viz", "faithfulness", "--run", run, "--data", "DIR"]
-    of = [] if class_name is None else ["--class", class_name]
+    of = [] if label is None else ["--class", str(store.catalogue(run).name_of(label))]
     return shlex.join([*words, *of, "--store", store.url, "--out", "faithfulness"])
 
 

@@ -205,6 +205,11 @@ def test_curves_are_shown_and_taken_away(page: Page, tmp_path: Path) -> None:
     name, data = written(evidence_files.export_job, store, {"class": "reading", "ending": "svg"})
     assert name == "curves.svg"
     assert found.methods[0].encode() in data
+    names: dict[str, Any] = {}
+    *lines, last = evidence_files.python(store, "generated", 0).splitlines()
+    exec("\n".join(lines), names)
+    assert eval(last, names)["insertion"].tolist() == found.curves["insertion"].tolist()
+    assert "--class reading" in evidence_files.command(store, "generated", 0)
     with visiting(page, create_app(store)) as address:
         page.goto(f"{address}/evidence")
         page.locator("main .js-plotly-plot").nth(1).wait_for(timeout=20_000)

@@ -121,7 +121,7 @@ def form(recordings: Recordings, asked: Asked) -> dmc.Paper:
                     ),
                 ],
                 gap="sm",
-                align="flex-end",
+                align="flex-start",
             ),
             dmc.Accordion(
                 dmc.AccordionItem(

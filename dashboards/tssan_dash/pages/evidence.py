@@ -60,15 +60,16 @@ def layout(**query: Any) -> Any:
     name = one(query, "class")
     store = recordings.store
     taken = []
-    if chosen(store, run, name) is not None:
+    given = chosen(store, run, name)
+    if given is not None:
         address = {"run": run} | ({} if name is None else {"class": name})
         taken = [
             dcc.Store(id="evidence-shown", data=address),
             files.section_of_files(
                 "evidence",
                 FILES,
-                python=python(store, run),
-                command=command(store, run, name),
+                python=python(store, run, given["label"]),
+                command=command(store, run, given["label"]),
                 link=f"{below_prefix('/evidence')}?{urlencode(address)}",
                 words="DIR is the folder of the prepared data.",
             ),
@@ -154,6 +155,7 @@ def _curve(table: pd.DataFrame, name: str) -> dcc.Graph:
             go.Scatter(
                 x=share,
                 y=around,
+                mode="lines",
                 fill="toself",
                 fillcolor="rgba(128,128,128,0.2)",
                 line={"width": 0},
@@ -175,9 +177,9 @@ def _curve(table: pd.DataFrame, name: str) -> dcc.Graph:
             go.Scatter(x=part["share"].tolist(), y=part[name].tolist(), name=str(method), line=line)
         )
     what = "taken away" if name == "deletion" else "put back"
-    figure = chart(traces, below=f"share of the frames {what}", height=340)
-    figure.update_xaxes(tickformat=".0%", range=[0, 1])
-    figure.update_yaxes(range=[0, 1.02], title=f"probability of the class, {name}")
+    figure = chart(traces, below=f"share of the frames {what}", height=420)
+    figure.update_xaxes(tickformat=".0%", range=[-0.01, 1.01])
+    figure.update_yaxes(range=[-0.01, 1.02], title=f"probability of the class, {name}")
     return dcc.Graph(figure=figure, config={"displayModeBar": False})
 
 
