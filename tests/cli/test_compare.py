@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import tssan_viz
 from tests.comparison.stores import every, write
 from tests.stores import make_store
 from tssan_viz.cli import main
 from tssan_viz.cli.common import console
+from tssan_viz.comparison.outputs.latex import latex_table
 
 COLUMNS = [
     "layer",
@@ -182,7 +185,8 @@ def test_compare_imports_no_torch(folder: Path) -> None:
         "from tssan_viz.cli import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "assert 'tssan_viz.comparison' in sys.modules\n"
-        "heavy = {'torch', 'lightning', 'matplotlib', 'dash', 'tssan', 'scipy.stats'} & set(sys.modules)\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'dash', 'tssan', 'scipy.stats'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
@@ -229,7 +233,9 @@ def test_json_of_groups_has_what_is_documented(run: Run) -> None:
     read = json.loads(done.stdout)
     assert {"schema", "by", "groups", "between", "test", "table", "summary", "notes"} <= set(read)
     assert read["groups"][0].keys() == {"group", "videos", "subjects", "similarity"}
-    assert read["test"]["exchange"] == "the groups, in all classes at once, within each of 8 subjects"
+    assert (
+        read["test"]["exchange"] == "the groups over all classes at once within each of 8 subjects"
+    )
     assert read["test"]["reason_for_no_test"] is None
     assert list(read["table"][0])[:11] == COLUMNS[:11]
     assert list(read["further"]) == ["permanova"]
@@ -247,6 +253,7 @@ def test_json_of_groups_has_what_is_documented(run: Run) -> None:
         ("--class", "reading", "--with", "hand waving", "--metric", "tv", "--layer", "1"),
         ("--class", "reading", "--align", "seconds", "--layer", "last"),
         ("--by", "camera", "--show", "all", "--layer", "last"),
+        ("--class", "reading", "--show", "all", "--layer", "last"),
         ("--by", "subject"),
         ("--by", "correct"),
         ("--group", "subject:1,2,3,4"),
@@ -314,6 +321,41 @@ def test_the_report_is_one_file_that_asks_for_nothing(tmp_path: Path, run: Run) 
     assert latex.count("{") == latex.count("}")
 
 
+def test_latex_is_a_table_of_booktabs_whatever_the_names(tmp_path: Path) -> None:
+    """No compiler is needed: every special character is escaped, and every line has its cells."""
+    store = make_store(tmp_path / "s", subjects=4, planted="put on jacket")
+    result = tssan_viz.compare_class(store, "put on jacket", permutations=50)
+    name = r"50 % & $x_1$ #{a} ~^\ “b” <c>–d…"
+    table = latex_table(replace(result, entry=replace(result.entry, name=name)))
+    environments = re.findall(r"\\(begin|end)\{(\w+)\}", table)
+    assert environments == [
+        ("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table")
+    ]  # fmt: skip
+    columns = re.search(r"\\begin\{tabular\}\{(r+)\}", table)
+    assert columns is not None
+    body = table[table.index(r"\toprule") : table.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + len(result.table)
+    unescaped = re.compile(r"(?<!\\)&")
+    assert {len(unescaped.findall(line)) + 1 for line in lines} == {len(columns[1])}
+    caption = re.search(r"\\caption\{(.*)\}\n", table)
+    assert caption is not None
+    assert not re.search(r"(?<!\\)[%#_&]", caption[1])
+    # Outside commands, ^ and ~ print nothing; dollars and braces are in pairs.
+    assert not re.search(r"[~^“”–…<>]", caption[1])
+    assert len(re.findall(r"(?<!\\)\$", table)) % 2 == 0
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", table):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0
+    assert depth == 0
+    assert r"50 \% \& \$x\_1\$ \#\{a\} \textasciitilde{}\textasciicircum{}" in caption[1]
+    allowed = (
+        "caption textbackslash textasciitilde textasciicircum textless textgreater Delta leq ldots"
+    )
+    assert set(re.findall(r"\\([a-zA-Z]+)", caption[0])) <= set(allowed.split())
+
+
 if shutil.which("pdflatex"):  # no skip: there is none in continuous integration
 
     def test_latex_compiles_where_there_is_a_compiler(tmp_path: Path, run: Run) -> None:
@@ -347,7 +389,11 @@ def test_questions_that_cannot_be_asked_exit_with_2(tmp_path: Path, run: Run) ->
         (("--class", "reading", "--html", "nowhere/r.html"), "there is no folder"),
         (("--class", "reading", "--figure", "f.gif"), ".pdf, .svg or .png"),
         (("--class", "reading", "--latex", "."), "this is a folder"),
-        (("--by", "step"), "only one group"),
+        (("--by", "step"), "all rows are of step"),
+        ((".",), "a store is named by --store ."),
+        (("put on jacket",), "a class is named by --class 'put on jacket'"),
+        (("--class", "reading", "--metric", "cosin"), "did you mean 'cosine'"),
+        (("--class", "reading", "--decoder", "svm"), "logistic"),
         (("--by", "camera", "--metric", "jsd"), "cuts through"),
         (("--class", "reading", "--align", "speed"), "none, seconds, dtw"),
     ):
@@ -364,6 +410,11 @@ def test_a_store_without_labels_says_what_to_record(tmp_path: Path, run: Run) ->
     done = run("--class", "reading", "--store", str(tmp_path / "s"))
     assert done.returncode == 2
     assert "recorder.samples(subject=" in done.stderr
+    write(tmp_path / "t", every(subjects=3, label=None))
+    for question in (("--class", "reading"), ("--by", "camera")):
+        done = run(*question, "--store", str(tmp_path / "t"))
+        assert done.returncode == 2
+        assert "the rows name no class" in done.stderr
 
 
 def test_an_interrupt_leaves_nothing_half_written(

@@ -75,7 +75,7 @@ def test_cameras_are_the_definition_and_the_imprint_is_found(cameras: AttentionS
     assert result.significant["head"].tolist() == [1]
     assert "when they are seen by the same camera" in result.summary[0]
     assert (
-        "exchanges of the groups, in all classes at once, (seed 0) within each of 7 subjects"
+        "exchanges of the groups over all classes at once (seed 0) within each of 7 subjects"
         in result.summary[-1]
     )
     between = result.between.to_numpy()
@@ -307,12 +307,12 @@ def test_splits_are_never_pooled_by_two_selections(tmp_path: Path) -> None:
         ({"groups": ["subject:1,2", "subject:2,3"]}, "in two groups"),
         ({"groups": ["subject:one"]}, "is a number"),
         ({"groups": ["correct:maybe"]}, "true or false"),
-        ({"by": "step"}, "only one group"),
+        ({"by": "step"}, "all rows are of step 0"),
         ({"by": "camera", "with_class": 1, "class_name": 0}, "leave out with_class"),
         ({"by": "camera", "groups": ["subject:1,2"]}, "leave one out"),
         ({"by": "run"}, "two at a time"),
         ({"by": "camera", "metric": "jsd"}, "cuts through"),
-        ({"by": "duration"}, "no frames|only one group|single video|durations"),
+        ({"by": "duration"}, "all videos are equally long"),
         ({"class_name": 0, "align": "speed"}, "none, seconds, dtw"),
         ({"class_name": 0, "align": "dtw"}, "without poses"),
         ({"by": "camera", "permutations": 0}, "at least 1"),

@@ -30,7 +30,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "156 videos of six people",
         "One-sided permutation test",
         "smallest possible p 0.031, 64 exchanges",
-        "camera 1 against camera 2 | exchanged: the groups, in all classes at once, within each of "
+        "camera 1 against camera 2 | exchanged: the groups over all classes at once within each of "
         "6 subjects",
         "whole subjects between the groups, of 6 subjects",
         "| exchanged: nothing",

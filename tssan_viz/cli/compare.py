@@ -38,6 +38,7 @@ _OUTPUT = "What becomes of it"
 
 
 def compare(
+    context: typer.Context,
     class_name: Annotated[
         str | None,
         typer.Option(
@@ -195,14 +196,17 @@ def compare(
 
     Similarity within what is asked about (W) and to the rest (B), always between different
     subjects, for each layer and head; the difference Δ = W − B is tested by exchanging what the
-    question allows: classes within each subject, cameras within subject and class, whole subjects
-    between groups. Where nothing can be exchanged, the answer describes, and says why.
+    question allows: classes within each subject, a person's cameras in all classes at once, whole
+    subjects between groups. Where nothing can be exchanged, the answer describes, and says why.
     """
     from tssan_viz.comparison import compare as compare_maps
     from tssan_viz.comparison.decoding import check_method
     from tssan_viz.comparison.further import ANALYSES, analyse, parse_analyses
     from tssan_viz.comparison.outputs.files import check_target
+    from tssan_viz.errors import UserError
 
+    if context.args:
+        raise UserError(_where_it_goes(context.args[0]))
     further = parse_analyses(show)
     decoder = check_method(decoder)
     targets = {
@@ -244,6 +248,13 @@ def compare(
     print_comparison(result)
     for analysis in shown:
         print_analysis(analysis)
+
+
+def _where_it_goes(word: str) -> str:
+    """Say to which option a word without one belongs."""
+    if Path(word).exists():
+        return f"{word!r} stands alone: a store is named by --store {word}"
+    return f"{word!r} stands alone: a class is named by --class {word!r}, a store by --store"
 
 
 def _layer(text: str) -> int | str:

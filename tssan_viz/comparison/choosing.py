@@ -100,6 +100,11 @@ def choose_rows(
     selection = narrow(selection, person=person)
     rows = selection.rows()
     known = rows["subject"].notna() & rows["label"].notna()
+    if rows["label"].isna().all():
+        raise UserError(
+            "the rows name no class, and only maps of like classes are compared: record them with "
+            "recorder.samples(label=…, subject=…)"
+        )
     if not known.any():
         raise UserError(
             "the rows name no subject, and a comparison counts subjects: record them with "

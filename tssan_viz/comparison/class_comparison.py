@@ -48,7 +48,7 @@ from tssan_viz.comparison.kept_answers import (
 from tssan_viz.comparison.kept_files import KeptLayer
 from tssan_viz.comparison.pairs import DISTANCES
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
-from tssan_viz.comparison.similarity import check_metric
+from tssan_viz.comparison.similarity import check_similarity_or_distance
 from tssan_viz.comparison.statistics import (
     Design,
     Gram,
@@ -269,8 +269,7 @@ def compare_class(
     UserError
         Fewer than two subjects, nothing to compare with, or options that do not exist.
     """
-    if metric not in DISTANCES:
-        check_metric(metric)
+    check_similarity_or_distance(metric, DISTANCES)
     if permutations < 1:
         raise UserError(f"permutations is {permutations}: at least 1 is needed")
     if seed < 0:

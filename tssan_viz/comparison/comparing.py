@@ -243,10 +243,15 @@ def _two_runs(
         if len(chosen) == 1:
             chosen += [name for name in names if name not in chosen]
         names = chosen
+    if len(store.run_names()) == 1:
+        raise UserError(
+            f"there is one run only, {names[0]}, and runs are compared two at a time: record "
+            "another network into this store, tssan-viz record --run …"
+        )
     if len(names) != 2:
         raise UserError(
-            f"runs are compared two at a time, and there {'is' if len(names) == 1 else 'are'} "
-            f"{', '.join(names)}: name two, --group run:… --group run:…"
+            f"runs are compared two at a time, and there are {', '.join(names)}: name two, "
+            "--group run:… --group run:…"
         )
     first, second = (store.select(run=name, class_name=class_name) for name in names)
     for selection in (first, second):

@@ -254,4 +254,7 @@ def _shown(name: str, result: Any) -> pd.DataFrame:
         p = "p_max_t" if name == "measures" else "p"
         table = table.sort_values(p, kind="stable").head(_SHOWN)
     columns = {old: new for old, new in _COLUMNS[name].items() if old in table}
+    if name == "matrix" and len(table) == 2:
+        # The one other class is nearest and farthest.
+        del columns["farthest"]
     return table[list(columns)].rename(columns=columns).reset_index(drop=True)

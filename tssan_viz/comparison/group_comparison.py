@@ -30,7 +30,7 @@ from tssan_viz.comparison.kept_answers import kept_gram, kept_left_out
 from tssan_viz.comparison.kept_files import KeptLayer
 from tssan_viz.comparison.pairs import DISTANCES, PairDistances
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
-from tssan_viz.comparison.similarity import METRICS, check_metric
+from tssan_viz.comparison.similarity import METRICS, check_similarity_or_distance
 from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, Gram, p_values
 from tssan_viz.comparison.summary import counted
 from tssan_viz.errors import UserError
@@ -50,7 +50,7 @@ _IN_COMMON = {
 }
 
 _EXCHANGED: dict[Exchange | None, tuple[str, str]] = {
-    "within": ("the groups, in all classes at once,", "within each of"),
+    "within": ("the groups over all classes at once", "within each of"),
     "alike": ("the groups of classes that have the same ones", "within each of"),
     "subjects": ("whole subjects between the groups,", "of"),
     None: ("nothing", "within"),
@@ -223,14 +223,12 @@ def compare_groups(
     UserError
         A group is empty or a single video, or fewer than two subjects can be compared.
     """
-    if metric in DISTANCES:
-        if by != "subject":
-            raise UserError(
-                f"{metric} is drawn between cells of subjects and classes, which {by} cuts "
-                "through: choose one of " + ", ".join(METRICS)
-            )
-    else:
-        check_metric(metric)
+    check_similarity_or_distance(metric, DISTANCES)
+    if metric in DISTANCES and by != "subject":
+        raise UserError(
+            f"{metric} is drawn between cells of subjects and classes, which {by} cuts through: "
+            f"choose one of {', '.join(METRICS)}"
+        )
     _check(permutations, seed, alpha)
     notes = selection.notes_of_one_step()
     selection = choose_layers(selection, layer, head)

@@ -151,6 +151,15 @@ def group_rows(
             f"the network is {_say(selection, by, there[0])} on all these videos: there is "
             "nothing to compare right with wrong"
         )
+    if len(members) < 2 and by == "duration":
+        raise UserError(
+            "in each class all videos are equally long: there are no short and long ones to compare"
+        )
+    if len(members) < 2 and by == "step":
+        raise UserError(
+            f"all rows are of step {there[0]}, and two are compared: record while the network is "
+            "trained, tssan-viz train … --record STORE --probe 64"
+        )
     if len(members) < 2:
         raise UserError(
             f"there is only one group: all rows have {by} {_say(selection, by, there[0])}; "

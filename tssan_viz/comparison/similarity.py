@@ -6,6 +6,8 @@ ever formed.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -30,6 +32,24 @@ def check_metric(metric: str) -> None:
     """
     if metric not in METRICS:
         raise UserError(f"unknown metric {metric!r}: choose one of {', '.join(METRICS)}")
+
+
+def check_similarity_or_distance(metric: str, distances: Sequence[str]) -> None:
+    """Refuse a metric that is neither of `METRICS` nor one of the distances.
+
+    Raises
+    ------
+    UserError
+        It names the nearest, and all that there are.
+    """
+    if metric in METRICS or metric in distances:
+        return
+    near = difflib.get_close_matches(metric, [*METRICS, *distances], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"unknown metric {metric!r}: {hint}choose a similarity ({', '.join(METRICS)}) or a "
+        f"distance ({', '.join(distances)})"
+    )
 
 
 def unit_vectors(

@@ -26,6 +26,8 @@ _SPECIAL = {
     "≤": r"$\leq$",
     "×": r"$\times$",
     "—": "---",
+    "–": "--",
+    "…": r"\ldots{}",
     "−": "$-$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -112,7 +113,7 @@ def _deltas(axis: Axes, comparison: Comparison) -> None:
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.set_ylabel("layer.head")
     axis.set_xlabel("Δ = B − W (distance)" if comparison.is_distance else "Δ = W − B (similarity)")
-    title = _short(comparison.title, 44)
+    title = textwrap.fill(_short(comparison.title, 84), 42)
     axis.set_title(title, fontsize=8, loc="left")
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -53,6 +53,113 @@ _LINE = {
     "additionalProperties": {"type": ["number", "null"]},
 }
 
+
+def _lines(**columns: dict[str, Any]) -> dict[str, Any]:
+    """Describe a table: one object a line, with each of the columns and no other."""
+    return {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": columns,
+            "required": list(columns),
+            "additionalProperties": False,
+        },
+    }
+
+
+_SITE = {"layer": {"type": "integer", "minimum": 1}, "head": {"type": "integer", "minimum": 1}}
+_WORD = {"type": "string"}
+_TESTED = {"p": _NUMBER, "p_max_t": _NUMBER, "q": _NUMBER}
+
+
+def _further(about: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Describe a further answer: its table, or why it was not made."""
+    return {
+        "description": about,
+        "type": "object",
+        "oneOf": [
+            {"properties": {"table": table, "notes": _TEXTS}, "required": ["table", "notes"]},
+            {
+                "properties": {"result": {"type": "null"}, "notes": _TEXTS},
+                "required": ["result", "notes"],
+            },
+        ],
+    }
+
+
+_FURTHER = {
+    "variance": _further(
+        "Shares of variance: one line per layer, head, order and effect; of sequential sums of "
+        "squares both orders of class and subject.",
+        _lines(
+            **_SITE,
+            order={"enum": ["class first", "subject first"]},
+            effect=_WORD,
+            df={"type": "integer"},
+            eta2=_NUMBER,
+            omega2=_NUMBER,
+            component=_NUMBER,
+            share=_NUMBER,
+        ),
+    ),
+    "decoding": _further(
+        "How well the class (subjects left out) and the subject (classes left out) are read.",
+        _lines(
+            **_SITE,
+            **{
+                f"{what}_{name}": _NUMBER
+                for what in ("class", "subject")
+                for name in ("accuracy", "chance", "p", "p_max_t", "q")
+            },
+        ),
+    ),
+    "difference": _further(
+        "Where the mean maps of the two sides differ most, and the largest cluster.",
+        _lines(
+            **_SITE,
+            largest=_NUMBER,
+            query={"type": ["integer", "null"]},
+            key={"type": ["integer", "null"]},
+            p=_NUMBER,
+            cells={"type": "integer"},
+            cluster_p=_NUMBER,
+        ),
+    ),
+    "measures": _further(
+        "Measures of single maps, contrasted between the two sides.",
+        _lines(
+            **_SITE,
+            measure=_WORD,
+            mean_a=_NUMBER,
+            mean_b=_NUMBER,
+            difference=_NUMBER,
+            hedges_g=_NUMBER,
+            cliffs_delta=_NUMBER,
+            low=_NUMBER,
+            high=_NUMBER,
+            **_TESTED,
+        ),
+    ),
+    "permanova": _further(
+        "Blocked PERMANOVA with the test of dispersion; `factor` says of what.",
+        _lines(
+            **_SITE, F=_NUMBER, R2=_NUMBER, **_TESTED, dispersion_F=_NUMBER, dispersion_p=_NUMBER
+        ),
+    ),
+    "matrix": _further(
+        "Class × class similarity, clustered: `similarity` and `linkage`.",
+        _lines(
+            class_name=_WORD,
+            W=_NUMBER,
+            nearest={"type": ["string", "null"]},
+            nearest_similarity=_NUMBER,
+            farthest={"type": ["string", "null"]},
+            farthest_similarity=_NUMBER,
+            margin=_NUMBER,
+        ),
+    ),
+}
+
 JSON_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "tssan-viz compare --json",
@@ -145,14 +252,27 @@ JSON_SCHEMA: dict[str, Any] = {
             ],
         },
         "table": {"type": "array", "items": _LINE},
-        "neighbours": {"type": "array", "items": {"type": "object"}},
-        "views": {"type": "array", "items": {"type": "object"}},
+        "neighbours": {
+            **_lines(class_name=_WORD, class_code={"type": ["string", "null"]}, similarity=_NUMBER),
+            "description": "Other classes, the nearest first.",
+        },
+        "views": {
+            **_lines(
+                **_SITE,
+                same_view=_NUMBER,
+                other_view=_NUMBER,
+                subject_same_view=_NUMBER,
+                subject_other_view=_NUMBER,
+            ),
+            "description": "The class across cameras: of two subjects, and of one.",
+        },
         "summary": _TEXTS,
         "notes": _TEXTS,
         "further": {
             "type": "object",
             "description": "What --show asked for, by its name.",
-            "additionalProperties": {"type": "object"},
+            "properties": _FURTHER,
+            "additionalProperties": False,
         },
     },
     "required": [
