@@ -10,6 +10,7 @@ import torch
 
 import tssan_viz
 from tssan_viz.errors import UserError
+from tssan_viz.views import sample_payload
 
 TOKENS = ["[CLS]", "</script>", 'a "quote"', "שלום", "x" * 300, "<img src=x onerror=1>"]
 
@@ -47,3 +48,34 @@ def test_what_does_not_fit_is_said(attention) -> None:
     ):
         with pytest.raises(UserError, match=words):
             tssan_viz.from_attentions(given, tokens)
+
+
+def test_words_go_through_a_store(page, attention, tmp_path: Path) -> None:
+    store = tssan_viz.open_store(tmp_path / "store", create=True)
+    short = [layer[..., :4, :4] / layer[..., :4, :4].sum(-1, keepdim=True) for layer in attention]
+    texts = {"long": (attention, TOKENS), "short": (short, TOKENS[:4])}
+    chosen = tssan_viz.record_attentions(
+        store, texts, run="words", classes={"long": "one", "short": "other"}
+    )
+    assert sorted(chosen.samples()["class_name"]) == ["one", "other"]
+    for name, (layers, tokens) in texts.items():
+        payload = sample_payload(store.select(run="words", sample=name))
+        assert payload.manifest["labels"] == [list(tokens)]
+        kept = np.frombuffer(payload.buffers["maps"], "<f2")
+        exact = np.stack([layer[0].numpy() for layer in layers]).astype(np.float16)
+        assert (kept.reshape(payload.manifest["maps"]["shape"])[0, 0] == exact).all()
+    assert chosen.mean("class_name").shape == (2, 2, 3, 6, 6)
+    assert tssan_viz.to_bertviz(chosen, "short")["tokens"] == TOKENS[:4]
+    path = tssan_viz.save_html(chosen, tmp_path / "short.html", "short")
+    page.goto(path.as_uri())
+    page.wait_for_function("() => (document.querySelector('canvas')?.height ?? 150) !== 150")
+    page.locator(".stage").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.locator(".reading").get_by_text("Query token [CLS]").wait_for()
+    with pytest.raises(UserError, match="already"):
+        tssan_viz.record_attentions(store, texts, run="words")
+    with pytest.raises(UserError, match="differ in"):
+        tssan_viz.record_attentions(store, {**texts, "b": (short[:1], TOKENS[:4])}, run="b")
+    with pytest.raises(UserError, match="'short'"):
+        tssan_viz.record_attentions(store, texts, run="c", classes={"long": "one"})
+    assert store.run_names() == ["words"]

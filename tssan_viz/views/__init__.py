@@ -29,6 +29,7 @@ _HOME = {
     "page": "tssan_viz.views.html",
     "player": "tssan_viz.views.widget",
     "sample_payload": "tssan_viz.views.payload",
+    "record_attentions": "tssan_viz.views.tokens",
     "save_bertviz": "tssan_viz.views.bertviz",
     "save_html": "tssan_viz.views.html",
     "to_bertviz": "tssan_viz.views.bertviz",
@@ -57,6 +58,7 @@ __all__ = [
     "module_path",
     "page",
     "player",
+    "record_attentions",
     "sample_payload",
     "save_bertviz",
     "save_html",
@@ -89,7 +91,7 @@ if TYPE_CHECKING:
         module_path,
         sample_payload,
     )
-    from tssan_viz.views.tokens import from_attentions
+    from tssan_viz.views.tokens import from_attentions, record_attentions
     from tssan_viz.views.widget import (
         Explore,
         HeadView,

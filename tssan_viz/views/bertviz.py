@@ -64,7 +64,7 @@ def to_bertviz(
     -------
     dict
         ``attention``: per layer a float32 tensor ``(1, h, q, s)``; ``tokens``: one text per frame,
-        such as ``"frame 12 · 0.40 s"``. BertViz writes tokens as markup; these are made of numbers.
+        such as ``"frame 12 · 0.40 s"``, or the words of a text from `record_attentions`.
 
     Raises
     ------
@@ -90,7 +90,9 @@ def to_bertviz(
     maps = np.frombuffer(payload.buffers["maps"], dtype="<f2").reshape(shape)[k, m]
     attention = tuple(torch.from_numpy(layer.astype(np.float32))[None] for layer in maps)
     labels = manifest["labels"][k] or [str(frame) for frame in range(shape[-1])]
-    if manifest["seconds"] is None:
+    if "token" in manifest:
+        tokens = list(labels)
+    elif manifest["seconds"] is None:
         tokens = [f"frame {label}" for label in labels]
     else:
         seconds = manifest["seconds"][k]
