@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -78,6 +79,23 @@ def add(writer, number: int) -> None:
     peaks = {name: value.astype(np.float32).max(-1).mean(-1) for name, value in maps.items()}
     writer.add({"sample": [f"v{number}"], "label": [number % 2]}, maps, {"peak": peaks})
     writer.flush()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("s3://bucket/lab/store/", "s3://bucket/lab/store"),
+        ("s3:/bucket/lab", "s3://bucket/lab"),
+        ("s3:folder", "s3:folder"),
+        ("file:///data/store", "/data/store"),
+    ],
+)
+def test_places_are_named_as_people_name_them(text, named):
+    assert str(place(text)) == named
+    assert isinstance(place(text), BucketPath) == named.startswith("s3://")
+    assert pickle.loads(pickle.dumps(place(text))) == place(text)
+    assert str(place(text) / "rows" / "a.lance") == f"{named}/rows/a.lance"
+    assert str((place(text) / "maps" / "a").relative_to(place(text))) == "maps/a"
 
 
 def test_a_store_in_a_bucket_answers_as_one_in_a_folder_does(bucket, tmp_path):

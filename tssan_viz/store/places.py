@@ -12,6 +12,7 @@ import fnmatch
 import functools
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from tssan_viz.errors import UserError
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, S3FileSystem
 
-_SCHEME = "s3://"
+# `pathlib.Path` makes one slash of two.
+_BUCKET = re.compile("s3:/{1,2}(?=[^/]|$)")
 # A server that does not answer is named within seconds, not asked for minutes.
 _CONNECT_SECONDS = 4
 _REQUEST_SECONDS = 5
@@ -168,8 +170,8 @@ def place(url: str) -> Place:
         It names neither.
     """
     text = url.removeprefix("file://")
-    if text.startswith(_SCHEME):
-        parts = [part for part in text.removeprefix(_SCHEME).split("/") if part]
+    if begins := _BUCKET.match(text):
+        parts = [part for part in text[begins.end() :].split("/") if part]
         if not parts:
             raise UserError(f"{url}: no bucket is named; a store is at s3://BUCKET/NAME")
         return BucketPath("/", *parts)
