@@ -69,6 +69,10 @@ _THEME: dict[str, Any] = {
     "primaryShade": {"light": 9, "dark": 8},
     "autoContrast": True,
     "defaultRadius": "md",
+    # Lines of code are wrapped: what scrolls would have to be a stop of the keyboard.
+    "components": {
+        "Code": {"styles": {"root": {"whiteSpace": "pre-wrap", "overflowWrap": "anywhere"}}}
+    },
     "colors": {
         "gray": [
             *("#f8f9fa", "#f1f3f5", "#e9ecef", "#dee2e6", "#ced4da"),
@@ -293,8 +297,8 @@ def _layout(app: Dash) -> dmc.MantineProvider:
                         size="xs",
                         maw=220,
                         comboboxProps={"withinPortal": True},
-                        inputProps={"aria-label": "Run"},
                         style={"display": "none"},
+                        **{"aria-label": "Run"},
                     ),
                     dmc.ColorSchemeToggle(
                         id="scheme",

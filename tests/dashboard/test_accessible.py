@@ -1,0 +1,165 @@
+"""Every page for who cannot see it well or uses no mouse: axe-core, and the keyboard alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import stays_on_this_machine
+from tests.dashboard.test_pages import until, wait_drawn, wait_query, wait_text
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+axe = pytest.importorskip("axe_playwright_python")
+AXE = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+# Each page, and what is there when all of it is.
+PAGES = {
+    "/": "#overview-heads td a",
+    "/explore": "#explore-maps[aria-busy=false] canvas",
+    "/compare?class=reading": "#compare-maps[aria-busy=false] canvas",
+    "/subjects": "#_pages_content *",
+    "/training": "#training-charts *, #_pages_content [role=alert]",
+    "/evidence": "#_pages_content *",
+    "/explore?run=none": "#_pages_content [role=alert]",
+}
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Page]:
+    pages = []
+    strangers: list[str] = []
+
+    def open_(scheme: str, width: int) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        page = context.new_page()
+        page.on(
+            "request",
+            lambda r: None if stays_on_this_machine(r.url) else strangers.append(r.url),
+        )
+        pages.append(context)
+        return page
+
+    yield open_  # type: ignore[misc]
+    for context in pages:
+        context.close()
+    assert not strangers, f"the page asked other machines: {strangers}"
+
+
+def settled(page: Page) -> None:
+    """Wait until nothing is under way and nothing has changed for a while."""
+    until(
+        page,
+        """() => {
+            const text = document.body.innerText.length + ":" +
+                document.querySelectorAll("*").length;
+            const still = window.tssanSeen === text;
+            window.tssanSeen = text;
+            const busy = document.querySelector("[aria-busy=true], ._dash-loading");
+            return still && !busy;
+        }""",
+    )
+    page.wait_for_timeout(300)
+
+
+def findings(page: Page) -> list[str]:
+    """Return what axe-core finds that is serious or critical, each with the place of one."""
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    assert found["passes"] or found["inapplicable"], "axe has looked at nothing"
+    return [
+        f"{one['impact']} {one['id']}: {one['help']} "
+        f"({len(one['nodes'])}, {json.dumps(one['nodes'][0]['html'])[:200]})"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("dark", 390),
+        pytest.param("light", 390, marks=pytest.mark.slow),
+        pytest.param("dark", 1440, marks=pytest.mark.slow),
+        pytest.param("light", 1440, marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing_serious(dashboard: str, visit, scheme: str, width: int) -> None:
+    page = visit(scheme, width)
+    faults = []
+    for path, there in PAGES.items():
+        page.goto(dashboard + path)
+        page.locator(there).first.wait_for(timeout=30_000)
+        settled(page)
+        faults += [f"{path}: {words}" for words in findings(page)]
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        if wide > 0:
+            faults.append(f"{path}: the page is {wide} px wider than the window")
+    assert not faults, "\n".join(faults)
+
+
+def focused(page: Page) -> str:
+    return page.evaluate(
+        """() => {
+            const node = document.activeElement;
+            return node.id || node.getAttribute("aria-label") || node.innerText;
+        }"""
+    )
+
+
+def test_a_video_is_reached_and_changed_with_the_keyboard_alone(page: Page, dashboard: str) -> None:
+    page.goto(dashboard)
+    wait_text(page, "#overview-cards", "Accuracy")
+    way = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        way.append(focused(page))
+        if way[-1] == "link-explore":
+            break
+    assert way[-1] == "link-explore", way
+    page.keyboard.press("Enter")
+    wait_drawn(page, "explore-head")
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.add(focused(page))
+        if "explore-next" in seen:
+            break
+    assert {"explore-class", "explore-subject", "explore-video", "explore-next"} <= seen
+    page.keyboard.press("Enter")
+    wait_query(page, sample="S001C001P001R002A001")
+    wait_drawn(page, "explore-head")
+
+
+def test_every_stop_of_the_keyboard_has_a_name_and_can_be_seen(page: Page, dashboard: str) -> None:
+    page.goto(f"{dashboard}/explore")
+    wait_drawn(page, "explore-maps")
+    settled(page)
+    nameless = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        fault = page.evaluate(
+            """() => {
+                const node = document.activeElement;
+                if (node === document.body) return null;
+                const label = node.getAttribute("aria-label") || node.innerText || node.title
+                    || (node.labels && node.labels.length && node.labels[0].innerText)
+                    || node.getAttribute("aria-labelledby") || node.placeholder;
+                const style = getComputedStyle(node);
+                const around = getComputedStyle(node.parentElement);
+                const marked = [style, around].some((s) =>
+                    s.outlineStyle !== "none" || s.boxShadow !== "none" || s.borderColor !== "");
+                const grid = node.closest(".ag-root-wrapper");
+                return (label || grid) && marked ? null : node.outerHTML.slice(0, 200);
+            }"""
+        )
+        if fault:
+            nameless.append(fault)
+    assert not nameless
