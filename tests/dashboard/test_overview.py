@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from dash import Dash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -101,10 +102,19 @@ def test_a_step_that_is_recorded_meanwhile_appears_by_itself(page: Page, tmp_pat
             maps = {site.name: np.full((1, 4, 16, 16), 1 / 16, np.float16) for site in sites}
             row = {"sample": "S001C001P001R001A011", "label": 0, "class_name": "reading"}
             row |= {"subject": 1, "segment": 1, "person": 1, "step": 10, "correct": True}
+            row["train_loss"] = 1.25
             values = {site.name: np.full((1, 4), 0.5, np.float32) for site in sites}
             writer.add({name: [value] for name, value in row.items()}, maps, {"entropy": values})
         page.locator("#training-charts .js-plotly-plot").first.wait_for(timeout=20_000)
         wait_text(page, "#training-charts", "Entropy")
+        wait_text(page, "#training-charts", "Loss")
+        wait_drawn(page, "training-evolution")
+        wait_text(page, "#training-share-result", "No class share is shown")
+        with page.expect_download() as download:
+            page.click("#training-save-csv")
+        table = pd.read_csv(download.value.path())
+        assert len(table) == 2 * 2 * 4
+        assert table.loc[table["step"] == 10, "train_loss"].eq(1.25).all()
 
 
 def test_what_was_kept_of_heads_is_shown(page: Page, tmp_path: Path) -> None:

@@ -53,22 +53,23 @@ def register(app: Dash, recordings: Recordings) -> None:
         Output("training-rows", "data"),
         Output("training-share-question", "data"),
         Output("training-head-question", "data"),
+        Output("training-one-head", "style"),
+        Output("training-taken", "style"),
         Input("training-clock", "n_intervals"),
         State("training-shown", "data"),
         State("training-rows", "data"),
         prevent_initial_call=True,
     )
-    def follow(
-        _n: int | None, shown: dict[str, Any], before: int
-    ) -> tuple[Any, int, dict[str, Any] | None, dict[str, Any] | None]:
+    def follow(_n: int | None, shown: dict[str, Any], before: int) -> tuple[Any, ...]:
         asked = asked_in(recordings.store, shown)
         rows = len(recordings.store.rows(asked.run))
         if rows == before:
             raise PreventUpdate
-        again = None
+        again, look = None, background.HIDDEN
         if len(_steps(recordings, asked.run)) > 1:
             again = {"query": shown["query"], "nonce": secrets.token_hex(8)}
-        return _charts(recordings, asked.run), rows, again, again
+            look = {}
+        return _charts(recordings, asked.run), rows, again, again, look, look
 
     @app.callback(
         Output("go", "data", allow_duplicate=True),
@@ -165,9 +166,10 @@ def layout(**query: Any) -> Any:
                     _form(recordings, asked),
                     background.frame("training-head", question, "Averaging maps …", height="0"),
                 ],
+                id="training-one-head",
                 style={} if several else background.HIDDEN,
             ),
-            html.Div(taken, style={} if several else background.HIDDEN),
+            html.Div(taken, id="training-taken", style={} if several else background.HIDDEN),
         ],
         gap="md",
     )
