@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -107,6 +108,24 @@ def test_a_video_in_words_json_and_a_picture(
     assert sum(found["methods"][0]["frames"]) == pytest.approx(1)
     assert len(found["joints"]) == 25
     assert len(found["seconds"]) == 16
+    rollout, occlusion = found["methods"]
+    assert sum(rollout["segments"]) == pytest.approx(1)
+    assert rollout["segments"][0] == pytest.approx(sum(rollout["frames"][:8]))
+    both = [sum(persons) for persons in zip(*rollout["persons"], strict=True)]
+    assert both == pytest.approx(rollout["frames"])
+    assert occlusion["persons"] is None, "it takes a frame from everybody at once"
+
+
+def test_two_persons_are_told_apart(
+    monkeypatch, capsys, dataset: SkeletonDataset, trained: TrainedRun
+) -> None:
+    two = dataset.index[dataset.index["persons"] == 2]["sample"].iloc[-1]
+    where = ("--run", trained.path, "--data", dataset.path, "--method", "relevance")
+    code, out, err = run_command(monkeypatch, capsys, "explain", str(two), *where)
+    assert code == 0, err
+    parts = re.search(r"persons 1 to 2 by relevance: (\d+) %, (\d+) %", out)
+    assert parts is not None
+    assert int(parts[1]) + int(parts[2]) == pytest.approx(100, abs=1)
 
 
 def test_a_class_is_the_mean_of_its_test_videos(

@@ -101,6 +101,8 @@ class Explanation:
         A sample or a class.
     shares : dict of (f,) ndarray
         Per method; the absolute values of one video sum to 1 before the mean is taken.
+    persons : dict of (m, f) ndarray
+        The part of each person in them, where a method tells persons apart.
     joints : (m, v) ndarray
         What the logit loses when one joint rests, mean over videos; None without occlusion.
     """
@@ -108,6 +110,7 @@ class Explanation:
     def __init__(self, opened: ExplainedRun, what: str, indices: list[int]) -> None:
         self.opened, self.what, self.indices = opened, what, indices
         self.shares: dict[str, NDArray[np.floating]] = {}
+        self.persons: dict[str, NDArray[np.floating]] = {}
         self.joints: NDArray[np.floating] | None = None
         self.probability, self.correct, self.predicted = 0.0, 0, ""
 
@@ -123,6 +126,7 @@ class Explanation:
         import numpy as np
 
         seconds = self.seconds
+        segments = self.opened.trained.recipe.clips.segments
         found = []
         for method, share in self.shares.items():
             positive = np.clip(share, 0, None)
@@ -134,6 +138,8 @@ class Explanation:
                     "peak_phase": float((np.argmax(share) + 0.5) / len(share)),
                     "top_tenth": float(most.sum() / (positive.sum() or 1.0)),
                     "frames": [float(value) for value in share],
+                    "segments": share.reshape(segments, -1).sum(axis=1).tolist(),
+                    "persons": self.persons[method].tolist() if method in self.persons else None,
                 }
             )
         return found
@@ -165,7 +171,9 @@ class Explanation:
         }
 
     def print(self) -> None:
-        """Print strips, peaks and joints."""
+        """Print strips, peaks, persons and joints."""
+        import numpy as np
+
         label = self.opened.dataset.index["class_name"].iloc[self.indices[0]]
         many = len(self.indices) > 1
         console.print(Text(self.what, style="bold"))
@@ -190,6 +198,11 @@ class Explanation:
             strip = strip_of(line["frames"])
             table.add_row(line["method"], strip, peak, f"{100 * line['top_tenth']:.0f} %")
         console.print(table)
+        if len(self.opened.videos(self.indices[:1]).clips.present[0].any(dim=0).nonzero()) > 1:
+            for method, persons in self.persons.items():
+                parts = np.abs(persons).sum(axis=1)
+                said = ", ".join(f"{100 * part:.0f} %" for part in parts / (parts.sum() or 1.0))
+                console.print(Text(f"persons 1 to {len(parts)} by {method}: {said}"))
         joints = self.named_joints()
         if joints:
             said = ", ".join(f"{name} {lost:+.2f}" for name, lost in joints)
@@ -243,7 +256,10 @@ def explain_videos(
 
     explanation = Explanation(opened, what, indices)
     totals: dict[str, Any] = {}
-    joints = np.zeros((opened.trained.recipe.clips.persons, len(opened.dataset.topology.joints)))
+    places = opened.trained.recipe.clips.persons
+    tells_persons = places > 1 and "m" in opened.explained.row_axes
+    persons: dict[str, NDArray[np.floating]] = {}
+    joints = np.zeros((places, len(opened.dataset.topology.joints)))
     with Progress(console=err_console, transient=True) as bar:
         task = bar.add_task("explaining", total=len(indices))
         for videos in opened.batches(indices, 16):
@@ -256,8 +272,11 @@ def explain_videos(
                 present=videos.clips.present,
             )
             for method in methods:
-                shares = _shares(found, method)
+                shares, of_persons = _shares(found, method)
                 totals[method] = totals.get(method, 0) + shares.sum(axis=0)
+                if tells_persons and method != "occlusion":
+                    whole = persons.setdefault(method, np.zeros((places, shares.shape[1])))
+                    whole[: of_persons.shape[1]] += of_persons.sum(axis=0)
             if "occlusion" in methods:
                 lost = occlusion_by_joint(
                     opened.explained.model, videos.clips.position, videos.labels, extra=videos.extra
@@ -266,20 +285,22 @@ def explain_videos(
             _count(explanation, found, videos)
             bar.advance(task, len(videos.indices))
     explanation.shares = {method: total / len(indices) for method, total in totals.items()}
+    explanation.persons = {method: whole / len(indices) for method, whole in persons.items()}
     if "occlusion" in methods:
         explanation.joints = joints / len(indices)
     explanation.probability /= len(indices)
     return explanation
 
 
-def _shares(found: Attributions, method: str) -> NDArray[np.floating]:
-    """Return (n, f) whose absolute values sum to 1 in each video."""
+def _shares(found: Attributions, method: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return (n, f) whose absolute values sum to 1 in each video, and persons' parts (n, m, f)."""
     import numpy as np
 
-    values = found.frames(method).flatten(1).double().numpy()
-    total = np.abs(values).sum(axis=1, keepdims=True)
-    shares: NDArray[np.floating] = values / np.where(total > 0, total, 1.0)
-    return shares
+    frames = found.frames(method).flatten(1).double().numpy()
+    persons = found.persons[method].movedim(2, 1).flatten(2).double().numpy()
+    total = np.abs(frames).sum(axis=1, keepdims=True)
+    total = np.where(total > 0, total, 1.0)
+    return frames / total, persons / total[..., None]
 
 
 def _count(explanation: Explanation, found: Attributions, videos: Videos) -> None:
