@@ -138,6 +138,7 @@ def test_new_pages_can_be_read_and_fit_a_phone(page: Page, dashboard: str) -> No
         page.emulate_media(color_scheme=scheme)
         for path, there in (
             ("/", "#overview-heads"),
+            ("/subjects", "#subjects-decoding"),
             ("/training", "[role=alert]"),
             ("/evidence", "main .mantine-Code-root"),
         ):
@@ -151,7 +152,9 @@ def test_new_pages_can_be_read_and_fit_a_phone(page: Page, dashboard: str) -> No
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    path=st.sampled_from(["/", "/explore", "/compare", "/training", "/evidence", "/x"]),
+    path=st.sampled_from(
+        ["/", "/explore", "/compare", "/subjects", "/training", "/evidence", "/x"]
+    ),
     query=st.dictionaries(
         st.sampled_from(["run", "class", "with", "sample", "measure", "layer", "head", "heads"]),
         st.one_of(st.text(max_size=20), st.sampled_from(["wide", "reading", "entropy", "1"])),
