@@ -187,8 +187,8 @@ def sum_units(
     """Make the cells of one layer: for each class and subject the mean of its unit vectors.
 
     Maps are read in pieces and no pair of maps is formed; memory grows with cells, not with rows.
-    When maps without a norm turn up, the rows are gone through a second time, so that what
-    remains of each cell is again weighed view by view.
+    Rows of one view weigh the same, so that each map is added once, to its view's sum, and views
+    are weighed at the end, when it is known which maps have a norm.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def sum_units(
     groups
         The group (n,) of each row, for the plain sums, and how many groups there are.
     read
-        Goes through the maps of the rows; called again when it has to.
+        Goes through the maps of the rows.
     metric
         One of `tssan_viz.comparison.similarity.METRICS`, or `PLAIN` for the maps as they are.
     heads, size
@@ -213,19 +213,22 @@ def sum_units(
     r, k = len(layout.subject), len(layout.segments)
     pile = layout.cell * k + layout.segment
     plain_pile = group * k + layout.segment
-    units = np.zeros((r * k, heads, length), dtype=np.float32)
-    sums = np.zeros((g * k, heads, length), dtype=np.float32)
+    # A group that divides a view divides its sum.
+    fine, first, part_of = np.unique(
+        layout.view * g + group, return_index=True, return_inverse=True
+    )
+    views = np.zeros((len(fine), heads, length), dtype=np.float32)
     usable = np.ones((n, heads), dtype=bool)
-    weights = layout.weights()
     for part, maps in _pieces(read, heads * length):
         vectors, usable[part] = _vectors(maps, metric)
-        _add(units, pile[part], vectors, weights[part])
-        _add(sums, plain_pile[part], vectors)
-    if not usable.all():
-        units[:] = 0
-        weights = layout.weights(usable)
-        for part, maps in _pieces(read, heads * length):
-            _add(units, pile[part], _vectors(maps, metric)[0], weights[part])
+        _add(views, part_of[part], vectors)
+    units = np.zeros((r * k, heads, length), dtype=np.float32)
+    sums = np.zeros((g * k, heads, length), dtype=np.float32)
+    weights = np.zeros((len(fine), heads))
+    np.maximum.at(weights, part_of, layout.weights(usable))
+    for v, here in enumerate(first.tolist()):
+        sums[plain_pile[here]] += views[v]
+        units[pile[here]] += views[v] * weights[v, :, None].astype(np.float32)
     present = _count(pile, usable, r * k) > 0
     counts = _count(plain_pile, usable, g * k)
     return Cells(

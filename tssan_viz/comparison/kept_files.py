@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tssan_viz.store.durable import sync_file, write_atomically
+from tssan_viz.store.durable import write_atomically
 from tssan_viz.store.places import Place, beside
 from tssan_viz.store.schema import run_folder
 
@@ -347,7 +347,11 @@ class LayerWriter:
             rest, offset = rest[written:], offset + written
 
     def finish(self, described: dict[str, Any]) -> None:
-        """Put the version in its place, durably, and drop the files of the one before."""
+        """Put the version in its place, and drop the files of the one before.
+
+        Nothing waits for the disk: what a power loss takes of it does not fit its checksums when it
+        is read, and is made anew.
+        """
         if self._gram is not None:
             self._index.gram[:] = [zlib.crc32(line.data) for line in self._gram]
             with self._paths["gram"].open("wb") as file:
@@ -359,8 +363,6 @@ class LayerWriter:
         )
         self._paths["index"].write_bytes(stored.getvalue())
         self._close()
-        for path in self._paths.values():
-            sync_file(path)
         whole = {
             **described,
             "format": FORMAT,
@@ -371,8 +373,6 @@ class LayerWriter:
         # From here on they may be in use; what is left of an interruption goes with the next one.
         paths, self._paths = self._paths, {}
         write_atomically(self._folder / f"{self._name}.json", _as_json(whole))
-        for folder in list(self._folder.parents)[:4]:
-            sync_file(folder)
         for other in self._folder.glob(f"{self._name}-*"):
             if other not in paths.values():
                 other.unlink(missing_ok=True)

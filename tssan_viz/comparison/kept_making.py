@@ -192,7 +192,8 @@ class Plan:
         """Divide the heads, so that memory is bounded and every core has something to do."""
         q, s = self.size
         h = self.site["heads"]
-        each = 4 * len(self.segments) * q * s * (len(self.fresh.cells) + len(self.fresh.groups))
+        sums = len(self.segments) * (len(self.fresh.cells) + len(self.fresh.groups))
+        each = 4 * q * s * (sums + int(self.layout.view.max(initial=-1)) + 1)
         together = max(1, min(h, _TOGETHER_BYTES // max(each, 1)))
         if layers < workers and len(self.row_ids) * h * q * s > _SHARED_OUT:
             together = min(together, -(-h * layers // workers))
@@ -413,11 +414,12 @@ class _Making:
         # Cells are sorted by subject, and groups by cell.
         subjects = plan.cells[plan.groups[:, 0], 0]
         _, starts = np.unique(subjects, return_index=True)
+        own = np.split(sums, starts[1:])
         self._writer.put(
             head,
             units=units,
             sums=sums,
-            totals=np.add.reduceat(sums, starts, axis=0),
+            totals=np.array([part.sum(axis=0) for part in own], np.float32),
             present=present,
             counts=counts,
             gram=None if plan.metric == PLAIN else self._gram(head, units, present),
