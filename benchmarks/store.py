@@ -1,6 +1,7 @@
 """The store beside raw .npy files and beside other formats, written and read in the same process.
 
     python benchmarks/store.py [--videos 4096] [--only npy store] [--folder DIR]
+    python benchmarks/store.py --videos 16560 --only npy store
     python benchmarks/store.py --commits 3000
 
 Generated maps: videos × 3 segments × 4 layers × 8 heads of 32 × 32, float16, appended 64 videos at
@@ -17,11 +18,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -32,7 +36,11 @@ from scipy.spatial.distance import jensenshannon
 from typing_extensions import override
 
 from tssan_viz.comparison.kept import KeptCells
-from tssan_viz.comparison.kept_answers import kept_class_similarities
+from tssan_viz.comparison.kept_answers import (
+    kept_class_similarities,
+    kept_subject_similarities,
+    kept_view_similarities,
+)
 from tssan_viz.selection import add_up
 from tssan_viz.store import Catalogue, ClassEntry, Site, open_store
 from tssan_viz.store.codes import CODES, column_type, decode_lines, encode
@@ -136,13 +144,19 @@ class Npy:
             start += len(maps)
         return (sums / np.bincount(label)[:, None, None, None, None]).astype(np.float32)
 
+    def means_of_layers(self, label: np.ndarray) -> None:
+        """Make the mean maps of each class, layers shared out among all cores."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            layers = (slice(n, n + 1) for n in range(LAYERS))
+            list(pool.map(lambda layer: Npy.means(self, label, layer), layers))
+
 
 class Npz(Npy):
     """One .npz file a video, as people do it today."""
 
     @override
     def append(self, start: int, maps: np.ndarray) -> bool:
-        for i in range(BATCH):
+        for i in range(len(maps) // SEGMENTS):
             self._fresh.append(self._folder / f"{start + i:06d}.npz")
             np.savez(self._fresh[-1], attention=maps[i * SEGMENTS : (i + 1) * SEGMENTS])
         return False
@@ -267,7 +281,8 @@ class Store(Npy):
 
     @override
     def append(self, start: int, maps: np.ndarray) -> bool:
-        videos = np.arange(start, start + BATCH).repeat(SEGMENTS)
+        count = len(maps) // SEGMENTS
+        videos = np.arange(start, start + count).repeat(SEGMENTS)
         before = self._writer.rows_acknowledged
         self._writer.add(
             {
@@ -275,7 +290,7 @@ class Store(Npy):
                 "label": videos % CLASSES,
                 "subject": videos // CLASSES % self.subjects + 1,
                 "camera": videos // (CLASSES * self.subjects) % CAMERAS + 1,
-                "segment": np.tile(np.arange(1, SEGMENTS + 1), BATCH),
+                "segment": np.tile(np.arange(1, SEGMENTS + 1), count),
             },
             {site.name: maps[:, n] for n, site in enumerate(SITES)},
         )
@@ -347,7 +362,7 @@ def append(
     fsyncs = dict.fromkeys(formats, 0)
     spent = dict.fromkeys(formats, 0.0)
     for start in range(0, videos, BATCH):
-        maps = np.roll(pool, start, axis=0)[:ROWS]
+        maps = np.roll(pool, start, axis=0)[: SEGMENTS * min(BATCH, videos - start)]
         due = each or start + BATCH >= videos
         # The store says when: by size or by time.
         for name in sorted(formats, key=lambda name: name != "store"):
@@ -422,26 +437,60 @@ def peak_of_a_scan(folder: Path) -> tuple[float, float]:
     return after - before, before
 
 
-def kept(folder: Path) -> None:
-    """Print what the sums that comparisons keep cost beside means, and what they answer in."""
-    everything = open_store(folder / "store").select()
-    means = warm(lambda: everything.mean("label"), 2)
-    cells = KeptCells.of(everything, person=1, metric="cosine", notes=[])
-    assert cells is not None
-    begun = time.perf_counter()
-    cells.prepare(everything.layers)
-    made = time.perf_counter() - begun
+def kept(folder: Path, raw: Npy, label: np.ndarray, rounds: int = 3) -> None:
+    """Print what the sums that comparisons keep cost beside means, and what they answer in.
 
-    def ask() -> object:
-        return cells.answer(
-            1,
-            lambda layer, _: kept_class_similarities(layer, 0, range(HEADS)),
-            make=False,
+    Both sides use all cores; what is kept is written, the means are not.
+    """
+    store = open_store(folder / "store")
+    everything = store.select()
+    made, means = [], []
+    for n in range(rounds + 1):
+        shutil.rmtree(folder / "store" / "cells", ignore_errors=True)
+        begun = time.perf_counter()
+        cells = KeptCells.of(everything, person=1, metric="cosine", notes=[])
+        assert cells is not None
+        cells.prepare(everything.layers)
+        between = time.perf_counter()
+        raw.means_of_layers(label)
+        # The first time reads what nobody has read yet.
+        if n:
+            made.append(between - begun)
+            means.append(time.perf_counter() - between)
+    low, middle, high = np.quantile(np.array(made) / means, [0.25, 0.5, 0.75])
+    size = on_disk(folder / "store" / "cells")
+    print(
+        f"cells of everything {np.median(made):.2f} s ({size / 1e6:.0f} MB written), class means "
+        f"of all layers from raw .npy {np.median(means):.2f} s: "
+        f"{middle:.2f} [{low:.2f}, {high:.2f}] ×"
+    )
+
+    def ask(work: Callable[..., object]) -> float:
+        return 1e3 * warm(
+            lambda: cells.answer(1, lambda layer, _: work(layer, 0, range(HEADS)), make=False)
         )
 
     print(
-        f"cells of everything {made:.2f} s, class means of all layers {means:.2f} s: "
-        f"{made / means:.2f} ×; class similarities of a layer then {1e3 * warm(ask):.1f} ms"
+        f"similarities of a class afterwards, a layer: with other classes "
+        f"{ask(kept_class_similarities):.1f} ms, of its subjects "
+        f"{ask(kept_subject_similarities):.1f} ms, of its views "
+        f"{ask(kept_view_similarities):.1f} ms"
+    )
+
+
+def nearest(folder: Path) -> None:
+    """Print what the nearest maps take, exactly and through an index, and its recall."""
+    one = open_store(folder / "store").select(layer=LAYER + 1, head=HEAD + 1)
+    wanted = next(one.iter_maps(1))[1][0, 0, 0]
+    exact = warm(lambda: one.nearest(wanted), 3)
+    begun = time.perf_counter()
+    described = one.index().described
+    made = time.perf_counter() - begun
+    asked = warm(lambda: one.nearest(wanted, exact=False))
+    print(
+        f"ten nearest of {len(one):,} maps: exactly {1e3 * exact:.0f} ms; by an index "
+        f"{1e3 * asked:.0f} ms (made in {made:.1f} s, {described.probes} of {described.lists} "
+        f"lists looked into, recall {100 * described.recall:.1f} %)"
     )
 
 
@@ -464,17 +513,27 @@ def small_commits(folder: Path, commits: int) -> None:
                 if each:
                     writer.flush()
                     times.append(time.perf_counter() - begun)
+                    if sys.stderr.isatty() and n % 10 == 0:
+                        print(f"\r{n:,} of {commits:,} commits", end="", file=sys.stderr)
         sizes[name] = on_disk(folder / name)
     first, last = (1e3 * float(np.median(part)) for part in (times[:100], times[-100:]))
     print(
         f"{commits:,} commits of one row: {sizes['many']:,} bytes, in one commit "
         f"{sizes['one']:,} ({100 * (sizes['many'] / sizes['one'] - 1):+.1f} %); "
-        f"{first:.0f} ms each at the beginning, {last:.0f} ms at the end"
+        f"{first:.0f} ms each at the beginning, {last:.0f} ms at the end, "
+        f"{sum(times):.0f} s in all"
     )
+
+
+def stop(number: int, frame: object) -> None:
+    """End as Ctrl-C does, so that the temporary folder goes."""
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """Print the tables."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=4096)
     parser.add_argument("--only", nargs="+", choices=list(FORMATS), default=list(FORMATS))
@@ -488,7 +547,7 @@ def main() -> None:
     single = generated(np.random.default_rng(0), 512)
     pool = single.astype(np.float16)
     names = list(dict.fromkeys(["npy", "store", *given.only]))
-    videos = given.videos // BATCH * BATCH
+    videos = given.videos
     Store.subjects = max(2, round(videos / 828))
     label = np.repeat(np.arange(videos) % CLASSES, SEGMENTS)
     chosen = np.flatnonzero(label == 7)
@@ -529,7 +588,8 @@ def main() -> None:
         question = "select class_name, layer, head, count(*) from maps group by all"
         lines = store.sql("select count(*) as n from maps")["n"][0]
         print(f"SQL over {lines:,} lines: {1e3 * warm(lambda: store.sql(question), 3):.0f} ms")
-        kept(folder)
+        kept(folder, formats["npy"], label)
+        nearest(folder)
         added, before = peak_of_a_scan(folder)
         print(f"memory: a scan of a layer adds {added:.0f} MB to {before:.0f} MB")
         each = {name: FORMATS[name](folder / f"each-{name}") for name in names}
