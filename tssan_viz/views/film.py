@@ -124,7 +124,12 @@ def frame_weights(payload: Payload, state: dict[str, Any]) -> NDArray[np.float32
     manifest = payload.manifest
     if not state["heads"]:
         raise UserError("no head is on: there is nothing that could light the frames")
-    maps = np.frombuffer(payload.buffers["maps"], "<f2").reshape(manifest["maps"]["shape"])
+    steps = manifest.get("steps", [])
+    if steps and state.get("step") not in (None, steps[-1]) and "earlier" in payload.buffers:
+        earlier = np.frombuffer(payload.buffers["earlier"], "<f2")
+        maps = earlier.reshape(manifest["earlier"]["shape"])[steps.index(state["step"])]
+    else:
+        maps = np.frombuffer(payload.buffers["maps"], "<f2").reshape(manifest["maps"]["shape"])
     chosen = maps[
         manifest["segments"].index(state["segment"]),
         manifest["persons"].index(state["person"]),

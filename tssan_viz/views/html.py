@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +18,21 @@ from tssan_viz.views.payload import Payload, SampleView, module_path, sample_pay
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
 
-# The module comes packed, as inert text, and is imported as a blob: a page from a disk may not
-# import files.
+# The module comes packed, as inert text. Its own hash lets it run as an inline script, which is
+# there sooner than an import, and while the browser still reads the payload that stands below.
 _START = """
-const text = (id) => document.getElementById(id).textContent;
-const packed = Uint8Array.from(atob(text("module")), (letter) => letter.charCodeAt(0));
-const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-const module = new Blob([await new Response(stream).text()], { type: "text/javascript" });
-const { mount } = await import(URL.createObjectURL(module));
-mount(document.getElementById("view"), JSON.parse(text("payload")));
+(async () => {
+  const text = (id) => document.getElementById(id).textContent;
+  const packed = Uint8Array.from(atob(text("module")), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  if (document.readyState === "loading") {
+    await new Promise((go) => document.addEventListener("DOMContentLoaded", go));
+  }
+  tssan.mount(document.getElementById("view"), JSON.parse(text("payload")));
+})();
 """
 
 _PAGE = """<!doctype html>
@@ -49,8 +56,8 @@ h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; clip-path: inset(5
 <h1>{title}</h1>
 <main id="view"></main>
 <script type="text/plain" id="module">{module}</script>
+<script>{start}</script>
 <script type="application/json" id="payload">{payload}</script>
-<script type="module">{start}</script>
 </body>
 </html>
 """
@@ -79,18 +86,36 @@ def page(payload: Payload, state: dict[str, Any] | None = None, *, title: str | 
     values: dict[str, Any] = {"manifest": manifest, **(state or {})}
     for name, buffer in payload.buffers.items():
         values[name] = base64.b64encode(buffer).decode("ascii")
-    digest = base64.b64encode(hashlib.sha256(_START.encode()).digest()).decode("ascii")
+    script = classic_script()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {_allowed(_START)} {_allowed(script)}; "
+        "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     )
     return _PAGE.format(
         policy=html.escape(policy, quote=True).replace("&#x27;", "'"),
         title=html.escape(title),
-        module=base64.b64encode(gzip.compress(module_path().read_bytes(), mtime=0)).decode("ascii"),
+        module=base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode("ascii"),
         payload=json_for_script(values),
         start=_START,
     )
+
+
+def classic_script() -> str:
+    """Return the module as a script without imports and exports, which sets ``tssan.mount``."""
+    text = module_path().read_text(encoding="utf-8").rstrip()
+    found = re.search(r"export\{([^}]*)\};$", text)
+    if found is None:
+        raise RuntimeError(f"{module_path()} does not end in its exports")
+    names = dict(reversed((part.split(" as ") * 2)[:2]) for part in found[1].split(","))
+    return (
+        f'(()=>{{"use strict";{text[: found.start()]}window.tssan={{mount:{names["mount"]}}}}})();'
+    )
+
+
+def _allowed(script: str) -> str:
+    """Return how a Content-Security-Policy names an inline script."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def json_for_script(values: Any) -> str:

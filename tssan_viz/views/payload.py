@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tssan_viz.errors import UserError
+from tssan_viz.evidence.kept import evidence_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tssan_viz.store.schema import StoredSample
 
 SCHEMA = 1
+_EARLIER_BYTES = 16 * 2**20
 
 SampleView = Literal["head", "model", "heat", "player", "explore"]
 
@@ -64,28 +66,26 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
         Maps float16 ``(k, m, layer, h, q, s)``, exact to the store's bits, zero where ``present``
         ``[k][m]`` says that nothing was recorded; poses float16 ``(m, k, t, v, c)`` of all persons
         of the video (``poses_present`` ``[m][k]``), centred about the mean of all present joints.
-        Where a sample was recorded at several steps, the newest.
+        Where a sample was recorded at several steps, ``maps`` are the newest's, ``steps`` names
+        all and ``earlier`` holds the others' ``(n, k, m, layer, h, q, s)``: those of the newest's
+        segments and persons, evenly thinned where they would be more than 16 MB.
 
     Raises
     ------
     UserError
         If the selection holds no row of the sample, or holds it more than once.
     """
-    chosen = _one_sample(selection, sample)
+    chosen, before = _one_sample(selection, sample)
     rows, maps = _read(chosen)
     segments = sorted({_counted(value) for value in rows["segment"]})
     persons = sorted({_counted(value) for value in rows["person"]})
-    ordered = np.zeros((len(segments), len(persons), *maps.shape[1:]), dtype="<f2")
-    present = np.zeros((len(segments), len(persons)), dtype=bool)
-    for row, (segment, person) in enumerate(zip(rows["segment"], rows["person"], strict=True)):
-        place = segments.index(_counted(segment)), persons.index(_counted(person))
-        if present[place]:
-            raise UserError(
-                f"sample {rows['sample'].iloc[row]} was recorded more than once under these "
-                "conditions; phase= or where= chooses"
-            )
-        ordered[place] = maps[row]
-        present[place] = True
+    ordered, counts = _placed(rows, maps, segments, persons)
+    present = counts > 0
+    if counts.max() > 1:
+        raise UserError(
+            f"sample {rows['sample'].iloc[0]} was recorded more than once under these "
+            "conditions; phase= or where= chooses"
+        )
 
     first = rows.iloc[0]
     stored = chosen.sample(str(first["sample"]))
@@ -111,7 +111,20 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
         "labels": [frame_labels(stored, k) for k in at],
         "seconds": _seconds(stored, at),
     }
+    evidence = evidence_line(
+        chosen.store, chosen.run, label=_plain(first["label"]), sample=manifest["sample"]
+    )
+    if evidence is not None:
+        manifest["evidence"] = evidence
     buffers = {"maps": ordered.tobytes()}
+    earlier = _earlier(before, segments, persons, present, ordered.nbytes)
+    if earlier:
+        stacked = np.stack(list(earlier.values()))
+        manifest |= {
+            "steps": [*earlier, int(first["step"])],
+            "earlier": {"dtype": "f2", "shape": list(stacked.shape)},
+        }
+        buffers["earlier"] = stacked.tobytes()
     skeleton = chosen.catalogue.skeleton
     if stored.poses is not None and skeleton is not None:
         poses, there = _centred_poses(stored.poses, stored.present, at)
@@ -124,6 +137,10 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
             "units": skeleton.units,
         }
         buffers["poses"] = poses.tobytes()
+    if isinstance(first.get("tokens"), str):
+        from tssan_viz.views.tokens import of_tokens
+
+        return of_tokens(Payload(manifest, buffers), first["tokens"])
     return Payload(manifest, buffers)
 
 
@@ -164,7 +181,7 @@ def initial_state(manifest: dict[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``layer`` (the last), ``heads`` (all), ``locked`` (None), ``segment`` and ``person`` (the
-        first that was recorded), ``orientation``.
+        first that was recorded), ``orientation``, ``step`` (the newest of several, or None).
     """
     segment, person = next(
         (segment, person)
@@ -179,6 +196,7 @@ def initial_state(manifest: dict[str, Any]) -> dict[str, Any]:
         "segment": segment,
         "person": person,
         "orientation": "auto",
+        "step": manifest["steps"][-1] if "steps" in manifest else None,
     }
 
 
@@ -241,8 +259,8 @@ def frame_labels(stored: StoredSample, segment: int) -> list[str]:
     return [str(math.floor(float(frame) + 0.5)) for frame in stored.frames[segment]]
 
 
-def _one_sample(selection: Selection, sample: str | None) -> Selection:
-    """Narrow a selection to one sample, and to the newest step at which it was recorded."""
+def _one_sample(selection: Selection, sample: str | None) -> tuple[Selection, list[Selection]]:
+    """Narrow a selection to one sample: its newest step, and each of the earlier ones."""
     if not len(selection):
         raise UserError(f"there is nothing to show: {selection}")
     if sample is None:
@@ -250,8 +268,47 @@ def _one_sample(selection: Selection, sample: str | None) -> Selection:
     chosen = selection.select(sample=sample)
     if not len(chosen):
         raise UserError(f"there is nothing to show: {chosen}")
-    steps = chosen.rows()["step"]
-    return chosen if steps.nunique() < 2 else chosen.select(step=int(steps.max()))
+    steps = sorted({int(step) for step in chosen.rows()["step"].dropna()})
+    if len(steps) < 2:
+        return chosen, []
+    *before, newest = (chosen.select(step=step) for step in steps)
+    return newest, before
+
+
+def _placed(
+    rows: pd.DataFrame, maps: NDArray[np.float16], segments: list[int], persons: list[int]
+) -> tuple[NDArray[np.float16], NDArray[np.intp]]:
+    """Return maps by segment and person (k, m, layer, h, q, s), and how many there were (k, m)."""
+    ordered = np.zeros((len(segments), len(persons), *maps.shape[1:]), dtype="<f2")
+    counts = np.zeros((len(segments), len(persons)), dtype=np.intp)
+    for row, (segment, person) in enumerate(zip(rows["segment"], rows["person"], strict=True)):
+        place = segments.index(_counted(segment)), persons.index(_counted(person))
+        ordered[place] = maps[row]
+        counts[place] += 1
+    return ordered, counts
+
+
+def _earlier(
+    before: list[Selection],
+    segments: list[int],
+    persons: list[int],
+    present: NDArray[np.bool_],
+    size: int,
+) -> dict[int, NDArray[np.float16]]:
+    """Return the maps of earlier steps, of those that were recorded as the newest was."""
+    most = max(1, _EARLIER_BYTES // size)
+    if len(before) > most:
+        before = [before[i] for i in np.linspace(0, len(before) - 1, most).round().astype(int)]
+    found = {}
+    for selection in before:
+        rows, maps = _read(selection)
+        known = set(rows["segment"].map(_counted)) <= set(segments)
+        if not known or not set(rows["person"].map(_counted)) <= set(persons):
+            continue
+        ordered, counts = _placed(rows, maps, segments, persons)
+        if np.array_equal(counts, present.astype(np.intp)):
+            found[int(rows["step"].iloc[0])] = ordered
+    return found
 
 
 def _read(selection: Selection) -> tuple[pd.DataFrame, NDArray[np.float16]]:

@@ -48,6 +48,8 @@ class SampleView(anywidget.AnyWidget):
         Lines below this share of the strongest weight are not drawn, from 0 to 1.
     frame : int
         The frame that the player shows, counted from 0.
+    step : int or None
+        Which of the ``manifest["steps"]`` at which the sample was recorded; None where it was one.
     manifest : dict
         What the view knows of the sample; see `tssan_viz.views.payload.head_view_payload`.
     """
@@ -62,11 +64,13 @@ class SampleView(anywidget.AnyWidget):
         "orientation",
         "threshold",
         "frame",
+        "step",
     )
 
     manifest = traitlets.Dict(read_only=True).tag(sync=True)
     maps = traitlets.Bytes(read_only=True).tag(sync=True)
     poses = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
+    earlier = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
     layer = traitlets.Int(1).tag(sync=True)
     heads = traitlets.List(traitlets.Int()).tag(sync=True)
     locked = traitlets.Dict(None, allow_none=True).tag(sync=True)
@@ -75,12 +79,14 @@ class SampleView(anywidget.AnyWidget):
     orientation = traitlets.Enum(["auto", "horizontal", "vertical"], "auto").tag(sync=True)
     threshold = traitlets.Float(0.0, min=0.0, max=1.0).tag(sync=True)
     frame = traitlets.Int(0, min=0).tag(sync=True)
+    step = traitlets.Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, payload: Payload, **state: Any) -> None:
         manifest = payload.manifest
         self.set_trait("manifest", manifest)
         self.set_trait("maps", payload.buffers["maps"])
         self.set_trait("poses", payload.buffers.get("poses"))
+        self.set_trait("earlier", payload.buffers.get("earlier"))
         super().__init__(**{**initial_state(manifest), **state})
 
     @traitlets.validate("layer", "segment", "person")
@@ -89,6 +95,13 @@ class SampleView(anywidget.AnyWidget):
         if value not in (there := self.manifest[f"{name}s"]):
             raise traitlets.TraitError(f"{name} is one of {there}, not {value}")
         return value
+
+    @traitlets.validate("step")
+    def _known_step(self, proposal: dict[str, Any]) -> int | None:
+        there = self.manifest.get("steps") or [None]
+        if proposal["value"] not in there:
+            raise traitlets.TraitError(f"step is one of {there}, not {proposal['value']}")
+        return proposal["value"]
 
     @traitlets.validate("heads")
     def _known_heads(self, proposal: dict[str, Any]) -> list[int]:
@@ -121,9 +134,8 @@ class SampleView(anywidget.AnyWidget):
 
     def to_html(self) -> str:
         """Return the view in its present state as a stand-alone page."""
-        buffers = {"maps": self.maps}
-        if self.poses is not None:
-            buffers["poses"] = self.poses
+        given = {"maps": self.maps, "poses": self.poses, "earlier": self.earlier}
+        buffers = {name: data for name, data in given.items() if data is not None}
         return page(Payload(self.manifest, buffers), self.state)
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
@@ -164,6 +176,8 @@ class Player(SampleView):
         from tssan_viz.views.film import save_film
 
         buffers = {"maps": self.maps, "poses": self.poses}
+        if self.earlier is not None:
+            buffers["earlier"] = self.earlier
         return save_film(Payload(self.manifest, buffers), self.state, path, fps=fps)
 
 
@@ -182,7 +196,7 @@ def head_view(selection: Selection, sample: str | None = None, **state: Any) -> 
         The sample's name; by default the selection's first.
     **state
         With what the view begins: layer, heads, locked, segment, person, orientation, threshold,
-        frame.
+        frame, step.
 
     Raises
     ------

@@ -33,13 +33,17 @@ export function oncePerFrame(draw) {
   return schedule;
 }
 
-/** Call `changed(width)` when the width of `node` changes to another one above zero. */
+/** Call `changed(width)` now and when the width of `node` changes to another one above zero. */
 export function watchWidth(node, changed) {
   let last = 0;
-  const observer = new ResizeObserver(([entry]) => {
-    const width = Math.floor(entry.contentRect.width);
+  const look = (found) => {
+    const width = Math.floor(found);
     if (width > 0 && width !== last) changed((last = width));
-  });
+  };
+  const observer = new ResizeObserver(([entry]) => look(entry.contentRect.width));
   observer.observe(node);
+  // The observer first speaks after a frame has been painted, and that one would be empty.
+  const style = getComputedStyle(node);
+  look(node.clientWidth - parseFloat(style.paddingLeft || 0) - parseFloat(style.paddingRight || 0));
   return () => observer.disconnect();
 }

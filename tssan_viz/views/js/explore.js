@@ -6,11 +6,12 @@ import { headView } from "./head-view.js";
 import { heatMap } from "./heat-map.js";
 import { modelView } from "./model-view.js";
 import { player } from "./player.js";
+import { readMaps } from "./state.js";
 import { themeNow, watchTheme } from "./theme.js";
 
 /** Show all views of a video in `root`; see `headView` for the arguments. */
 export function explore(root, manifest, tensors, given, onState) {
-  const shared = { maps: decode(manifest.maps, tensors.maps), poses: null };
+  const shared = { maps: readMaps(manifest, tensors), poses: null };
   if (manifest.poses && tensors.poses) shared.poses = decode(manifest.poses, tensors.poses);
   const parts = [["head", "Head view", headView], ["model", "Layers × heads", modelView], ["heat", "Heat map", heatMap]];
   if (shared.poses) parts.push(["player", "Skeleton", player]);

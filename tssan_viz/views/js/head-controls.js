@@ -36,14 +36,15 @@ function slider(name, list, chosen) {
 
 /**
  * @param {object} manifest of the payload
+ * @param {number[]} steps that can be chosen; fewer than two need no slider
  * @param {object} on what is called: layer, step, toggle, solo, all, none, segment, person, threshold, turn
  * @returns {{node: HTMLElement, show: (state: object) => void, turned: (horizontal: boolean) => void}}
  */
-export function buildControls(manifest, on) {
+export function buildControls(manifest, steps, on) {
   const node = element("div", { className: "controls" });
   const layer = slider("layer", manifest.layers, on.layer);
   node.append(layer.node);
-  const step = manifest.steps?.length > 1 ? slider("step", manifest.steps, on.step) : null;
+  const step = steps.length > 1 ? slider("step", steps, on.step) : null;
   if (step) node.append(step.node);
 
   const buttons = new Map();

@@ -12,7 +12,7 @@ const WIDER = 0.3;
 
 /** Prints of a scene, each made when it is first asked for. */
 export function printer(scene, ratio) {
-  const { layout, ink } = scene;
+  const { layout } = scene;
   const kept = new Map();
 
   function print(name, area, draw) {
@@ -44,14 +44,21 @@ export function printer(scene, ratio) {
     g.restore();
   }
 
+  // What is seen first is drawn in place: prints would only delay it.
+  let first = true;
+  const put = (g, name, area, draw, low, high) => {
+    if (first && low === undefined) draw(g);
+    else copy(g, print(name, area, draw), low, high);
+  };
   return {
-    copy,
-    labels: (side, colour) =>
-      print(`labels ${side} ${colour}`, layout.room("labels", side), (g) => printLabels(g, scene, side, colour)),
-    poses: (side, colour) =>
-      print(`poses ${side} ${colour}`, layout.room("poses", side), (g) => printPoses(g, scene, side, colour)),
-    lines: (draw) => print("lines", layout.between, draw),
-    ink,
+    labels: (g, side, colour, low, high) =>
+      put(g, `labels ${side} ${colour}`, layout.room("labels", side), (to) => printLabels(to, scene, side, colour), low, high),
+    poses: (g, side, colour, low, high) =>
+      put(g, `poses ${side} ${colour}`, layout.room("poses", side), (to) => printPoses(to, scene, side, colour), low, high),
+    lines: (g, draw) => put(g, "lines", layout.between, draw),
+    seen() {
+      first = false;
+    },
   };
 }
 
@@ -109,16 +116,16 @@ export function paint(g, scene, seen, prints) {
   const { focus, other, mean, lines } = seen;
   g.clearRect(0, 0, layout.width, layout.height);
   if (focus) paintLines(g, scene, seen);
-  else prints.copy(g, prints.lines((print) => paintLines(print, scene, { lines })));
+  else prints.lines(g, (to) => paintLines(to, scene, { lines }));
   let strongest = 0;
   for (let i = 0; i < mean.length; i++) if (mean[i] > strongest) strongest = mean[i];
   paintBars(g, scene, seen, strongest);
   for (const side of ["query", "key"]) {
     if (focus && side === other) paintShaded(g, scene, seen, prints, side, strongest);
     else {
-      prints.copy(g, prints.labels(side, ink.muted));
+      prints.labels(g, side, ink.muted);
       g.globalAlpha = focus ? 0.4 : 1;
-      if (skeleton) prints.copy(g, prints.poses(side, ink.ink));
+      if (skeleton) prints.poses(g, side, ink.ink);
       g.globalAlpha = 1;
     }
   }
@@ -131,6 +138,7 @@ export function paint(g, scene, seen, prints) {
     g.textAlign = align;
     g.fillText(text, x, y);
   }
+  prints.seen();
 }
 
 /** Weak lines first, so that the strong are painted over them; lines of a head and grade are one path. */
@@ -212,8 +220,8 @@ function paintShaded(g, { layout, ink, frames, skeleton, even }, { mean }, print
   runs[0].low = 0;
   runs[runs.length - 1].high = layout.horizontal ? layout.width : layout.height;
   for (const { colours, low, high } of runs) {
-    prints.copy(g, prints.labels(side, colours[0]), low, high);
-    if (skeleton) prints.copy(g, prints.poses(side, colours[1]), low, high);
+    prints.labels(g, side, colours[0], low, high);
+    if (skeleton) prints.poses(g, side, colours[1], low, high);
   }
 }
 

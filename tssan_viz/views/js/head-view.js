@@ -3,18 +3,17 @@
 import {
   countMissing, evenBound, largest, meanOverHeads, strongestLines, strongestOf, weightsPerFrame, weightText,
 } from "./attention.js";
-import { decode } from "./decode.js";
 import { element, oncePerFrame, sizeCanvas, watchWidth } from "./dom.js";
 import { buildControls, caption } from "./head-controls.js";
 import { filmstrip, paint, printer } from "./head-painting.js";
 import { words } from "./head-words.js";
 import { layOut } from "./layout.js";
 import { fitPoses, personsIn, poseRatio, readSkeleton } from "./pose.js";
-import { frameLabels, headsOn, initialState, take, weightsOf } from "./state.js";
+import { frameLabels, headsOn, initialState, readMaps, stepsOf, take, weightsOf } from "./state.js";
 import { inks, themeNow, watchTheme } from "./theme.js";
 
 // More lines than these only lie on each other; what is left out is said.
-const MOST_OF_ALL = 1500;
+const MOST_OF_ALL = 1000;
 const MOST_OF_ONE = 256;
 
 /**
@@ -28,7 +27,7 @@ const MOST_OF_ONE = 256;
  * @returns {{update: (state: object) => void, destroy: () => void}}
  */
 export function headView(root, manifest, tensors, given, onState) {
-  const values = decode(manifest.maps, tensors.maps);
+  const values = readMaps(manifest, tensors);
   const [heads, queries, keys] = manifest.maps.shape.slice(-3);
   const frames = { query: queries, key: keys };
   const skeleton = readSkeleton(manifest, tensors.poses);
@@ -43,7 +42,7 @@ export function headView(root, manifest, tensors, given, onState) {
   let atRest = null;
   let stripOf = null;
 
-  const controls = buildControls(manifest, {
+  const controls = buildControls(manifest, stepsOf(manifest, values), {
     layer: (layer) => change({ layer }),
     step: (step) => change({ step }),
     toggle: (head) => {

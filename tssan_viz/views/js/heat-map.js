@@ -1,20 +1,20 @@
 // One heat map of what the head view shows: poses at both axes, a scale, a cross-hair, the exact value.
 
-import { meanMap, weightText } from "./attention.js";
+import { countMissing, meanMap } from "./attention.js";
 import { VIRIDIS, pixels } from "./colour-maps.js";
-import { decode } from "./decode.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
 import { colourIndex, exactText, ticks } from "./heat-maps.js";
 import { drawPose, fitPoses, personsIn, poseScale, readSkeleton } from "./pose.js";
-import { frameLabels, headsOn, initialState, take, tokenName, weightsOf } from "./state.js";
+import { evenText, paintScale, rangeOf } from "./scale.js";
+import { frameLabels, headsOn, initialState, readMaps, take, tokenName, weightsOf } from "./state.js";
 import { inks } from "./theme.js";
 
-const SCALE = 54;
+const SCALE = 60;
 
 /** Show the heat map in `root`; see `headView` for the arguments. */
 export function heatMap(root, manifest, tensors, given, onState) {
-  const values = decode(manifest.maps, tensors.maps);
+  const values = readMaps(manifest, tensors);
   const [queries, keys] = manifest.maps.shape.slice(-2);
   const skeleton = readSkeleton(manifest, tensors.poses);
   const state = initialState(manifest);
@@ -37,7 +37,10 @@ export function heatMap(root, manifest, tensors, given, onState) {
 
   function draw(width) {
     const on = headsOn(manifest, state);
-    const map = meanMap(weightsOf(manifest, values, state), on, queries * keys);
+    const weights = weightsOf(manifest, values, state);
+    const map = meanMap(weights, on, queries * keys);
+    const missing = countMissing(weights, on, queries * keys);
+    const range = rangeOf(map);
     const segment = manifest.segments.indexOf(state.segment);
     const posed = skeleton && skeleton.shape[2] === queries && queries === keys && width > 260;
     const axis = posed ? 62 : manifest.token ? 66 : 34;
@@ -48,13 +51,13 @@ export function heatMap(root, manifest, tensors, given, onState) {
     place = { x: axis, y: 6, wide, tall };
     const ink = inks(root);
     const g = sizeCanvas(canvas, axis + wide + SCALE, tall + (posed ? 74 : 42));
-    let high = 0;
-    for (let i = 0; i < map.length; i++) if (map[i] > high) high = map[i];
+    g.fillStyle = ink.panel;
+    g.fillRect(axis, 6, wide, tall);
     g.imageSmoothingEnabled = keys > wide;
-    g.drawImage(picture(map, high), axis, 6, wide, tall);
+    g.drawImage(picture(map, range), axis, 6, wide, tall);
     paintAxes(g, ink, segment, axis, posed);
     if (posed) paintPoses(g, ink, segment, axis);
-    paintScale(g, ink, high, axis + wide + 10);
+    paintScale(g, ink, { x: axis + wide + 12, y: 6, length: tall, upright: true }, range, 1 / keys);
     if (state.locked) {
       g.fillStyle = ink.accent;
       if (state.locked.side === "query") {
@@ -63,16 +66,16 @@ export function heatMap(root, manifest, tensors, given, onState) {
       } else g.fillRect(axis + (state.locked.frame * wide) / keys, 6 + tall, Math.max(wide / keys, 2), 4);
     }
     if (at) paintCross(g);
-    reading.replaceChildren(...words(map, on, segment));
+    reading.replaceChildren(...words(map, on, segment, range, missing));
   }
 
-  function picture(map, high) {
+  function picture(map, range) {
     const image = element("canvas", { width: keys, height: queries });
     const g = image.getContext("2d");
     const data = g.createImageData(keys, queries);
     const target = new Uint32Array(data.data.buffer);
     const table = pixels(VIRIDIS);
-    for (let i = 0; i < map.length; i++) target[i] = table[colourIndex(map[i], [0, high], "seq")];
+    for (let i = 0; i < map.length; i++) target[i] = table[colourIndex(map[i], range, "seq")];
     g.putImageData(data, 0, 0);
     return image;
   }
@@ -103,8 +106,7 @@ export function heatMap(root, manifest, tensors, given, onState) {
   function paintPoses(g, ink, segment) {
     const { x, y, wide, tall } = place;
     const { poses, shape, yDown } = skeleton;
-    const persons = [];
-    for (let m = 0; m < shape[0]; m++) if (manifest.poses_present?.[m]?.[segment] ?? true) persons.push(m);
+    const persons = personsIn(manifest, skeleton, segment);
     const fit = fitPoses(poses, shape, segment, persons, yDown, 1);
     const room = { width: 24, height: 30 };
     const how = { scale: poseScale(fit, room), line: 1, ink: ink.ink, paler: ink.muted };
@@ -115,19 +117,6 @@ export function heatMap(root, manifest, tensors, given, onState) {
     for (let i = 0; i < keys; i += across) one(i, x + ((i + 0.5) * wide) / keys, y + tall + 20);
     const down = Math.max(1, Math.ceil((queries * 32) / tall));
     for (let i = 0; i < queries; i += down) one(i, x - 17, y + ((i + 0.5) * tall) / queries);
-  }
-
-  function paintScale(g, ink, high, x) {
-    const { y, tall } = place;
-    for (let i = 0; i < 128; i++) {
-      g.fillStyle = `#${VIRIDIS.slice(6 * (255 - 2 * i), 6 * (255 - 2 * i) + 6)}`;
-      g.fillRect(x, y + (i * tall) / 128, 10, tall / 128 + 1);
-    }
-    g.fillStyle = ink.muted;
-    g.textAlign = "left";
-    for (const share of [0, 0.5, 1]) {
-      g.fillText(weightText(high * share), x + 14, y + Math.min(Math.max((1 - share) * tall, 6), tall - 6));
-    }
   }
 
   function paintCross(g) {
@@ -146,11 +135,13 @@ export function heatMap(root, manifest, tensors, given, onState) {
     }
   }
 
-  function words(map, on, segment) {
+  function words(map, on, segment, range, missing) {
     if (!on.length) return ["No head is on."];
     const what = on.length === 1 ? `head ${state.heads[0]}` : `mean of ${on.length} heads`;
-    if (!at) return [`Layer ${state.layer}, ${what}. Point at a cell for its weight; a click locks its query ${token}.`];
-    const value = exactText(map[at.query * keys + at.key]);
+    const none = missing ? ` ${missing} of ${on.length * queries * keys} weights are no numbers (NaN): they are left out, and a cell without any is blank.` : "";
+    if (!at) return [`Layer ${state.layer}, ${what}. Point at a cell for its weight; a click locks its query ${token}.${evenText(1 / keys, range, "▸")}${none}`];
+    const found = map[at.query * keys + at.key];
+    const value = Number.isNaN(found) ? "not a number (NaN)" : exactText(found);
     return [
       `Query ${token} ${frameLabels(manifest, segment, queries)(at.query)} → key ${token} ${frameLabels(manifest, segment, keys)(at.key)}: `,
       element("strong", {}, value),

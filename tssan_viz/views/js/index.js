@@ -10,16 +10,18 @@ import { heatMaps } from "./heat-maps.js";
 import { modelView } from "./model-view.js";
 import { createModel } from "./model.js";
 import { player } from "./player.js";
+import { queryKeyView } from "./query-key-view.js";
 import css from "./style.css";
 
 const VIEWS = {
   head: headView, model: modelView, heat: heatMap, player, explore,
   heatmaps: heatMaps, compare: compareView, evolution: evolutionView,
+  "query-key": queryKeyView,
 };
 const STATE = [
   "layer", "heads", "locked", "segment", "person", "orientation", "threshold", "frame", "head", "step",
 ];
-const PAYLOAD = ["manifest", "maps", "poses", "outlined"];
+const PAYLOAD = ["manifest", "maps", "poses", "outlined", "earlier", "queries", "keys", "plane"];
 
 function render({ model, el }) {
   const root = element("div", { className: "tssan-view" });
@@ -41,8 +43,10 @@ function render({ model, el }) {
       if (manifest?.schema !== 1 || !VIEWS[manifest.view]) {
         throw new Error("there is no view for this: " + JSON.stringify(manifest)?.slice(0, 200));
       }
-      const tensors = { maps: model.get("maps"), poses: model.get("poses"), outlined: model.get("outlined") };
+      const tensors = Object.fromEntries(PAYLOAD.slice(1).map((name) => [name, model.get(name)]));
       view = VIEWS[manifest.view](root, manifest, tensors, state(), tell);
+      // Whether what the attention points at matters, where that was tested: under every map.
+      if (manifest.evidence) root.append(element("p", { className: "caption evidence" }, manifest.evidence));
     } catch (error) {
       root.replaceChildren(element("p", { className: "message", textContent: error.message }));
     }

@@ -1,18 +1,19 @@
 // The model view: every head of every layer as a thumbnail; a click opens one.
 
-import { strongestOf, weightText } from "./attention.js";
+import { countMissing, weightText } from "./attention.js";
 import { VIRIDIS, pixels } from "./colour-maps.js";
 import { headColour } from "./colours.js";
-import { decode } from "./decode.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
 import { colourIndex } from "./heat-maps.js";
-import { initialState, take, weightsOf } from "./state.js";
+import { evenText, paintScale, rangeOf } from "./scale.js";
+import { initialState, readMaps, take, weightsOf } from "./state.js";
 import { inks } from "./theme.js";
 
 const GAP = 6;
 const LEFT = 30;
 const TOP = 20;
+const SCALE = 36;
 
 /** How large the thumbnails are: the same for all, so that heads of all layers stand in columns. */
 export function cellSize(width, heads) {
@@ -21,13 +22,14 @@ export function cellSize(width, heads) {
 
 /** Show the model view in `root`; see `headView` for the arguments. */
 export function modelView(root, manifest, tensors, given, onState) {
-  const values = decode(manifest.maps, tensors.maps);
+  const values = readMaps(manifest, tensors);
   const [heads, queries, keys] = manifest.maps.shape.slice(-3);
   const plane = queries * keys;
   const state = initialState(manifest);
   let at = null;
   let cell = 0;
   let images = null;
+  let range = [0, 0];
   let drawn = "";
 
   const canvas = element("canvas");
@@ -44,10 +46,15 @@ export function modelView(root, manifest, tensors, given, onState) {
   const view = paintedIn(root, stage, draw);
 
   function thumbnails() {
-    const which = `${state.segment} ${state.person}`;
+    const which = `${state.segment} ${state.person} ${state.step}`;
     if (images && drawn === which) return;
     drawn = which;
     const table = pixels(VIRIDIS);
+    const all = manifest.layers.map((layer) => rangeOf(weightsOf(manifest, values, state, layer)));
+    const [least, most] = rangeOf(all.flat());
+    // Some heads hold weights twenty times those of others: from 0 on, all but the peaks would be dark.
+    range = [Math.max(least, Math.min(1 / keys, most) / 10), most];
+    const logs = range.map(Math.log);
     images = manifest.layers.map((layer) => {
       const weights = weightsOf(manifest, values, state, layer);
       return manifest.heads.map((_, h) => {
@@ -55,12 +62,15 @@ export function modelView(root, manifest, tensors, given, onState) {
         const g = image.getContext("2d");
         const data = g.createImageData(keys, queries);
         const target = new Uint32Array(data.data.buffer);
-        const range = [0, strongestOf(weights, [h], plane)];
         for (let i = 0; i < plane; i++) {
-          target[i] = table[colourIndex(weights[h * plane + i], range, "seq")];
+          const weight = weights[h * plane + i];
+          target[i] = table[colourIndex(Math.log(Math.max(weight, range[0])), logs, "seq")];
         }
         g.putImageData(data, 0, 0);
-        return { image, most: range[1] };
+        return {
+          image, missing: countMissing(weights, [h], plane),
+          range: rangeOf(weights.subarray(h * plane, (h + 1) * plane)),
+        };
       });
     });
   }
@@ -69,7 +79,7 @@ export function modelView(root, manifest, tensors, given, onState) {
     thumbnails();
     cell = cellSize(width, heads);
     const g = sizeCanvas(
-      canvas, LEFT + heads * (cell + GAP), TOP + manifest.layers.length * (cell + GAP),
+      canvas, LEFT + heads * (cell + GAP), TOP + manifest.layers.length * (cell + GAP) + SCALE,
     );
     const ink = inks(root);
     g.font = `600 11px ${ink.font}`;
@@ -93,15 +103,28 @@ export function modelView(root, manifest, tensors, given, onState) {
       g.fillText(manifest.layers[l], 12, y + cell / 2);
       for (let h = 0; h < heads; h++) {
         const x = LEFT + h * (cell + GAP);
+        g.fillStyle = ink.panel;
+        g.fillRect(x, y, cell, cell);
         g.imageSmoothingEnabled = keys > cell;
         g.drawImage(images[l][h].image, x, y, cell, cell);
         if (here && state.heads.includes(manifest.heads[h])) frame(g, x, y, ink.accent, 2);
         if (at?.l === l && at?.h === h) frame(g, x, y, ink.ink, 2);
       }
     }
-    reading.textContent = at
-      ? `Layer ${manifest.layers[at.l]}, head ${manifest.heads[at.h]}: strongest weight ${weightText(images[at.l][at.h].most)}.`
-      : "Layers down, heads across; queries down, keys across in each; every head from 0 to its own strongest weight.";
+    const length = Math.min(220, heads * (cell + GAP) - GAP);
+    paintScale(
+      g, ink, { x: LEFT, y: TOP + manifest.layers.length * (cell + GAP) + 8, length, upright: false, log: true }, range, 1 / keys,
+    );
+    reading.textContent = at ? told() : `Layers down, heads across; queries down, keys across in each; one logarithmic scale for all.${evenText(1 / keys, range, "▾")}`;
+  }
+
+  /** What is to be said of the head pointed at. */
+  function told() {
+    const { missing, range: [least, most] } = images[at.l][at.h];
+    const which = `Layer ${manifest.layers[at.l]}, head ${manifest.heads[at.h]}: `;
+    if (missing === plane) return `${which}not one weight is a number (NaN).`;
+    const none = missing ? `; ${missing} of ${plane} are no numbers (NaN) and blank` : "";
+    return `${which}weights from ${weightText(least)} to ${weightText(most)}${none}.`;
   }
 
   function frame(g, x, y, colour, line) {

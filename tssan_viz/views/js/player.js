@@ -2,11 +2,10 @@
 
 import { aboveEven, meanOverHeads, weightsPerFrame, weightText } from "./attention.js";
 import { blend, hex, rgb } from "./colours.js";
-import { decode } from "./decode.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
 import { readSkeleton } from "./pose.js";
-import { frameLabels, headsOn, initialState, take, weightsOf } from "./state.js";
+import { frameLabels, headsOn, initialState, readMaps, take, weightsOf } from "./state.js";
 import { inks } from "./theme.js";
 
 const BAR = 46;
@@ -41,7 +40,7 @@ export function extent(poses, shape, segment, persons) {
 
 /** Show the player in `root`; see `headView` for the arguments. */
 export function player(root, manifest, tensors, given, onState) {
-  const values = decode(manifest.maps, tensors.maps);
+  const values = readMaps(manifest, tensors);
   const [heads, queries, keys] = manifest.maps.shape.slice(-3);
   const skeleton = readSkeleton(manifest, tensors.poses);
   if (!skeleton) {

@@ -1,5 +1,7 @@
 // The one state that all views of a video share, and what of a change fits the video.
 
+import { decode } from "./decode.js";
+
 /** The state with which a payload is first shown: everything on, the last layer, nothing locked. */
 export function initialState(manifest) {
   const present = firstPresent(manifest);
@@ -12,6 +14,7 @@ export function initialState(manifest) {
     orientation: "auto",
     threshold: 0,
     frame: 0,
+    step: manifest.steps?.[manifest.steps.length - 1] ?? null,
   };
 }
 
@@ -43,6 +46,7 @@ export function take(manifest, state, change) {
     person: (person) => manifest.persons.includes(person),
     orientation: (name) => ["auto", "horizontal", "vertical"].includes(name),
     threshold: (share) => share >= 0 && share <= 1,
+    step: (step) => manifest.steps?.includes(step) ?? false,
     frame: (frame) => Number.isInteger(frame) && frame >= 0 && frame < clip,
   };
   for (const key in fits) {
@@ -50,13 +54,36 @@ export function take(manifest, state, change) {
   }
 }
 
-/** The weights (h, q, s) of the layer, segment and person that the state names. */
+/**
+ * The maps of the newest step (k, m, layer, h, q, s), followed by those of the earlier ones where the
+ * payload has them.
+ */
+export function readMaps(manifest, tensors) {
+  const newest = decode(manifest.maps, tensors.maps);
+  if (!manifest.earlier || !tensors.earlier) return newest;
+  const earlier = decode(manifest.earlier, tensors.earlier);
+  const all = new Float32Array(newest.length + earlier.length);
+  all.set(newest);
+  all.set(earlier, newest.length);
+  return all;
+}
+
+/** The steps that can be chosen: those whose maps have come. */
+export function stepsOf(manifest, values) {
+  const size = manifest.maps.shape.reduce((product, length) => product * length, 1);
+  return manifest.steps && values.length === manifest.steps.length * size ? manifest.steps : [];
+}
+
+/** The weights (h, q, s) of the step, layer, segment and person that the state names. */
 export function weightsOf(manifest, values, state, layer = state.layer) {
-  const [, persons, layers, heads, queries, keys] = manifest.maps.shape;
+  const [segments, persons, layers, heads, queries, keys] = manifest.maps.shape;
+  const steps = stepsOf(manifest, values);
+  const step = (steps.indexOf(state.step) + 1) % Math.max(steps.length, 1); // the newest lies first
   const segment = manifest.segments.indexOf(state.segment);
   const person = manifest.persons.indexOf(state.person);
   const plane = heads * queries * keys;
-  const start = ((segment * persons + person) * layers + manifest.layers.indexOf(layer)) * plane;
+  const place = (step * segments + segment) * persons + person;
+  const start = (place * layers + manifest.layers.indexOf(layer)) * plane;
   return values.subarray(start, start + plane);
 }
 
