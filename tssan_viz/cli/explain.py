@@ -27,6 +27,8 @@ TrainedRunOption = Annotated[
 ]
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STRIP = 32
+# What each person has to give is one by definition, so that they say nothing between persons.
+_SHARED_OUT = ("received", "rollout", "flow")
 
 
 def explain(
@@ -200,6 +202,8 @@ class Explanation:
         console.print(table)
         if len(self.opened.videos(self.indices[:1]).clips.present[0].any(dim=0).nonzero()) > 1:
             for method, persons in self.persons.items():
+                if method in _SHARED_OUT:
+                    continue
                 parts = np.abs(persons).sum(axis=1)
                 said = ", ".join(f"{100 * part:.0f} %" for part in parts / (parts.sum() or 1.0))
                 console.print(Text(f"persons 1 to {len(parts)} by {method}: {said}"))
