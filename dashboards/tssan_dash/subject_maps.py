@@ -273,10 +273,15 @@ def _picture(maps: NDArray[np.float32], low: float, high: float) -> bytes:
     maps = np.stack([np.stack([_small(one) for one in row]) for row in maps])
     rows, columns, q, k = maps.shape
     sheet = maps.swapaxes(1, 2).reshape(rows * q, columns * k)
-    colours = matplotlib.colormaps["viridis"](np.clip((sheet - low) / (high - low), 0, 1))
-    colours[..., 3] = np.isfinite(sheet)
+    known = np.isfinite(sheet)
+    # The last colour of the palette is none at all.
+    places = np.clip((np.where(known, sheet, low) - low) / (high - low), 0, 1)
+    index = np.where(known, np.round(254 * places), 255).astype(np.uint8)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, 255))[:, :3]
+    image = Image.fromarray(index, "P")
+    image.putpalette(np.round(255 * colours).astype(np.uint8).tobytes() + b"\0\0\0")
     target = io.BytesIO()
-    Image.fromarray(np.round(255 * colours).astype(np.uint8)).save(target, "PNG", optimize=True)
+    image.save(target, "PNG", transparency=255)
     return target.getvalue()
 
 
