@@ -89,6 +89,18 @@ def test_no_page_of_it_fails(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_nothing_recorded_is_no_fault(stores: dict[str, AttentionStore]) -> None:
+    for path in PAGES:
+        words = Shown(stores["empty"]).page(path)
+        assert "Nothing recorded so far" in words
+        assert "That does not work" not in words
+
+
+def test_videos_without_a_label_can_be_chosen(stores: dict[str, AttentionStore]) -> None:
+    words = Shown(stores["unlabelled"]).page("/explore")
+    assert '{"value": "video 5", "label": "video 5"}' in words
+
+
 @pytest.mark.parametrize("name", sorted(set(STORES) - {"empty", "begun", "144-heads"}))
 def test_a_comparison_of_it_is_answered_or_refused_in_words(
     stores: dict[str, AttentionStore], name: str

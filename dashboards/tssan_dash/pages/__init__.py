@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode
 
 import dash_mantine_components as dmc
 
+from tssan_dash.recordings import current
 from tssan_viz.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def in_words(layout: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return layout(*args, **query)
         except UserError as error:
+            if _nothing_recorded():
+                return alert(str(error), title="Nothing recorded so far", color="blue")
             return alert(str(error))
         except Exception as error:
             log.exception("A page of the dashboard failed.")
@@ -49,6 +52,13 @@ def in_words(layout: Callable[..., Any]) -> Callable[..., Any]:
             )
 
     return guarded
+
+
+def _nothing_recorded() -> bool:
+    try:
+        return not current().runs()
+    except UserError:
+        return False
 
 
 def one(query: dict[str, Any], name: str) -> str | None:

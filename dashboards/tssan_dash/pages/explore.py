@@ -328,7 +328,10 @@ def _chooser(recordings: Recordings, run: str, here: int) -> dmc.Group:
     video = samples.loc[here]
     duplicate_of = recordings.store.duplicates(run).get(str(video["sample"]))
     classes = recordings.classes(run)
-    of_class = samples[samples["label"] == video["label"]]
+    # Without a label there is no class to choose; those next to it are offered.
+    of_class = samples.iloc[max(0, here - 500) : here + 500]
+    if not pd.isna(video["label"]):
+        of_class = samples[samples["label"] == video["label"]]
     subjects = sorted(of_class["subject"].dropna().astype(int).unique())
     of_subject = of_class
     if not pd.isna(video["subject"]):
