@@ -384,10 +384,16 @@ def test_intervals_of_groups_of_subjects_cover(subjects: int) -> None:
     _covers("subjects", subjects)
 
 
-def _covers(exchange: str, subjects: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("subjects", [10, 20])
+def test_intervals_cover_where_each_person_looks_different_to_each_camera(subjects: int) -> None:
+    _covers("within", subjects, person_by_group=1.0, classes=4)
+
+
+def _covers(exchange: str, subjects: int, **further: object) -> None:
     truth = np.random.default_rng(9).normal(size=(2, 6))
     options = {"between_subjects": exchange == "subjects", "planted": 0.8, "truth": truth}
-    options |= {"class_effect": 0.0, "classes": 2, "heads": 1}
+    options |= {"class_effect": 0.0, "classes": 2, "heads": 1, **further}
     many = make_cells(600, groups=2, seed=77_000, **options)  # type: ignore[arg-type]
     wanted = estimate_groups(many, None).delta[0]
     inside = 0

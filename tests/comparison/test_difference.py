@@ -250,6 +250,10 @@ def null_rejections(kind: str, n: int, seed: int) -> list[bool]:
     rejected = []
     for _ in range(n):
         values = rng.normal(size=(len(cells), 18)) + 2 * rng.normal(size=(n_subjects, 18))[subject]
+        if kind == "cameras":
+            found = _two_cameras(cells, values, rng)
+            rejected.append(found)
+            continue
         if kind == "classes":
             in_a = label == 0
         elif kind == "flips":
@@ -264,6 +268,21 @@ def null_rejections(kind: str, n: int, seed: int) -> list[bool]:
     return rejected
 
 
+def _two_cameras(cells: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> bool:
+    """Each person looks different to each camera, the same in all classes; the cameras do not."""
+    from tssan_viz.comparison.exchange import _paired
+
+    seen = np.concatenate([values, values]) + rng.normal(size=(2 * len(cells), 18))
+    by_person = rng.normal(size=(2, 10, 18))
+    seen[: len(cells)] += by_person[0, cells[:, 0]]
+    seen[len(cells) :] += by_person[1, cells[:, 0]]
+    in_a = np.arange(2 * len(cells)) < len(cells)
+    made = _paired(np.concatenate([cells, cells]), in_a, 199, int(rng.integers(1 << 30)))
+    top = MaxT.of(made)
+    top.add(made.to_units @ seen)
+    return bool((top.finish()[1][0] <= 0.05).any())
+
+
 def exchange_of(kind: str, cells: np.ndarray, in_a: np.ndarray, seed: int) -> Exchange:
     from tssan_viz.comparison import exchange
 
@@ -276,7 +295,7 @@ def exchange_of(kind: str, cells: np.ndarray, in_a: np.ndarray, seed: int) -> Ex
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classes", "flips", "subjects"])
+@pytest.mark.parametrize("kind", ["classes", "flips", "subjects", "cameras"])
 def test_it_rejects_as_often_as_it_says_when_there_is_nothing(kind: str) -> None:
     """1,000 data sets with strong subject effects: any of all cells in at most 7 of 100."""
     assert 0.03 <= np.mean(null_rejections(kind, 1000, 0)) <= 0.07
