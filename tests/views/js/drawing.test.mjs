@@ -35,7 +35,7 @@ test("a table becomes pixels", () => {
 test("each kind has one scale", () => {
   const values = Float32Array.from([0.1, 0.2, 0.5, 0.3, -0.4, 0.1]);
   assert.deepEqual(ranges(values, [3, 1, 2], ["seq", "seq", "div"]), {
-    seq: [0, 0.5],
+    seq: [Math.fround(0.1), 0.5],
     div: [-Math.fround(0.4), Math.fround(0.4)],
   });
   assert.equal(colourIndex(-1, [-1, 1]), 0);

@@ -11,26 +11,27 @@ const LEFT = 34;
 const BOTTOM = 30;
 
 /**
- * The range of each kind over all its maps: seq from 0 to the largest, div even about 0.
+ * The range of each kind over all its maps: seq from the least to the most, as attention over many frames
+ * lies close to even and from 0 on would all be one colour; div even about 0.
  * @returns {{seq?: [number, number], div?: [number, number]}}
  */
 export function ranges(values, [maps, queries, keys], kinds) {
   const size = queries * keys;
   const result = {};
   for (let n = 0; n < maps; n++) {
-    let most = 0;
+    const kind = kinds[n];
+    let [low, high] = result[kind] ?? [kind === "div" ? 0 : Infinity, kind === "div" ? 0 : -Infinity];
     for (let i = n * size; i < (n + 1) * size; i++) {
-      const value = kinds[n] === "div" ? Math.abs(values[i]) : values[i];
-      if (value > most) most = value;
+      const value = kind === "div" ? Math.abs(values[i]) : values[i];
+      if (value > high) high = value;
+      if (kind !== "div" && value < low) low = value;
     }
-    const before = result[kinds[n]]?.[1] ?? 0;
-    const high = Math.max(before, most);
-    result[kinds[n]] = [kinds[n] === "div" ? -high : 0, high];
+    result[kind] = [kind === "div" ? -high : low, high];
   }
   return result;
 }
 
-/** The place in a table of 256 colours; where all is 0, that of 0: first of "seq", middle of "div". */
+/** The place in a table of 256 colours; where all are alike: first of "seq", middle of "div". */
 export function colourIndex(value, [low, high], kind) {
   if (!(high > low)) return kind === "div" ? 128 : 0;
   return Math.min(255, Math.max(0, Math.floor(((value - low) / (high - low)) * 256)));
