@@ -113,3 +113,19 @@ def test_a_raw_file_of_a_class_unknown_to_the_network(trained, ntu_files, tmp_pa
     assert manifest["class_name"] not in made.classes
     assert manifest["predicted_name"] in made.classes
     assert manifest["correct"] is False
+
+
+def test_queries_and_keys_of_a_file(trained, tmp_path: Path) -> None:
+    made, folder = trained
+    arguments = ("--run", made.path, "--kind", "query-key")
+    result = run(folder / "one.npz", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    given = shown(tmp_path / "view.html")
+    manifest = given["manifest"]
+    # That their softmax gives the maps was checked before the page was written.
+    assert manifest["view"] == "query-key"
+    assert manifest["query_vectors"]["shape"][:-1] == manifest["maps"]["shape"][:-1]
+    store = ("--store", folder / "store", "--kind", "query-key")
+    result = run(manifest["sample"], *store, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "takes the file of a video" in result.stderr

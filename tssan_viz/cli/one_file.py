@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
     from tssan.skeletons.classes import ActionClass
     from tssan.skeletons.sequence import SkeletonSequence
     from tssan.training import TrainedRun
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def recorded_file(file: Path, run: Path) -> Iterator[Selection]:
+def recorded_file(
+    file: Path, run: Path, *, attended: dict[str, tuple[Tensor, Tensor]] | None = None
+) -> Iterator[Selection]:
     """Show one file to a trained network, and give what it attended to.
 
     What is recorded lies in a temporary folder, which goes when the block ends.
@@ -31,6 +36,8 @@ def recorded_file(file: Path, run: Path) -> Iterator[Selection]:
         A file of one sequence, of any format that `tssan-viz prepare auto` knows.
     run
         The folder of a trained run.
+    attended
+        Is given the queries and keys (r, h, t, d) of every site, by its name.
 
     Raises
     ------
@@ -39,7 +46,9 @@ def recorded_file(file: Path, run: Path) -> Iterator[Selection]:
         those that the run was trained on.
     """
     import torch
+    from torch import nn
     from tssan.dataset import prepare
+    from tssan.network import Attend
     from tssan.training import load_run
 
     from tssan_viz.cli.record import announcement, make_catalogue
@@ -65,6 +74,14 @@ def recorded_file(file: Path, run: Path) -> Iterator[Selection]:
         clips = trained.clips(dataset, [0])
         network = trained.network.eval()
         store = open_store(Path(folder) / "store", create=True)
+        if attended is not None:
+            for site, module in network.named_modules():
+                if isinstance(module, Attend):
+
+                    def keep(_: nn.Module, given: tuple[Tensor, ...], site: str = site) -> None:
+                        attended[site] = (given[0].detach().cpu(), given[1].detach().cpu())
+
+                    module.register_forward_pre_hook(keep)
         name = trained.path.resolve().name
         recorder = record_attention(network, store, run=name, catalogue=make_catalogue(dataset))
         with recorder, torch.inference_mode():
@@ -133,3 +150,33 @@ def in_classes_of(
     )
     label = None if sequence.class_name is None else names.index(sequence.class_name)
     return replace(sequence, label=label), classes
+
+
+def queries_and_keys(
+    selection: Selection, attended: dict[str, tuple[Tensor, Tensor]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the queries and the keys of a file's maps, each (k, m, layer, h, t, d).
+
+    Parameters
+    ----------
+    selection
+        Of `recorded_file`.
+    attended
+        What it was given there.
+    """
+    import numpy as np
+
+    rows = selection.rows()
+    k = len(selection.sample(str(rows["sample"].iloc[0])).frames)
+    segments = sorted(rows["segment"].unique())
+    persons = sorted(rows["person"].dropna().unique()) or [1]
+    sites = [s for s in selection.store.stored_sites(selection.run) if s.stream == selection.stream]
+    by_layer = {site.layer: attended[site.name] for site in sites}
+    both = []
+    for which in (0, 1):
+        stacked = np.stack([by_layer[n][which].float().numpy() for n in selection.layers])
+        # Rows are segments, and persons within them where they go their own ways.
+        split = stacked.reshape(len(stacked), k, -1, *stacked.shape[2:])
+        chosen = split[:, [int(s) - 1 for s in segments]][:, :, [int(m) - 1 for m in persons]]
+        both.append(np.moveaxis(chosen, 0, 2)[..., [h - 1 for h in selection.heads], :, :])
+    return both[0], both[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,20 @@ import typer
 from tssan_viz.cli.common import StoreOption, console, open_store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tssan_viz.selection import Selection
+
+
+class Kind(StrEnum):
+    """What is written."""
+
+    explore = "explore"
+    head = "head"
+    model = "model"
+    heat = "heat"
+    player = "player"
+    query_key = "query-key"
 
 
 def view(
@@ -34,10 +48,20 @@ def view(
             show_default=False,
         ),
     ] = None,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            "--kind",
+            help="Which view: all of a video's, linked (explore), one of them, or the queries and "
+            "keys of a file's frames (query-key).",
+        ),
+    ] = Kind.explore,
     bertviz: Annotated[
         bool,
         typer.Option(
-            "--bertviz", help="Write BertViz's own head view, made to work without a network."
+            "--bertviz",
+            help="Write BertViz's own page, made to work without a network: its head view, or "
+            "with --kind model its model view.",
         ),
     ] = False,
 ) -> None:
@@ -46,12 +70,19 @@ def view(
     tssan-viz view S001C001P008R001A014 -o view.html
 
     tssan-viz view S001C001P008R001A014.skeleton --run runs/ntu60 -o view.html
+
+    tssan-viz view S001C001P008R001A014.skeleton --run runs/ntu60 --kind query-key -o view.html
     """
     from tssan_viz.errors import UserError
 
     if sample is not None and Path(sample).is_file():
-        _view_file(Path(sample), out, store, run, bertviz=bertviz)
+        _view_file(Path(sample), out, store, run, kind, bertviz=bertviz)
         return
+    if kind is Kind.query_key:
+        raise UserError(
+            "queries and keys are not recorded: --kind query-key takes the file of a video, which "
+            "the network of --run is shown again"
+        )
     if run is not None and sample is not None and (Path(run) / "results.json").is_file():
         raise UserError(
             f"there is no file {sample}, and {run} is a trained run, which needs one to look at; "
@@ -66,11 +97,13 @@ def view(
             f"which video? Run {chosen} has {len(table)}, for instance {', '.join(names)}"
         )
     opened.sample(sample, run=chosen)  # says the nearest names of one that is not there
-    _write(opened.select(run=chosen, sample=sample), out, bertviz=bertviz)
+    _write(opened.select(run=chosen, sample=sample), out, kind, bertviz=bertviz)
 
 
-def _view_file(file: Path, out: Path, store: str | None, run: str | None, *, bertviz: bool) -> None:
-    from tssan_viz.cli.one_file import recorded_file
+def _view_file(
+    file: Path, out: Path, store: str | None, run: str | None, kind: Kind, *, bertviz: bool
+) -> None:
+    from tssan_viz.cli.one_file import queries_and_keys, recorded_file
     from tssan_viz.errors import UserError
 
     if run is None:
@@ -80,12 +113,30 @@ def _view_file(file: Path, out: Path, store: str | None, run: str | None, *, ber
         )
     if store is not None:
         raise UserError(f"{file} is a file, which needs no store: leave out --store {store}")
-    with recorded_file(file, Path(run)) as selection:
-        _write(selection, out, bertviz=bertviz)
+    if kind is not Kind.query_key or bertviz:
+        with recorded_file(file, Path(run)) as selection:
+            _write(selection, out, kind, bertviz=bertviz)
+        return
+    from tssan_viz.views import page, query_key_payload
+    from tssan_viz.views.html import write_page
+
+    attended: dict[str, tuple[Tensor, Tensor]] = {}
+    with recorded_file(file, Path(run), attended=attended) as selection:
+        payload = query_key_payload(selection, *queries_and_keys(selection, attended))
+    _say(write_page(page(payload, {"heads": payload.manifest["heads"][:1]}), out))
 
 
-def _write(selection: Selection, out: Path, *, bertviz: bool) -> None:
+def _write(selection: Selection, out: Path, kind: Kind, *, bertviz: bool) -> None:
+    from tssan_viz.errors import UserError
     from tssan_viz.views import save_bertviz, save_html
 
-    path = save_bertviz(selection, out) if bertviz else save_html(selection, out, view="explore")
+    if not bertviz:
+        _say(save_html(selection, out, view=kind.value))  # type: ignore[arg-type]
+        return
+    if kind not in (Kind.explore, Kind.head, Kind.model):
+        raise UserError(f"BertViz has a head view and a model view, and no {kind.value}")
+    _say(save_bertviz(selection, out, view="model" if kind is Kind.model else "head"))
+
+
+def _say(path: Path) -> None:
     console.print(f"{path}  ({path.stat().st_size / 1000:,.0f} kB)", soft_wrap=True, markup=False)

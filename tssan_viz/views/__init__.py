@@ -14,6 +14,7 @@ _HOME = {
     "ModelView": "tssan_viz.views.widget",
     "Payload": "tssan_viz.views.payload",
     "Player": "tssan_viz.views.widget",
+    "QueryKeyView": "tssan_viz.views.query_key",
     "compare_view": "tssan_viz.views.group_widgets",
     "difference_payload": "tssan_viz.views.groups",
     "evolution_payload": "tssan_viz.views.groups",
@@ -29,6 +30,8 @@ _HOME = {
     "page": "tssan_viz.views.html",
     "player": "tssan_viz.views.widget",
     "sample_payload": "tssan_viz.views.payload",
+    "query_key_payload": "tssan_viz.views.query_key",
+    "query_key_view": "tssan_viz.views.query_key",
     "record_attentions": "tssan_viz.views.tokens",
     "save_bertviz": "tssan_viz.views.bertviz",
     "save_html": "tssan_viz.views.html",
@@ -44,6 +47,7 @@ __all__ = [
     "ModelView",
     "Payload",
     "Player",
+    "QueryKeyView",
     "compare_view",
     "difference_payload",
     "evolution_payload",
@@ -58,6 +62,8 @@ __all__ = [
     "module_path",
     "page",
     "player",
+    "query_key_payload",
+    "query_key_view",
     "record_attentions",
     "sample_payload",
     "save_bertviz",
@@ -90,6 +96,11 @@ if TYPE_CHECKING:
         heatmaps_payload,
         module_path,
         sample_payload,
+    )
+    from tssan_viz.views.query_key import (
+        QueryKeyView,
+        query_key_payload,
+        query_key_view,
     )
     from tssan_viz.views.tokens import from_attentions, record_attentions
     from tssan_viz.views.widget import (

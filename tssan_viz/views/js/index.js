@@ -21,7 +21,7 @@ const VIEWS = {
 const STATE = [
   "layer", "heads", "locked", "segment", "person", "orientation", "threshold", "frame", "head", "step",
 ];
-const PAYLOAD = ["manifest", "maps", "poses", "outlined", "earlier", "queries", "keys", "plane"];
+const PAYLOAD = ["manifest", "maps", "poses", "outlined", "earlier", "query_vectors", "key_vectors", "plane"];
 
 function render({ model, el }) {
   const root = element("div", { className: "tssan-view" });
