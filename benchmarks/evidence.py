@@ -12,6 +12,7 @@ check with shuffled weights, with the default methods.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -107,7 +108,8 @@ def main() -> None:
     console.print(table)
     console.print(
         f"{torch.get_num_threads()} threads; peak memory {peak:.0f} MB, before faithfulness "
-        f"{before:.0f} MB"
+        f"{before:.0f} MB; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores "
+        "(with more than there are threads, others took part of the seconds)"
     )
 
 

@@ -25,6 +25,7 @@ from tssan_viz.evidence.kept import (
 from tssan_viz.store import AttentionStore, open_store
 from tssan_viz.store.upkeep import compact, merge, remove
 from tssan_viz.store.verification import verify
+from tssan_viz.views.payload import head_view_payload
 
 
 @pytest.fixture
@@ -73,6 +74,15 @@ def test_a_video_s_own_areas_go_before_those_of_its_class(store: AttentionStore)
     line = evidence_line(store, label=2)
     assert line is not None
     assert "all classes" not in line
+
+
+def test_the_line_stands_under_every_map_that_is_shown(store: AttentionStore) -> None:
+    selection = store.select(run=store.latest_run())
+    first = selection.rows().iloc[0]
+    assert "evidence" not in head_view_payload(selection).manifest, "nothing was tested"
+    keep(store, selection.run, FAITHFULNESS, int(first["label"]), finding())
+    line = evidence_line(store, label=int(first["label"]), sample=first["sample"])
+    assert head_view_payload(selection).manifest["evidence"] == line
 
 
 def test_findings_outlive_upkeep_and_go_with_their_run(

@@ -70,9 +70,10 @@ def print_heads(found: HeadImportance, what: str) -> None:
     console.print(Text(f"which heads {what} needs: rise of the loss", style="bold"))
     shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     streams = table["stream"].nunique() > 1
-    titles = [*(["stream"] if streams else []), "layer", "head"]
-    titles += ["to zero", "low", "high", "p", "accuracy", "to mean", "uniform", "accuracy", "rows"]
-    titles += ["gradient"] + ([] if found.decodable is None else ["decodable"])
+    told = found.decodable is not None
+    bounds = ("low", "high") if console.width >= 104 else ()
+    titles = [*(["stream"] if streams else []), "layer", "head", "to zero", *bounds, "p", "acc."]
+    titles += ["to mean", "uniform", "acc.", "rows", "gradient", *(["told"] if told else [])]
     shown.add_column("")
     for title in titles:
         shown.add_column(title, justify="right", no_wrap=True)
@@ -84,8 +85,7 @@ def print_heads(found: HeadImportance, what: str) -> None:
             str(line["layer"]),
             str(line["head"]),
             f"{line['zero_loss']:+.3f}",
-            number(line["zero_low"]),
-            number(line["zero_high"]),
+            *(number(line[f"zero_{bound}"]) for bound in bounds),
             f"{line['zero_p']:.3f}",
             f"{line['zero_accuracy']:+.3f}",
             f"{line['mean_loss']:+.3f}",
@@ -93,7 +93,7 @@ def print_heads(found: HeadImportance, what: str) -> None:
             f"{line['uniform_accuracy']:+.3f}",
             f"{line['rows_loss']:+.3f}",
             f"{line['gradient']:.2f}",
-            *([] if found.decodable is None else [f"{line['decodable']:.2f}"]),
+            *([f"{line['decodable']:.2f}"] if told else []),
             style="bold" if needed else None,
         )
     console.print(shown)
@@ -120,7 +120,8 @@ def print_heads(found: HeadImportance, what: str) -> None:
     if rho is not None:
         console.print(
             Text(
-                f"Heads whose maps tell the class better are needed {'more' if rho > 0 else 'less'}"
-                f": rank correlation {rho:+.2f} over {len(table)} heads of this network."
+                "told: how well the class of unseen people can be read from the head's maps. How "
+                f"much heads are needed goes with it at rank correlation {rho:+.2f}, over the "
+                f"{len(table)} heads of this network (a description; heads are no sample)."
             )
         )
