@@ -245,8 +245,12 @@ def make_layers(
     if cluster is not None:
         _make_on(cluster, store, plans, folder, described, counter)
         return
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     stop = threading.Event()
     workers = len(os.sched_getaffinity(0))
+    # Every core is busy already: threads of the linear algebra would only wait for each other.
+    alone = threadpool_limits(1)
     makings: list[_Making] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cells")
     try:
@@ -268,6 +272,7 @@ def make_layers(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+        alone.restore_original_limits()
         for making in makings:
             making.abandon()
 
