@@ -81,6 +81,29 @@ def test_only_scripts_of_this_server_may_run(client: FlaskClient) -> None:
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)
 
 
+def test_only_pages_of_this_machine_may_hold_it_in_a_frame(
+    client: FlaskClient, two_runs: AttentionStore
+) -> None:
+    def ancestors(answer) -> str:
+        rules = answer.headers["Content-Security-Policy"].split("; ")
+        return next(rule for rule in rules if rule.startswith("frame-ancestors"))
+
+    own = client.get("/explore")
+    assert ancestors(own) == "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
+    for_others = create_app(two_runs, local=False).server.test_client().get("/explore")
+    assert ancestors(for_others) == "frame-ancestors 'self'"
+    assert for_others.headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/explore", "/compare", "/subjects", "/training", "/evidence", "/nothing"]
+)
+def test_every_page_has_the_policy(client: FlaskClient, path: str) -> None:
+    policy = client.get(path).headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'")
+    assert "http" not in policy.split("frame-ancestors")[0]
+
+
 def test_every_answer_is_closed_to_other_sites(client: FlaskClient, maps_url: str) -> None:
     for path in ("/", maps_url, module_url()):
         headers = client.get(path).headers
