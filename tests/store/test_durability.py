@@ -292,6 +292,38 @@ def test_a_torn_data_file_gives_the_version_before_it(tmp_path, monkeypatch):
     assert check(path, "a", 6) == 6
 
 
+def test_what_others_added_behind_a_torn_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    schema = pa.schema([("row_id", pa.int64())])
+    table = tables.DurableTable(path, schema, shared=True)
+    for n in range(3):
+        table.append(pa.table({"row_id": [n]}))
+    (file,) = lance.dataset(path).get_fragments()[1].data_files()
+    torn = path / "data" / file.path
+    torn.write_bytes(torn.read_bytes()[:-1])
+    tables.DurableTable(path, schema, shared=True).append(pa.table({"row_id": [3]}))
+    dataset, note = tables.open_whole(path)
+    assert note is None
+    assert dataset.to_table()["row_id"].to_pylist() == [0, 2, 3]
+
+
+def test_small_files_are_there_until_the_merged_one_is_on_the_disk(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    schema = pa.schema([("row_id", pa.int64())])
+    table = tables.DurableTable(path, schema, shared=True)
+    for n in range(3):
+        table.append(pa.table({"row_id": [n]}))
+    monkeypatch.setattr(tables.DurableTable, "clean", lambda self, alone=False: None)
+    table.compact()
+    ((file,),) = (fragment.data_files() for fragment in lance.dataset(path).get_fragments())
+    # As a power loss leaves it.
+    (path / "data" / file.path).write_bytes(b"")
+    tables.DurableTable(path, schema, shared=True).append(pa.table({"row_id": [3]}))
+    dataset, note = tables.open_whole(path)
+    assert note is None
+    assert dataset.to_table()["row_id"].to_pylist() == [0, 1, 2, 3]
+
+
 def test_a_store_without_any_whole_version_says_so(tmp_path):
     store = make_store(tmp_path / "s", subjects=2, cameras=(1,), replications=(1,), frames=4)
     for manifest in manifests(store.path / "rows"):

@@ -201,11 +201,62 @@ def open_whole(path: Place, whole: int | None = None) -> tuple[lance.LanceDatase
     raise StoreDamaged(f"{path}: none of its {len(manifests)} versions can be read; {wrong}")
 
 
-def set_torn_versions_aside(path: Place) -> None:
-    """Take versions that a power loss left torn out of Lance's way, so that it can append again.
+def _torn(dataset: lance.LanceDataset, path: Place, behind: int = -1) -> list[int]:
+    """Return which fragments, of those behind one with a number, lack a part of their data.
 
-    Only files that are visibly cut short are renamed (``….torn``), none is deleted. A version that
-    looks whole and cannot be read all the same is not ours to judge.
+    Lance writes the last bytes of a file without hearing whether they came: on a disk that is full
+    by then, it commits what cannot be read.
+    """
+    if isinstance(path, BucketPath):
+        return []
+    return [
+        fragment.fragment_id
+        for fragment in dataset.get_fragments()
+        if fragment.fragment_id > behind
+        for file in fragment.data_files()
+        if not is_whole(path / "data" / file.path, file.file_size_bytes)
+    ]
+
+
+def _take_away(path: Place, torn: list[int]) -> bool:
+    """Commit a version without some fragments; return whether that was possible."""
+
+    def drop() -> None:
+        dataset = lance_dataset(path)
+        there = {fragment.fragment_id for fragment in dataset.get_fragments()}
+        lance.LanceDataset.commit(
+            lance_address(path),
+            lance.LanceOperation.Delete([], [n for n in torn if n in there], "false"),
+            read_version=dataset.version,
+        )
+
+    try:
+        retry(drop)
+    except (ValueError, OSError, RuntimeError):
+        return False
+    return True
+
+
+def _only_grew(dataset: lance.LanceDataset, path: Place, manifests: dict[int, Place]) -> bool:
+    """Return whether a version has all fragments of the last one that is whole.
+
+    If not, small files were merged into one that is torn, and the small ones are still there.
+    """
+    there = {fragment.fragment_id for fragment in dataset.get_fragments()}
+    for version in sorted(manifests, reverse=True)[1:]:
+        before, _ = _open_version(path, version, manifests[version])
+        if before is not None:
+            return {fragment.fragment_id for fragment in before.get_fragments()} <= there
+    return True
+
+
+def set_torn_versions_aside(path: Place) -> None:
+    """Take what a power loss or a full disk left torn out of Lance's way, so that it appends again.
+
+    What was appended and is cut short is taken away: no row of it was acknowledged, while others
+    may have been added behind it. Otherwise, and where the manifest is cut short, the version is
+    renamed (``….torn``), not deleted. A version that looks whole and cannot be read all the same is
+    not ours to judge.
 
     Raises
     ------
@@ -231,6 +282,9 @@ def set_torn_versions_aside(path: Place) -> None:
             except (ValueError, OSError) as error:
                 raise StoreDamaged(f"{path}: its newest version cannot be read: {error}") from error
             if _data_is_whole(dataset, path):
+                return
+            torn = _torn(dataset, path)
+            if torn and _only_grew(dataset, path, manifests) and _take_away(path, torn):
                 return
         if isinstance(newest, BucketPath):
             raise StoreDamaged(f"{path}: files that its newest version names are gone")
@@ -303,8 +357,9 @@ class DurableTable:
         try:
             with self._turn():
                 dataset = retry(lambda: self._append(table))
-                if torn := self._torn(dataset, behind=self._newest_fragment):
-                    self._take_away(torn)
+                if torn := _torn(dataset, self.path, self._newest_fragment):
+                    # Where there is no room even for this, `mend` does it later.
+                    _take_away(self.path, torn)
                     raise OSError(ENOSPC, os.strerror(ENOSPC))
         except (ValueError, OSError, RuntimeError) as error:
             raise self._failure(table, error, may_retry=True) from error
@@ -330,42 +385,12 @@ class DurableTable:
         """Return whether there can be much to drop: where others write, versions stay a while."""
         return not self._shared or time.monotonic() - self._cleaned > _KEEP.total_seconds() / 4
 
-    def _torn(self, dataset: lance.LanceDataset, behind: int = -1) -> list[int]:
-        """Return which fragments lack a part of their data.
-
-        Lance writes the last bytes of a file without hearing whether they came: on a disk that is
-        full by then, it commits what cannot be read.
-        """
-        if isinstance(self.path, BucketPath):
-            return []
-        return [
-            fragment.fragment_id
-            for fragment in dataset.get_fragments()
-            if fragment.fragment_id > behind
-            for file in fragment.data_files()
-            if not is_whole(self.path / "data" / file.path, file.file_size_bytes)
-        ]
-
-    def _take_away(self, torn: list[int]) -> None:
-        def drop() -> None:
-            dataset = lance_dataset(self.path)
-            there = {fragment.fragment_id for fragment in dataset.get_fragments()}
-            lance.LanceDataset.commit(
-                lance_address(self.path),
-                lance.LanceOperation.Delete([], [n for n in torn if n in there], "false"),
-                read_version=dataset.version,
-            )
-
-        # Where there is no room even for this, `mend` does it later.
-        with contextlib.suppress(ValueError, OSError, RuntimeError):
-            retry(drop)
-
     def mend(self) -> None:
         """Take away what an append that was refused has left half-written."""
         dataset = self.open()
-        if dataset is not None and (torn := self._torn(dataset, behind=self._newest_fragment)):
+        if dataset is not None and (torn := _torn(dataset, self.path, self._newest_fragment)):
             with self._turn():
-                self._take_away(torn)
+                _take_away(self.path, torn)
 
     def sync(self) -> None:
         """Return when what was appended is on the disk."""
@@ -467,13 +492,13 @@ class DurableTable:
             # Lines appended meanwhile would come before the merged ones.
             with self._turn(alone=True):
                 retry(merge)
-                if self._torn(lance_dataset(self.path)):
+                if _torn(lance_dataset(self.path), self.path):
                     # The small files are all there still.
                     set_torn_versions_aside(self.path)
                     raise OSError(ENOSPC, os.strerror(ENOSPC))
-            self._enter_digests(lance_dataset(self.path))
-            # The merged files are on the disk before the small ones go.
-            self._folder.sync()
+                self._enter_digests(lance_dataset(self.path))
+                # On the disk before the small ones go, and before anybody adds behind them.
+                self._folder.sync()
         except (ValueError, OSError, RuntimeError) as error:
             warnings.warn(
                 f"{self.path}: its files could not be merged: {_in_words(error)}", stacklevel=2
