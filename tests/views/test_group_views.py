@@ -79,6 +79,21 @@ def test_the_compare_view_outlines_and_changes_head(page, groups, tmp_path: Path
         widget.head = 9
 
 
+def test_the_compare_view_shows_subjects_one_by_one(page, groups, tmp_path: Path) -> None:
+    widget = tssan_viz.compare_view(*groups, permutations=200, names=("a", "b"), by="subject")
+    shape = widget.manifest["parts"]["shape"]
+    parts = np.frombuffer(widget.parts, "<f4").reshape(shape)
+    assert shape[1] == 16, "eight subjects in each group"
+    place = widget.manifest["places"].index([1, 3])
+    mean = groups[1].select(subject=2).mean().sel(layer=1, head=3).values
+    assert parts[place, 8 + 1] == pytest.approx(mean, abs=1e-6)
+    page.goto(widget.save_html(tmp_path / "compare.html").as_uri())
+    page.get_by_text("n = 8 subjects").wait_for()
+    titles = page.locator("figcaption").all_inner_texts()
+    assert titles[3:5] == ["a · subject 1", "a · subject 2"]
+    assert page.locator("figure").count() == 3 + 16
+
+
 def test_the_evolution_view_has_the_stores_means(trained) -> None:
     selection, stored = trained
     payload = evolution_payload(selection, layer=1, head=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tssan_viz.views.groups import difference_payload, evolution_payload
 from tssan_viz.views.html import page, write_page
@@ -25,11 +25,13 @@ class _GroupView(anywidget.AnyWidget):
     manifest = traitlets.Dict(read_only=True).tag(sync=True)
     maps = traitlets.Bytes(read_only=True).tag(sync=True)
     outlined = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
+    parts = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
 
     def __init__(self, payload: Payload, **state: Any) -> None:
         self.set_trait("manifest", payload.manifest)
         self.set_trait("maps", payload.buffers["maps"])
         self.set_trait("outlined", payload.buffers.get("outlined"))
+        self.set_trait("parts", payload.buffers.get("parts"))
         super().__init__(**state)
 
     @property
@@ -42,6 +44,8 @@ class _GroupView(anywidget.AnyWidget):
         buffers = {"maps": self.maps}
         if self.outlined is not None:
             buffers["outlined"] = self.outlined
+        if self.parts is not None:
+            buffers["parts"] = self.parts
         return page(Payload(self.manifest, buffers), self.state)
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
@@ -109,6 +113,7 @@ def compare_view(
     names: tuple[str, str] = ("first group", "second group"),
     permutations: int = 5000,
     seed: int = 0,
+    by: Literal["subject", "class_name"] | None = None,
     **state: Any,
 ) -> CompareView:
     """Show two groups' mean maps and their difference, significant cells outlined.
@@ -122,6 +127,8 @@ def compare_view(
         What they are called.
     permutations, seed
         Of the test.
+    by
+        Show each group's means by ``"subject"`` or ``"class_name"`` as well, one by one.
     **state
         With what the view begins: layer, head.
 
@@ -133,7 +140,10 @@ def compare_view(
     from tssan_viz.comparison.difference import difference_maps
 
     difference = difference_maps(a, b, permutations=permutations, seed=seed)
-    payload = difference_payload(difference, names)
+    parts = (
+        [] if by is None else [(name, x.mean(by)) for name, x in zip(names, (a, b), strict=True)]
+    )
+    payload = difference_payload(difference, names, parts=parts)
     layer, head = payload.manifest["places"][-1][0], payload.manifest["heads"][0]
     return CompareView(payload, **{"layer": layer, "head": head, **state})
 

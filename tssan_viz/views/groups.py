@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,17 @@ from tssan_viz.errors import UserError
 from tssan_viz.views.payload import SCHEMA, Payload
 
 if TYPE_CHECKING:
+    import xarray
+
     from tssan_viz.comparison.difference import DifferenceMaps
     from tssan_viz.selection import Selection
 
 
 def difference_payload(
-    difference: DifferenceMaps, names: tuple[str, str] = ("first group", "second group")
+    difference: DifferenceMaps,
+    names: tuple[str, str] = ("first group", "second group"),
+    *,
+    parts: Sequence[tuple[str, xarray.DataArray]] = (),
 ) -> Payload:
     """Collect two groups' mean maps and their difference for the compare view.
 
@@ -25,12 +31,16 @@ def difference_payload(
         From `tssan_viz.comparison.difference.difference_maps`.
     names
         What the groups are called.
+    parts
+        Mean maps that are shown one by one below: what a group is called and its means
+        ``(by, layer, head, q, s)``, as `Selection.mean` gives them.
 
     Returns
     -------
     Payload
         Maps float32 ``(h, 3, q, s)``: one group, the other, their difference; ``outlined`` uint8
-        ``(h, q, s)``: 1 where the difference is significant.
+        ``(h, q, s)``: 1 where the difference is significant; ``parts`` float32 ``(h, p, q, s)``,
+        where there are any.
     """
     maps = np.stack([difference.mean_a, difference.mean_b, difference.difference], axis=1)
     if not np.isfinite(maps).all():
@@ -50,9 +60,37 @@ def difference_payload(
         "labels": None,
         "units": {"seq": "mean attention weight", "div": f"more in {names[0]} (red)"},
         "tested": bool(difference.tested),
+        "test": _test(difference) if difference.tested else "",
         "notes": [str(note) for note in difference.notes],
     }
-    return Payload(manifest, {"maps": kept.tobytes(), "outlined": outlined.tobytes()})
+    buffers = {"maps": kept.tobytes(), "outlined": outlined.tobytes()}
+    if parts:
+        titles: list[str] = []
+        means = []
+        for name, mean in parts:
+            by = str(mean.dims[0])
+            titles += [f"{name} · {by.removesuffix('_name')} {one}" for one in mean[by].values]
+            means.append(
+                np.stack([mean.sel(layer=n, head=h).values for n, h in places]).astype("<f4")
+            )
+        shown = np.nan_to_num(np.concatenate(means, axis=1))
+        manifest |= {
+            "part_titles": titles,
+            "parts": {"dtype": "f4", "shape": list(shown.shape)},
+        }
+        buffers["parts"] = shown.tobytes()
+    return Payload(manifest, buffers)
+
+
+def _test(difference: DifferenceMaps) -> str:
+    """Say which test it was, of whom, and what it corrects for."""
+    who = len(set(difference.subjects_a) | set(difference.subjects_b))
+    how = "all" if difference.enumerated else "random"
+    return (
+        f"Permutation test, {difference.exchange}: n = {who} subjects, "
+        f"{difference.n_permutations:,} assignments ({how}), max-T over all cells of all maps, "
+        f"two-sided, p ≤ {difference.alpha:g}, seed {difference.seed}."
+    )
 
 
 def evolution_payload(selection: Selection, *, layer: int, head: int) -> Payload:

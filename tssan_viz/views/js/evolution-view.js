@@ -6,6 +6,7 @@ import { element, sizeCanvas } from "./dom.js";
 import { HEAD_COLOURS } from "./colours.js";
 import { paintedIn } from "./frame.js";
 import { heatMaps } from "./heat-maps.js";
+import { rangeOf } from "./scale.js";
 import { inks } from "./theme.js";
 
 /**
@@ -19,8 +20,7 @@ export function evolutionView(root, manifest, tensors, given, onState) {
   const [count, queries, keys] = manifest.maps.shape;
   const plane = queries * keys;
   const state = { step: manifest.steps[count - 1] };
-  let high = 0;
-  for (let i = 0; i < values.length; i++) if (values[i] > high) high = values[i];
+  const range = rangeOf(values);
   let timer = 0;
   let maps = null;
   let place = null;
@@ -44,8 +44,8 @@ export function evolutionView(root, manifest, tensors, given, onState) {
     const at = manifest.steps.indexOf(state.step);
     maps = heatMaps(
       inner,
-      { titles: [`step ${state.step}`], kinds: ["seq"], labels: manifest.labels, units: { seq: "mean attention weight" },
-        maps: { dtype: "f4", shape: [1, queries, keys] }, ranges: { seq: [0, high] } },
+      { titles: [`step ${state.step}`], kinds: ["seq"], labels: manifest.labels, units: { seq: `mean attention weight (even: ${weightText(1 / keys)})` },
+        maps: { dtype: "f4", shape: [1, queries, keys] }, ranges: { seq: range } },
       { maps: values.subarray(at * plane, (at + 1) * plane) },
       {},
     );
@@ -79,10 +79,10 @@ export function evolutionView(root, manifest, tensors, given, onState) {
     const most = Math.max(1, Math.ceil(count / Math.max(1, Math.floor(wide / 64))));
     for (let i = 0; i < count; i += most) g.fillText(manifest.steps[i], x(manifest.steps[i]), tall - bottom + 12);
     g.fillText("step", (left + wide - right) / 2, tall - 8);
-    g.fillStyle = ink.accent;
+    g.fillStyle = ink.muted;
     g.fillRect(x(state.step) - 1, top, 2, tall - top - bottom);
     manifest.lines.forEach((line, n) => {
-      g.strokeStyle = g.fillStyle = HEAD_COLOURS[n];
+      g.strokeStyle = g.fillStyle = n ? HEAD_COLOURS[7] : ink.accent;
       g.lineWidth = 2;
       g.beginPath();
       let open = false;

@@ -21,7 +21,7 @@ const VIEWS = {
 const STATE = [
   "layer", "heads", "locked", "segment", "person", "orientation", "threshold", "frame", "head", "step",
 ];
-const PAYLOAD = ["manifest", "maps", "poses", "outlined", "earlier", "query_vectors", "key_vectors", "plane"];
+const PAYLOAD = ["manifest", "maps", "poses", "outlined", "earlier", "query_vectors", "key_vectors", "plane", "parts"];
 
 function render({ model, el }) {
   const root = element("div", { className: "tssan-view" });
