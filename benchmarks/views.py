@@ -51,21 +51,36 @@ SCRIPTS = {
 JOINTS = 25
 HOVER_MS, PAINT_S = 16, 1.0
 
-# Each of a view's frames ends when a message posted from its animation callback arrives.
+# A frame ends when a message posted from one of its animation callbacks arrives. Whether the lines
+# are there is asked after every callback, as a view may draw them in one of its own.
 _WATCH = """
-const ended = (then) => requestAnimationFrame(() => {
+const request = window.requestAnimationFrame.bind(window);
+const ended = (then) => {
   const { port1, port2 } = new MessageChannel();
   port1.onmessage = () => then(performance.now());
   port2.postMessage(0);
-});
+};
 const drawn = () => document.querySelector("#attention line")
   ?? (document.querySelector("canvas")?.height ?? 150) !== 150;
-const look = () => drawn() ? ended((at) => { window.painted = at; }) : requestAnimationFrame(look);
-requestAnimationFrame(look);
+let found = false;
+const look = () => {
+  if (found || !drawn()) return;
+  found = true;
+  ended((at) => { window.painted = at; });
+};
+window.requestAnimationFrame = (callback) => request((time) => {
+  callback(time);
+  look();
+});
+const watch = () => {
+  look();
+  if (!found) request(watch);
+};
+request(watch);
 window.hovers = [];
 addEventListener("pointermove", () => {
   const from = performance.now();
-  ended((at) => window.hovers.push(at - from));
+  request(() => ended((at) => window.hovers.push(at - from)));
 }, true);
 """
 
