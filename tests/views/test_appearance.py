@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from tests.stores import make_store
@@ -53,6 +52,8 @@ def opened(browser: Browser, payload: Any, path: Path, theme: Any, **state: Any)
 def test_axe_finds_nothing_serious(
     browser, payloads, tmp_path: Path, view: str, theme: str
 ) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     locked = {"locked": {"side": "query", "frame": 4}}
     page = opened(browser, payloads[view], tmp_path / "view.html", theme, **locked)
     try:

@@ -217,8 +217,8 @@ def heatmaps_payload(
     titles
         One per map; shown as text.
     kinds
-        Per map ``"seq"`` (the least to the largest, viridis) or ``"div"`` (even about 0, red above, blue
-        below); all maps of a kind share one scale. By default all are ``"seq"``.
+        Per map ``"seq"`` (from the least to the largest, viridis) or ``"div"`` (even about 0, red
+        above, blue below); all maps of a kind share one scale. By default all are ``"seq"``.
     labels
         Names of the frames along both axes; by default their numbers.
     units
