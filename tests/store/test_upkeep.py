@@ -33,6 +33,23 @@ def test_many_small_commits_leave_little_behind(tmp_path):
     assert bytes_in(tmp_path / "many") < 1.05 * bytes_in(tmp_path / "one")
 
 
+def test_a_long_recording_merges_its_small_files_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_SMALL_FILES", 4)
+    path = tmp_path / "store"
+    writer = open_rank(path, 0)
+    for n in range(18):
+        add(writer, [n])
+        writer.flush()
+    for name in ("rows", "measures", "maps/a/8x8"):
+        assert len(lance.dataset(path / name).get_fragments()) <= 5
+    # Others see every row while it goes on, in the order in which they came.
+    store = open_store(path)
+    assert store.rows()["sample"].tolist() == [f"v{n}" for n in range(18)]
+    assert len(store.select().maps().values) == 18
+    writer.close()
+    assert verify(open_store(path)).damaged == []
+
+
 def test_a_store_whose_recording_was_killed_is_compacted(tmp_path, monkeypatch):
     path = tmp_path / "store"
     with monkeypatch.context() as patch:

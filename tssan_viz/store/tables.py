@@ -372,7 +372,7 @@ class DurableTable:
             # would be answered with a success that means nothing.
             raise self._failure(table, error, may_retry=False) from error
         self._commits += 1
-        if self._commits % _SMALL_FILES == 0 and self._small_files(dataset) >= _SMALL_FILES:
+        if self._commits % _SMALL_FILES == 0 and self._small_files(dataset) > _SMALL_FILES // 2:
             self.compact()
         elif self._commits % _COMMITS_BETWEEN_CLEANUPS == 0 and self._due():
             self.clean()
