@@ -106,7 +106,8 @@ def classic_script() -> str:
     found = re.search(r"export\{([^}]*)\};$", text)
     if found is None:
         raise RuntimeError(f"{module_path()} does not end in its exports")
-    names = dict(reversed((part.split(" as ") * 2)[:2]) for part in found[1].split(","))
+    exported = [part.split(" as ") for part in found[1].split(",")]
+    names = {pair[-1]: pair[0] for pair in exported}
     return (
         f'(()=>{{"use strict";{text[: found.start()]}window.tssan={{mount:{names["mount"]}}}}})();'
     )
