@@ -67,7 +67,7 @@ def visitor(browser: Browser) -> Iterator[Page]:
     """
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     strangers: list[str] = []
     faults: list[str] = []
 
@@ -99,7 +99,7 @@ def serving(
             [sys.executable, "-m", *command(port)], cwd=cwd, env=env, stdout=out, stderr=out
         )
     try:
-        for _ in range(240):
+        for _ in range(480):
             assert server.poll() is None, f"the server ended: {log.read_text()}"
             try:
                 urllib.request.urlopen(f"{address}{probe}", timeout=5).close()
@@ -155,9 +155,10 @@ def kernel_of(runtime: Path) -> Iterator[BlockingKernelClient]:
     (connection,) = found
     client = BlockingKernelClient(connection_file=str(connection))
     client.load_connection_file()
-    client.start_channels()
+    # A busy machine misses heartbeats, which would pass for a dead kernel.
+    client.start_channels(hb=False)
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=120)
         yield client
     finally:
         client.stop_channels()
@@ -173,7 +174,7 @@ def python(client: BlockingKernelClient, code: str) -> str:
             printed.append(content["text"])
         assert message["msg_type"] != "error", content
 
-    client.execute_interactive(code, store_history=False, output_hook=hook, timeout=60)
+    client.execute_interactive(code, store_history=False, output_hook=hook, timeout=120)
     return "".join(printed).strip()
 
 
@@ -219,7 +220,7 @@ def test_jupyter_runs_the_widget(
 
             click_frame(visitor, "query", 5)
             visitor.locator(".reading", has_text="locked").first.wait_for()
-            for _ in range(40):
+            for _ in range(120):
                 if (found := python(client, "print(view.locked)")) != "None":
                     break
                 time.sleep(0.25)
@@ -232,7 +233,7 @@ def test_jupyter_runs_the_widget(
 
         visitor.keyboard.press("Escape")
         visitor.keyboard.press("Control+s")
-        for _ in range(40):
+        for _ in range(120):
             saved = nbformat.read(work / "view.ipynb", as_version=4)
             if saved.cells[0].outputs:
                 break
