@@ -148,3 +148,16 @@ def test_what_is_wrong_is_said(
     assert code == 2
     assert said in err.replace("\n", " ")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_is_not_there_is_said_before_the_work(
+    monkeypatch, capsys, tmp_path: Path, dataset: SkeletonDataset, trained: TrainedRun
+) -> None:
+    def worked(*_, **__):
+        raise AssertionError("the store comes first")
+
+    monkeypatch.setattr("tssan_viz.cli.faithfulness.ask_faithfulness", worked)
+    where = ("--run", trained.path, "--data", dataset.path, "--store", tmp_path / "nowhere")
+    code, _, err = run_command(monkeypatch, capsys, "faithfulness", *where)
+    assert code == 2
+    assert "there is no attention store at" in err.replace("\n", " ")

@@ -106,6 +106,7 @@ def faithfulness(
         if out.exists() and not out.is_dir():
             raise UserError(f"--out {out}: this is a file, and a folder is needed")
     opened = open_explained(run, data)
+    store_of(store, opened)  # a store that is named and not there is said before the work
     indices, label = opened.part("test"), None
     what = "all classes"
     if class_name is not None:
