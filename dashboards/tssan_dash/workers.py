@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Carries what is served, the token among it, which others must not see among the arguments.
 _SERVED = "TSSAN_DASH_SERVED"
 _THREADS = 4
+# Longer than between two clicks: a connection that ends just when it is used again is an error to
+# some.
+_IDLE_SECONDS = 30
 # Somebody who ends the server does not wait longer for an answer that is under way.
 _LAST_SECONDS = 3
 
@@ -79,6 +82,7 @@ def _main(descriptor: str, workers: str) -> None:
                 "workers": int(workers),
                 "worker_class": "gthread",
                 "threads": _THREADS,
+                "keepalive": _IDLE_SECONDS,
                 "graceful_timeout": _LAST_SECONDS,
                 "timeout": 120,
                 "loglevel": "warning",
