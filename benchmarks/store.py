@@ -526,13 +526,15 @@ def small_commits(folder: Path, commits: int) -> None:
 
 
 def stop(number: int, frame: object) -> None:
-    """End as Ctrl-C does, so that the temporary folder goes."""
+    """End as Ctrl-C does, so that the temporary folder goes; a second signal does not disturb it."""
+    for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(further, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Print the tables."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=4096)
