@@ -526,7 +526,7 @@ def small_commits(folder: Path, commits: int) -> None:
 
 
 def stop(number: int, frame: object) -> None:
-    """End as Ctrl-C does, so that the temporary folder goes; a second signal does not disturb it."""
+    """End as Ctrl-C does, and let no second signal keep the temporary folder from going."""
     for further in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(further, signal.SIG_IGN)
     raise KeyboardInterrupt
