@@ -132,7 +132,7 @@ def evolution(
         )
         + f". One colour scale for all panels{scale.said()}. {asked.said()}. Described, not tested."
     )
-    figure.notes = (*(note for note in asked.notes if "steps of the run" not in note), *notes)
+    figure.notes = (*asked.notes, *notes)
     return figure
 
 

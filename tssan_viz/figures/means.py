@@ -72,10 +72,9 @@ def ask(
         notes.append(f"{len(there) - len(kept)} copies of other videos are left out")
         chosen = chosen.select(sample=kept)
     steps = sorted(chosen.rows()["step"].dropna().unique().tolist())
-    kept_notes = [*chosen.notes, *notes]
+    kept_notes = [*chosen.notes_of_one_step(), *notes]
     if len(steps) > 1 and not every_step:
         chosen = chosen.select(step=int(steps[-1]))
-        kept_notes = [note for note in kept_notes if "steps of the run" not in note]
         kept_notes.append(f"of {len(steps)} steps the newest, {int(steps[-1])}, is drawn")
     return Asked(chosen, what, tuple(dict.fromkeys(kept_notes)))
 
