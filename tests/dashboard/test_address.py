@@ -27,6 +27,7 @@ def test_without_parameters_the_last_layer_and_the_first_person_present_are_show
         "segment": 1,
         "person": 2,
         "orientation": "auto",
+        "step": None,
     }
     assert complaints == []
 

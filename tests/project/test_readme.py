@@ -51,7 +51,8 @@ def run(words: list[str], folder: Path) -> str:
 
 def test_every_block_of_commands_is_tested_somewhere() -> None:
     tags = {block["tag"] for block in BLOCKS if block["language"] == "bash"}
-    assert tags == {"make", "after the demo", "utd-mhad", "nw-ucla", "ntu60", "own skeletons"}
+    real = {"utd-mhad", "nw-ucla", "ntu60", "own skeletons"}
+    assert tags == {"make", "after the demo", "a bucket"} | real
     assert [words[:2] for words in commands("make")] == [["make", "demo"], ["make", "test"]]
 
 
@@ -97,6 +98,29 @@ def test_commands_after_the_demo(demo: tuple[Path, str, float], words: list[str]
     for word in words:
         if word.endswith((".html", ".pdf", ".onnx", ".parquet")):
             assert (folder / word).stat().st_size > 1000
+
+
+def test_a_bucket(
+    demo: tuple[Path, str, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        _, port = server.get_host_and_port()
+        url = f"http://127.0.0.1:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/lab", method="PUT")).close()
+        named = {"ENDPOINT_URL": url, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}
+        for name, value in named.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        (merge, compare) = commands("a bucket")
+        run(merge, demo[0])
+        assert "put on jacket (A014) against all other classes" in run(compare, demo[0])
+    finally:
+        server.stop()
 
 
 def serve_answers(words: list[str], folder: Path) -> None:

@@ -96,7 +96,9 @@ def _write(selection: Selection, out: Path, progress: Callable[[int, int], None]
     elif out.suffix == ".nc":
         # netCDF has no float16; compressed, float32 takes little more.
         data["attention"] = data["attention"].astype(np.float32)
-        data.to_netcdf(out, encoding={"attention": {"zlib": True, "complevel": 1}})
+        packed = {"attention": {"zlib": True, "complevel": 1}}
+        # Through memory: HDF5 can take the process down where a file of its own cannot grow.
+        out.write_bytes(data.to_netcdf(engine="h5netcdf", encoding=packed))
     else:
         data.to_zarr(out, mode="w", consolidated=False, zarr_format=2)
 
