@@ -317,6 +317,11 @@ NULLS = [
         id="what is predicted",
     ),
     pytest.param(
+        "alike",
+        {"subjects": 8, "classes": 4, "groups": 3, "missing": 0.3},
+        id="what is predicted, unbalanced",
+    ),
+    pytest.param(
         "within",
         {"subjects": 8, "classes": 3, "groups": 2, "subject_effect": 2.0, "class_effect": 2.0},
         id="strong subjects",

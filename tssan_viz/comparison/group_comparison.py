@@ -275,6 +275,11 @@ def compare_groups(
             "they may differ in a way that is this person's own and the same in every class, and "
             "p would then be too small"
         )
+    if reason is None and exchange == "alike" and rows["label"].nunique() > 1:
+        notes.append(
+            "a person's classes are exchanged together where the same was predicted in them, the "
+            "others by themselves: if persons look different under each prediction, p is too small"
+        )
     if len(subjects) < MIN_SUBJECTS_FOR_INTERVAL:
         notes.append(
             f"no interval: {counted(len(subjects), 'subject')}; under "
