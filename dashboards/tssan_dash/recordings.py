@@ -169,17 +169,21 @@ class Recordings:
         UserError
             If the run has no such video; names the nearest ones.
         """
-        names = self.samples(run)["sample"]
-        found = names.index[names == sample]
-        if not len(found):
-            near = difflib.get_close_matches(sample, list(names), n=3, cutoff=0.5)
+
+        def places() -> dict[str, int]:
+            return {name: place for place, name in enumerate(self.samples(run)["sample"].tolist())}
+
+        # Asked several times for a click, and a data set may have tens of thousands of names.
+        known = self._once(run, ("places",), places)
+        if sample not in known:
+            near = difflib.get_close_matches(sample, list(known), n=3, cutoff=0.5)
             advice = (
                 f"nearest: {', '.join(near)}"
                 if near
-                else f"it has {len(names)}, {names.iloc[0]} among them"
+                else f"it has {len(known)}, {next(iter(known), 'none')} among them"
             )
             raise UserError(f"The run {run!r} has no video {sample!r}; {advice}.")
-        return int(found[0])
+        return known[sample]
 
     def head_view(self, run: str, sample: str) -> Payload:
         """Return the maps, poses and words of one video."""

@@ -331,7 +331,7 @@ def _chooser(recordings: Recordings, run: str, here: int) -> dmc.Group:
     # Without a label there is no class to choose; those next to it are offered.
     of_class = samples.iloc[max(0, here - 500) : here + 500]
     if not pd.isna(video["label"]):
-        of_class = samples[samples["label"] == video["label"]]
+        of_class = samples.loc[samples["label"] == video["label"], ["sample", "subject"]]
     subjects = sorted(of_class["subject"].dropna().astype(int).unique())
     of_subject = of_class
     if not pd.isna(video["subject"]):
