@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from tssan.building import build_network
 from tssan.clips import make_clips
 from tssan.dataset import SkeletonDataset, prepare
-from tssan.network import build_network
 from tssan.recipe import load_recipe
 from tssan.sequences import Sequences
 from tssan.skeletons.classes import NTU_RGBD, named_classes

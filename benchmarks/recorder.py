@@ -81,7 +81,7 @@ class Subject:
 
 
 def ts_san(name: str, recipe: str, n: int, steps: int) -> Subject:
-    from tssan.network import build_network
+    from tssan.building import build_network
     from tssan.recipe import load_recipe
 
     chosen = load_recipe(recipe)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tssan.building import build_network
 from tssan.hcn import Stream
-from tssan.network import CnnEncoder, FeedForwardEncoder, Layer, SelfAttentionBlock, build_network
+from tssan.network import CnnEncoder, FeedForwardEncoder, Layer, SelfAttentionBlock
 from tssan.recipe import Recipe, recipe_from_dict
 from tssan.yaml_text import parse_yaml
 

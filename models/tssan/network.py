@@ -386,7 +386,7 @@ class SanV1(OneBlockNetwork):
     (n, k, m, t, v, c) twice ─ join ─ (r, t, m v, 2 c) ─ encoder ─ block ─ classifier     r = n · k
     ```
 
-    Parameters are those of `build_network`.
+    Parameters are those of `tssan.building.build_network`.
     """
 
     row_axes = ("n", "k")
@@ -420,7 +420,7 @@ class SanV2(OneBlockNetwork):
                                    (r, d) ─ max over persons ─ (n, k, d) ─ classifier
     ```
 
-    Parameters are those of `build_network`.
+    Parameters are those of `tssan.building.build_network`.
     """
 
     def __init__(
@@ -457,7 +457,7 @@ class SanV3(SkeletonNetwork):
     ```
 
     The persons are joined before the blocks (``pre``: r = n · k, as drawn) or after them (``post``:
-    r = n · k · m). Parameters are those of `build_network`.
+    r = n · k · m). Parameters are those of `tssan.building.build_network`.
     """
 
     classifiers = ("fused", "position", "motion")
@@ -595,38 +595,3 @@ def initialise(module: nn.Module) -> None:
     if isinstance(module, MultiHeadAttention):
         for part in module.qkv.weight.chunk(3):  # three square matrices, not one flat one
             nn.init.xavier_uniform_(part)
-
-
-def build_network(
-    recipe: Recipe, *, joints: int, coordinates: int, classes: int, fused: bool = True
-) -> SkeletonNetwork:
-    """Build the network that a recipe describes, for skeletons of a given shape.
-
-    Parameters
-    ----------
-    recipe
-        Checked when it was made: what it asks for exists. Of its clips the network takes over the
-        number of frames and, in SAN-V1 and HCN, what hangs on it.
-    joints, coordinates, classes
-        Sizes of the axes v and c, and of the output.
-    fused
-        Use PyTorch's fused attention (the default) or the written-out one.
-
-    Returns
-    -------
-    SkeletonNetwork
-        Freshly initialised, from PyTorch's global random state, in training mode.
-    """
-    variant = recipe.network.variant
-    if variant == "hcn":
-        from tssan.hcn import HCN  # which is made of this file's parts
-
-        return HCN(recipe, joints=joints, coordinates=coordinates, classes=classes)
-    sans: dict[str, type[SanV1] | type[SanV2] | type[SanV3]] = {
-        "san-v1": SanV1,
-        "san-v2": SanV2,
-        "san-v3": SanV3,
-    }
-    return sans[variant](
-        recipe, joints=joints, coordinates=coordinates, classes=classes, fused=fused
-    )

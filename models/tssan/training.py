@@ -21,9 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tssan.building import build_network
 from tssan.clips import Clips, make_clips, pad
 from tssan.errors import DataError
-from tssan.network import SkeletonNetwork, build_network, mean_of_softmax
+from tssan.network import SkeletonNetwork, mean_of_softmax
 from tssan.ranks import Rank, check_devices, started
 from tssan.recipe import Recipe, load_recipe
 from tssan.run_folder import (

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from tssan.building import build_network
 from tssan.dataset import SkeletonDataset, prepare
-from tssan.network import build_network
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe
 from tssan.skeletons.classes import SYNTHETIC
 from tssan.skeletons.protocols import Protocol

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tssan.network import build_network
+from tssan.building import build_network
 from tssan.training import TrainedRun
 
 from tests.training import toy

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tssan.building import build_network
 from tssan.errors import DataError
 from tssan.export import export_network
-from tssan.network import SkeletonNetwork, build_network
+from tssan.network import SkeletonNetwork
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe
 from typer.testing import CliRunner
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tssan.building import build_network
 from tssan.errors import DataError
 from tssan.hcn import HCN, Stream
-from tssan.network import build_network
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe, load_recipe
 
 

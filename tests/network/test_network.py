@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tssan.network import Attend, CnnEncoder, Layer, SelfAttentionBlock, build_network, sinusoids
+from tssan.building import build_network
+from tssan.network import Attend, CnnEncoder, Layer, SelfAttentionBlock, sinusoids
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe
 
 PAPER = Recipe(name="paper")

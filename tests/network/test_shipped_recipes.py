@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
+from tssan.building import build_network
 from tssan.clips import Clips, make_clips, pad
 from tssan.describe import describe, read_header
-from tssan.network import SkeletonNetwork, build_network
+from tssan.network import SkeletonNetwork
 from tssan.recipe import Recipe, load_recipe, override, recipe_names, recipe_path
 from tssan.skeletons.protocols import KINETICS, NTU60
 from tssan.skeletons.sequence import SkeletonSequence

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tssan.building import build_network
 from tssan.dataset import SkeletonDataset, prepare
 from tssan.export import export_network
-from tssan.network import build_network
 from tssan.recipe import NetworkRecipe, Recipe, override
 from tssan.training import load_run, train
 

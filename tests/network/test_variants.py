@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from tssan.building import build_network
 from tssan.network import (
     Attend,
     CnnEncoder,
     FeedForwardEncoder,
     SkeletonNetwork,
-    build_network,
     join_persons,
     mean_of_softmax,
 )

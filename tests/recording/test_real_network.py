@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tssan.network import build_network
+from tssan.building import build_network
 from tssan.recipe import ClipsRecipe, NetworkRecipe, Recipe
 
 from tests.recording.support import CATALOGUE, Model, watch_calls

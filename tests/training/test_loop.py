@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tssan.building import build_network
 from tssan.clips import make_clips, mix
 from tssan.errors import DataError
 from tssan.loop import Fit, Order, learning_rate_share
-from tssan.network import build_network
 from tssan.ranks import Rank, check_devices
 from tssan.sequences import Sequences
 from tssan.training import TrainedRun, load_run, train

@@ -9,8 +9,8 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tssan.building import build_network
 from tssan.errors import DataError
-from tssan.network import build_network
 from tssan.recipe import (
     ClipsRecipe,
     NetworkRecipe,
