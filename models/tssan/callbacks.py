@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -26,9 +26,6 @@ from torch import Tensor
 
 from tssan.errors import DataError
 from tssan.run_folder import differences
-
-if TYPE_CHECKING:
-    from tssan.loop import Fit
 
 EPOCH_COLUMNS = (
     "epoch",
@@ -64,7 +61,7 @@ class Keep(Callback):
             self.best = float(accuracy)
         elif trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             return
-        network = cast("Fit", pl_module).network
+        network = pl_module.get_submodule("network")
         self.epoch = trainer.current_epoch + 1
         self.accuracy = None if accuracy is None else float(accuracy)
         self.weights = {

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tssan_viz.recording.errors import RecordingError
-
-if TYPE_CHECKING:
-    from tssan_viz.recording.recorder import Recorder
 
 Describe = Callable[[Any], Mapping[str, Any]] | Mapping[str, Any]
 
@@ -18,7 +15,11 @@ class WatchedLoader:
     """A loader whose batches are announced to a recorder; made by `Recorder.watch_loader`."""
 
     def __init__(
-        self, recorder: Recorder, loader: Iterable[Any], describe: Describe | None, dataset: Any
+        self,
+        announce: Callable[..., None],
+        loader: Iterable[Any],
+        describe: Describe | None,
+        dataset: Any,
     ) -> None:
         if (describe is None) == (dataset is None):
             raise RecordingError(
@@ -26,7 +27,7 @@ class WatchedLoader:
                 "the batch, or names and the batch's keys) or dataset= (what is known of each "
                 "index of the loader's data set)"
             )
-        self._recorder = recorder
+        self._announce = announce
         self._loader = loader
         self._describe = describe
         self._dataset = dataset
@@ -44,7 +45,7 @@ class WatchedLoader:
         self._epoch += 1
         batches = self._described() if self._dataset is None else self._indexed()
         for batch, said in batches:
-            self._recorder.samples(**{"epoch": self._epoch, **said})
+            self._announce(**{"epoch": self._epoch, **said})
             yield batch
 
     def _described(self) -> Iterator[tuple[Any, Mapping[str, Any]]]:

@@ -431,7 +431,7 @@ class Recorder:
             To be gone through instead of the loader, any number of times; each time is an epoch,
             counted from 1, unless `describe` says which it is.
         """
-        return WatchedLoader(self, loader, describe, dataset)
+        return WatchedLoader(self.samples, loader, describe, dataset)
 
     def probe(self, probe: Probe, *, step: int, epoch: int | None = None) -> None:
         """Record a fixed set of samples, in evaluation, as phase ``probe``.
