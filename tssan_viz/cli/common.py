@@ -100,6 +100,14 @@ def counting_bar(unit: str = "", *, shown: bool = True) -> Progress:
 
 
 @contextmanager
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how much is done; what it gives is called with how many more are."""
+    with counting_bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+@contextmanager
 def rows_bar() -> Iterator[Callable[[int, int], None]]:
     """Show how many of the rows are done; what it gives is called with both numbers."""
     from rich.progress import Progress
@@ -112,3 +120,8 @@ def rows_bar() -> Iterator[Callable[[int, int], None]]:
 def quoted(text: str) -> str:
     """Return text from the data as one word of a command, in double quotes where that is safe."""
     return f'"{text}"' if text.replace(" ", "").isalnum() and " " in text else shlex.quote(text)
+
+
+def signed(value: float) -> str:
+    """Return a signed number, or a dash where there is none."""
+    return "—" if value != value else f"{value:+.3f}"

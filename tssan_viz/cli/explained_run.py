@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from tssan.dataset import SkeletonDataset
     from tssan.training import TrainedRun
 
+    from tssan_viz.store import AttentionStore
+
+BATCH = 16
+"""Videos of which explanations are asked at once: what fits with a gradient of each."""
+
 
 class FromPositions(nn.Module):
     """A network that is given positions and makes the motion itself.
@@ -213,3 +218,21 @@ def open_explained(run: Any, data: Any) -> ExplainedRun:
     from tssan.training import load_run
 
     return explained_run(load_run(run), SkeletonDataset.open(data))
+
+
+def store_of(url: str | None, opened: ExplainedRun) -> tuple[AttentionStore | None, str]:
+    """Return the store that holds the run's maps, or why there is none."""
+    from tssan_viz.store import StoreNotFound, open_store
+
+    run = opened.trained.path.resolve().name
+    try:
+        store = open_store(url)
+    except StoreNotFound:
+        if url is not None:
+            raise
+        return None, "there is no store here that holds the run's maps"
+    if run not in store.run_names():
+        return None, f"{store.url} holds no maps of {run}; record them first"
+    if store.info(run).get("checkpoint_sha256") != opened.trained.checkpoint_sha256:
+        return None, f"the maps of {run} in {store.url} were made with other weights"
+    return store, ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tssan_viz.cli.common import DataOption, StoreOption, console, err_console
+from tssan_viz.cli.common import DataOption, StoreOption, console, progress_bar, signed
 from tssan_viz.cli.explain import TrainedRunOption
 from tssan_viz.errors import UserError
 
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
     from tssan_viz.evidence.faithfulness import Faithfulness
     from tssan_viz.evidence.perturbing import Replacement
     from tssan_viz.evidence.sanity import SanityCheck
-    from tssan_viz.store import AttentionStore
 
 STEPS = 8
 """Of the integral of integrated gradients, where it is asked of hundreds of videos."""
 
-BATCH = 16
 _SHUFFLED_VIDEOS = 18
 
 
@@ -91,11 +88,10 @@ def faithfulness(
     Beside each method stand random orders and occlusion; subjects are the units of all intervals
     and tests. What comes out is kept beside the maps of the run where a store holds it.
     """
-    from tssan_viz.cli.explained_run import open_explained
+    from tssan_viz.cli.explained_run import open_explained, store_of
     from tssan_viz.cli.needed_heads import ask_heads, print_heads, with_decodability
     from tssan_viz.evidence.attributions import METHODS, checked_methods
     from tssan_viz.evidence.perturbing import WAYS
-    from tssan_viz.store import open_store
 
     methods = checked_methods(method or [one for one in METHODS if one != "flow"])
     if replace not in WAYS:
@@ -112,8 +108,6 @@ def faithfulness(
     if class_name is not None:
         what, indices = opened.of_class(class_name)
         label = int(opened.dataset.index["label"].iloc[indices[0]])
-    if store is not None:
-        open_store(store)  # minutes of asking end here if it is not there
     if limit is not None:
         indices = spread(opened, indices, limit)
     found = ask_faithfulness(opened, what, indices, methods, replace=replace, seed=seed)
@@ -162,6 +156,7 @@ def ask_faithfulness(
     """Make deletion and insertion curves of some videos, each asked about its own class."""
     import numpy as np
 
+    from tssan_viz.cli.explained_run import BATCH
     from tssan_viz.evidence.attributions import attribute
     from tssan_viz.evidence.faithfulness import (
         RANDOM,
@@ -244,6 +239,7 @@ def ask_sanity(
     import numpy as np
     from torch import nn
 
+    from tssan_viz.cli.explained_run import BATCH
     from tssan_viz.evidence.attributions import attribute
     from tssan_viz.evidence.sanity import check
 
@@ -316,6 +312,7 @@ def _keep(
     heads: HeadImportance | None,
 ) -> str:
     """Keep what was found where a store holds the run's maps; say what was done."""
+    from tssan_viz.cli.explained_run import store_of
     from tssan_viz.evidence.kept import FAITHFULNESS, HEADS, keep
 
     store, why_not = store_of(url, opened)
@@ -326,24 +323,6 @@ def _keep(
     if heads is not None:
         keep(store, run, HEADS, label, heads.to_dict())
     return f"kept beside the maps of {run} in {store.url}"
-
-
-def store_of(url: str | None, opened: ExplainedRun) -> tuple[AttentionStore | None, str]:
-    """Return the store that holds the run's maps, or why there is none."""
-    from tssan_viz.store import StoreNotFound, open_store
-
-    run = opened.trained.path.resolve().name
-    try:
-        store = open_store(url)
-    except StoreNotFound:
-        if url is not None:
-            raise
-        return None, "there is no store here that holds the run's maps"
-    if run not in store.run_names():
-        return None, f"{store.url} holds no maps of {run}; record them first"
-    if store.info(run).get("checkpoint_sha256") != opened.trained.checkpoint_sha256:
-        return None, f"the maps of {run} in {store.url} were made with other weights"
-    return store, ""
 
 
 def print_faithfulness(found: Faithfulness, sanity: SanityCheck) -> None:
@@ -382,7 +361,7 @@ def print_faithfulness(found: Faithfulness, sanity: SanityCheck) -> None:
             method,
             f"{line['deletion']:.2f}",
             f"{line['deletion_gain']:+.3f}",
-            *(number(line[f"deletion_gain_{bound}"]) for bound in bounds),
+            *(signed(line[f"deletion_gain_{bound}"]) for bound in bounds),
             f"{line['deletion_p']:.3f}",
             f"{line['insertion']:.2f}",
             f"{line['insertion_gain']:+.3f}",
@@ -431,11 +410,6 @@ def sentences(table: pd.DataFrame, subjects: int, passes: dict[str, bool]) -> li
     return said
 
 
-def number(value: float) -> str:
-    """Return a signed number, or a dash where there is none."""
-    return "—" if value != value else f"{value:+.3f}"
-
-
 def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
@@ -444,15 +418,3 @@ def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for line in table.to_dict(orient="records")
     ]
-
-
-@contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show progress on the standard error; call what comes with how many more are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=err_console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)

@@ -10,12 +10,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from tssan_viz.cli.common import console, err_console
-from tssan_viz.cli.faithfulness import BATCH, number, progress_bar, store_of
+from tssan_viz.cli.common import console, err_console, progress_bar, signed
+from tssan_viz.cli.explained_run import BATCH, ExplainedRun, store_of
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
-    from tssan_viz.cli.explained_run import ExplainedRun
     from tssan_viz.evidence.ablation import Batch, HeadImportance
 
 
@@ -85,7 +84,7 @@ def print_heads(found: HeadImportance, what: str) -> None:
             str(line["layer"]),
             str(line["head"]),
             f"{line['zero_loss']:+.3f}",
-            *(number(line[f"zero_{bound}"]) for bound in bounds),
+            *(signed(line[f"zero_{bound}"]) for bound in bounds),
             f"{line['zero_p']:.3f}",
             f"{line['zero_accuracy']:+.3f}",
             f"{line['mean_loss']:+.3f}",
@@ -111,9 +110,9 @@ def print_heads(found: HeadImportance, what: str) -> None:
     for line in found.together.to_dict(orient="records"):
         together.add_row(
             {"zero": "to zero", "mean": "to their mean"}.get(line["edit"], line["edit"]),
-            *(number(line[key]) for key in ("loss", "loss_low", "loss_high")),
+            *(signed(line[key]) for key in ("loss", "loss_low", "loss_high")),
             f"{line['p']:.3f}",
-            *(number(line[key]) for key in ("accuracy", "accuracy_low", "accuracy_high")),
+            *(signed(line[key]) for key in ("accuracy", "accuracy_low", "accuracy_high")),
         )
     console.print(together)
     rho = found.goes_with_decodability
