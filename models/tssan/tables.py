@@ -102,6 +102,19 @@ def recipe_aliases() -> dict[str, str]:
     return {row.name: row.recipe for row in rows if row.is_alias} | _index()["aliases"]
 
 
+def skeletons_of(recipe: str) -> dict[str, int]:
+    """Return the joints, coordinates and classes of the data that a shipped recipe is for.
+
+    Parameters
+    ----------
+    recipe
+        Its own name; one that is not known is taken to be for NTU RGB+D 60.
+    """
+    ntu60 = {"joints": 25, "coordinates": 3, "classes": 60}
+    found: dict[str, int] = _index()["skeletons"].get(recipe, ntu60)
+    return dict(found)
+
+
 @cache
 def _index() -> dict[str, Any]:
     index = parse_yaml(INDEX.read_text(encoding="utf-8"))

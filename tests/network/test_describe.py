@@ -163,6 +163,16 @@ def test_without_a_recipe_all_of_them_are_listed() -> None:
     assert all(name in said for name in recipe_names())
 
 
+def test_a_recipe_is_counted_for_the_skeletons_of_its_data_set() -> None:
+    said = CliRunner().invoke(app, ["describe", "t2_ts-san-v2-kinetics", "--json"])
+    sizes = {"joints": 18, "coordinates": 3, "classes": 400}  # x, y and the score
+    found = json.loads(said.stdout)
+    assert {axis: found[axis] for axis in sizes} == sizes
+    asked = CliRunner().invoke(app, ["describe", "t2_ts-san-v2-kinetics", "--classes=7", "--json"])
+    found = json.loads(asked.stdout)
+    assert {axis: found[axis] for axis in sizes} == sizes | {"classes": 7}
+
+
 def test_json_says_the_same() -> None:
     ran = CliRunner().invoke(
         app,

@@ -15,7 +15,7 @@ from tssan.recipe import Recipe, load_recipe, override, recipe_names, recipe_pat
 from tssan.skeletons.protocols import KINETICS, NTU60
 from tssan.skeletons.sequence import SkeletonSequence
 from tssan.skeletons.topology import KINECT_V2_25, NW_UCLA_20, OPENPOSE_18, UTD_MHAD_20, Topology
-from tssan.tables import PaperRow, paper_tables, recipe_aliases
+from tssan.tables import PaperRow, paper_tables, recipe_aliases, skeletons_of
 
 ROWS = [(table, row) for table in paper_tables().values() for row in table.rows]
 OF_THE_PAPER = sorted({row.recipe for _, row in ROWS})
@@ -97,6 +97,17 @@ def test_every_recipe_takes_a_training_step(name: str) -> None:
     network = build_network(recipe, joints=v, coordinates=c, classes=classes)
     assert network(*clips[:3]).shape == (2, classes)
     step(network, clips)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_index_says_whose_skeletons_a_recipe_is_for(name: str) -> None:
+    topology, coordinates, classes = shape(name)
+    assert skeletons_of(name) == {
+        "joints": len(topology.joints),
+        # The score of a joint of Kinetics is a coordinate of it.
+        "coordinates": 3 if topology is OPENPOSE_18 else coordinates,
+        "classes": classes,
+    }
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ from tssan_viz.cli.common import console
 if TYPE_CHECKING:
     from tssan.describe import Description
 
+_DATA = "those of the recipe's data set"
+
 
 def describe(
     recipe: Annotated[
@@ -22,9 +24,16 @@ def describe(
             show_default=False,
         ),
     ] = None,
-    joints: Annotated[int, typer.Option(help="Joints of a skeleton.", min=1)] = 25,
-    coordinates: Annotated[int, typer.Option(help="Coordinates of a joint.", min=1, max=3)] = 3,
-    classes: Annotated[int, typer.Option(help="Classes to tell apart.", min=1)] = 60,
+    joints: Annotated[
+        int | None, typer.Option(help="Joints of a skeleton.", min=1, show_default=_DATA)
+    ] = None,
+    coordinates: Annotated[
+        int | None,
+        typer.Option(help="Coordinates of a joint.", min=1, max=3, show_default=_DATA),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes to tell apart.", min=1, show_default=_DATA)
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,22 +47,20 @@ def describe(
 ) -> None:
     """Show the network of a recipe: stages, parameters, operations, open values and reasons.
 
-    Everything is counted from the network that is built for skeletons of the given shape; the
-    defaults are NTU RGB+D's.
+    Everything is counted from the network that is built for the skeletons of the recipe's data set
+    (of your own recipes: NTU RGB+D's), or for those that you give.
     """
     if recipe is None:
         _list(as_json)
         return
     from tssan.describe import describe as describe_recipe
     from tssan.recipe import load_recipe, override, recipe_path
+    from tssan.tables import skeletons_of
 
-    described = describe_recipe(
-        override(load_recipe(recipe), setting or []),
-        path=recipe_path(recipe),
-        joints=joints,
-        coordinates=coordinates,
-        classes=classes,
-    )
+    made = override(load_recipe(recipe), setting or [])
+    asked = {"joints": joints, "coordinates": coordinates, "classes": classes}
+    sizes = skeletons_of(made.name) | {axis: n for axis, n in asked.items() if n is not None}
+    described = describe_recipe(made, path=recipe_path(recipe), **sizes)
     if as_json:
         typer.echo(json.dumps(described.to_dict(), indent=2))
         return
@@ -109,6 +116,7 @@ def _say(described: Description, changed: list[str]) -> None:
         + (f", {recipe.network.encoder} encoder" if described.attention_rows else ""),
         "input": f"segments k {clips.segments}, persons m {clips.persons}, frames t {clips.frames},"
         f" joints v {described.joints}, coordinates c {described.coordinates}",
+        "answer": f"{described.classes} classes",
         "attention": f"{rows} rows of a sample, {recipe.network.layers} layers of "
         f"{recipe.network.heads} heads"
         if rows
@@ -122,10 +130,10 @@ def _say(described: Description, changed: list[str]) -> None:
     for heading, said in facts.items():
         lines.add_row(Text(heading, style="bold"), Text(said))
     console.print(lines)
-    stages = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    stages = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     stages.add_column("stage", overflow="fold")
     stages.add_column("kind")
-    stages.add_column("gives, for one sample")
+    stages.add_column("for one sample")
     stages.add_column("parameters", justify="right")
     stages.add_column("MFLOP", justify="right")
     for stage in described.stages:
