@@ -236,41 +236,17 @@ class User:
 
     def show(self, before: str, sample: str) -> tuple[int, str]:
         """Click on a video in the table; returns the bytes of its maps and poses, and its title."""
-        shown = {"run": RUN, "sample": before}
         values = {
-            "explore-grid.selectedRows": [{"sample": sample}],
-            "explore-shown.data": shown,
+            "explore-row.data": sample,
+            "explore-shown.data": {"run": RUN, "sample": before, "clicks": 0},
             "explore-head.state": {"layer": 1},
             "explore-view.value": "head",
             "explore-question.data": {},
         }
-        gone = self.call("go.data", values, changed="explore-grid.selectedRows")
-        where = {"_pages_location.pathname": "/explore"}
-        where["_pages_location.search"] = gone["go"]["data"]["search"]
-        self.call("link-", where, changed="_pages_location.search")
-        page = self.call("_pages_content", where, changed="_pages_location.search")
-        buffers = dict(_buffers(page))
+        shown = self.call("explore-head.values", values, changed="explore-row.data")
+        buffers = shown["explore-head"]["buffers"]
         size = sum(len(self.get(url)) for url in buffers.values())
-        request = {"startRow": 0, "endRow": 100, "filterModel": {}, "sortModel": []}
-        values = {
-            "explore-grid.getRowsRequest": request,
-            "explore-shown.data": {"run": RUN, "sample": sample},
-        }
-        self.call("getRowsResponse", values, changed="explore-grid.getRowsRequest")
-        return size, page["_pages_store"]["data"]["title"]
-
-
-def _buffers(part: Any) -> Iterator[tuple[str, str]]:
-    """Give the addresses of all buffers that a page names."""
-    if isinstance(part, dict):
-        for name, value in part.items():
-            if name == "buffers" and isinstance(value, dict):
-                yield from value.items()
-            else:
-                yield from _buffers(value)
-    elif isinstance(part, list):
-        for one in part:
-            yield from _buffers(one)
+        return size, shown["explore-shown"]["data"]["sample"]
 
 
 class Report:

@@ -175,8 +175,9 @@
 
   /* 2 ---------------------------------------------------------------------------------------- */
 
-  /* The address is rewritten in place, and Dash is not told: it would draw the page anew. */
-  function rewriteAddress(changes) {
+  /* The address is rewritten in place, or a new one laid upon it to which the browser's arrow
+   * leads; Dash is not told: it would draw the page anew. */
+  function rewriteAddress(changes, lay) {
     var query = new URLSearchParams(window.location.search);
     Object.keys(changes).forEach(function (name) {
       if (changes[name] === null || changes[name] === undefined) query.delete(name);
@@ -184,7 +185,8 @@
     });
     var search = query.toString();
     if (search !== window.location.search.slice(1)) {
-      window.history.replaceState(window.history.state, "", "?" + search);
+      if (lay) window.history.pushState({}, "", "?" + search);
+      else window.history.replaceState(window.history.state, "", "?" + search);
     }
     var link = document.querySelector("[id$=-export] a[id$=-link]");
     if (link) link.setAttribute("href", window.location.pathname + window.location.search);
@@ -197,11 +199,32 @@
     window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
   }
 
+  /* The address of which Dash knows. Where somebody is led to it (by the browser's arrow or by a
+   * link) after pages wrote others, it sees no difference, and is told to draw its page. */
+  var known = window.location.pathname + window.location.search;
+
+  function drawWhatDashKnows() {
+    var here = window.location.pathname + window.location.search;
+    if (here === known) {
+      window.dash_clientside.set_props("_pages_location", { search: window.location.search });
+    }
+    known = here;
+  }
+
+  window.addEventListener("popstate", drawWhatDashKnows);
+  window.addEventListener("_dashprivate_pushstate", drawWhatDashKnows);
+
+  var addressed = null; // the video that was last written into the address
+
   function keepVideoInAddress(state, shown, values) {
     var asked = new URLSearchParams(window.location.search).get("sample");
-    if (asked && asked !== shown.sample) return; // on the way to another video
+    var another = Boolean(asked) && asked !== shown.sample;
+    if (another && asked !== addressed) return; // the address leads elsewhere
+    addressed = shown.sample;
+    if (another) markRow(shown.sample);
     var manifest = values.manifest;
     rewriteAddress({
+      class: another ? null : new URLSearchParams(window.location.search).get("class"),
       sample: shown.sample,
       layer: state.layer,
       locked: state.locked ? state.locked.side + "-" + state.locked.frame : null,
@@ -209,6 +232,28 @@
       threshold: state.threshold || null,
       segment: manifest.segments.length > 1 ? state.segment : null,
       person: manifest.persons.length > 1 ? state.person : null,
+    }, another);
+  }
+
+  function markRow(sample) {
+    var grid = window.dash_ag_grid && window.dash_ag_grid.getApi("explore-grid");
+    if (grid) grid.forEachNode(function (node) { node.setSelected(node.id === sample); });
+  }
+
+  function chooseRow(rows, shown) {
+    if (!rows || !rows.length || rows[0].sample === shown.sample) {
+      return window.dash_clientside.no_update;
+    }
+    return rows[0].sample;
+  }
+
+  /* The header's links lead to the same class on other pages. */
+  function carryClass(shown) {
+    return Array.prototype.slice.call(arguments, 1).map(function (href) {
+      var address = new URL(href, window.location.href);
+      if (shown.class) address.searchParams.set("class", shown.class);
+      else address.searchParams.delete("class");
+      return address.pathname + address.search;
     });
   }
 
@@ -274,6 +319,9 @@
     var length = 2 * shape[3] * shape[4] * shape[5];
     var maps = { url: buffers.maps, offset: index * length, length: length };
     var manifest = Object.assign({}, mapValues.manifest, {
+      titles: head.heads.map(function (h) { return "Head " + h; }),
+      kinds: head.heads.map(function () { return "seq"; }),
+      maps: { dtype: head.maps.dtype, shape: shape.slice(3) },
       labels: head.labels ? head.labels[place[0]] : null,
     });
     var title = "Layer " + state.layer + ", each head";
@@ -293,6 +341,8 @@
   window.dash_clientside.tssan_dash = {
     goTo: goTo,
     askVideos: askVideos,
+    chooseRow: chooseRow,
+    carryClass: carryClass,
     chooseView: chooseView,
     askForLines: askForLines,
     showRow: showRow,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from flask import Flask, current_app
 
+from tssan_dash.filtering import Question, find
 from tssan_viz.errors import UserError
 from tssan_viz.views.payload import head_view_payload
 
@@ -161,6 +164,21 @@ class Recordings:
 
         return self._once(run, ("classes",), read)
 
+    def videos(self, run: str) -> Videos:
+        """Return of every video what a click on it asks, in the order of `samples`."""
+        return self._once(run, ("videos",), lambda: Videos.of(self.samples(run)))
+
+    def found(self, run: str, question: Question) -> pd.Index:
+        """Return the places of the videos that a question finds, in its order."""
+        samples = self.samples(run)
+        if question == Question():
+            return samples.index
+        asked = json.dumps(question.to_dict(), sort_keys=True)
+        # Searching tens of thousands of names takes longer than all else of a click.
+        return self._once(
+            run, ("found", asked), lambda: find(samples, self.catalogue(run), question).index
+        )
+
     def position(self, run: str, sample: str) -> int:
         """Return the place of a video among `samples`.
 
@@ -169,12 +187,7 @@ class Recordings:
         UserError
             If the run has no such video; names the nearest ones.
         """
-
-        def places() -> dict[str, int]:
-            return {name: place for place, name in enumerate(self.samples(run)["sample"].tolist())}
-
-        # Asked several times for a click, and a data set may have tens of thousands of names.
-        known = self._once(run, ("places",), places)
+        known = self.videos(run).places
         if sample not in known:
             near = difflib.get_close_matches(sample, list(known), n=3, cutoff=0.5)
             advice = (
@@ -193,6 +206,45 @@ class Recordings:
             ("head view", sample),
             lambda: head_view_payload(self.everything(run), sample),
         )
+
+
+@dataclass(frozen=True)
+class Videos:
+    """The videos of a run as plain values: for one video a table costs more than its maps.
+
+    Attributes
+    ----------
+    names
+        In the order of `Recordings.samples`.
+    places
+        The place of each name.
+    labels, subjects, predicted
+        None where nothing was recorded.
+    of_label
+        The places of each class's videos.
+    """
+
+    names: list[str]
+    places: dict[str, int]
+    labels: list[int | None]
+    subjects: list[int | None]
+    predicted: list[int | None]
+    of_label: dict[int, list[int]]
+
+    @classmethod
+    def of(cls, samples: pd.DataFrame) -> Videos:
+        """Read them from `Recordings.samples`."""
+        names = samples["sample"].tolist()
+        labels, subjects, predicted = (
+            [None if pd.isna(value) else int(value) for value in samples[name].tolist()]
+            for name in ("label", "subject", "predicted")
+        )
+        of_label: dict[int, list[int]] = {}
+        for place, label in enumerate(labels):
+            if label is not None:
+                of_label.setdefault(label, []).append(place)
+        places = {name: place for place, name in enumerate(names)}
+        return cls(names, places, labels, subjects, predicted, of_label)
 
 
 def current() -> Recordings:

@@ -60,6 +60,13 @@ def add_routes(server: Flask, recordings: Recordings) -> None:
     def module() -> Response:
         return _answer(_module(), "text/javascript")
 
+    @server.after_request
+    def keep_icon(response: Response) -> Response:
+        # A browser asks for it at every address that is laid upon its history.
+        if request.path == "/_favicon.ico":
+            response.headers["Cache-Control"] = "private, max-age=86400"
+        return response
+
     @server.get(_BUFFER)
     def buffer() -> Response:
         try:

@@ -234,3 +234,49 @@ def test_one_click_leads_from_the_overview_to_the_confused_videos(
     wait_query(page, confused="1")
     assert query_of(page)["sample"] in confused
     assert page.locator("#explore-verdict").inner_text().startswith("taken for")
+
+
+def test_another_video_takes_its_place_on_the_page(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/explore?sample=S001C001P002R001A014&locked=key-3&layer=9")
+    page.wait_for_selector(CELL)
+    assert page.locator("#explore-complaints [role=alert]").count() == 1
+    page.evaluate("document.querySelector('#explore-grid .ag-root').id = 'the-same'")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator(CELL).nth(1).click()
+    sample = page.locator(CELL).nth(1).inner_text()
+    wait_query(page, sample=sample, layer="2")
+    wait_text(page, "#explore-head", sample)
+    assert page.locator("#the-same").count() == 1, "the table was drawn anew"
+    assert [url for url in asked if "_dash-update-component" in url][1:] == []
+    assert "locked" not in query_of(page)
+    assert page.locator("#explore-complaints [role=alert]").count() == 0
+    # The table marks the video that is shown, and the other pages are asked about its class.
+    page.click("#explore-next")
+    following = page.locator(CELL).nth(2).inner_text()
+    wait_text(page, "#explore-head", following)
+    until(
+        page,
+        """sample => document.querySelector("#explore-grid .ag-row-selected")
+            ?.textContent.includes(sample)""",
+        following,
+    )
+    assert "class=drink+water" in str(page.locator("#link-compare").get_attribute("href"))
+    # Dash knows of the first address only; the arrow leads back to it nevertheless.
+    page.go_back()
+    wait_text(page, "#explore-head", sample)
+    page.go_back()
+    wait_text(page, "#explore-head", "S001C001P002R001A014")
+    assert page.locator("#explore-video").input_value() == "S001C001P002R001A014"
+
+
+def test_back_to_the_address_that_dash_knows_draws_its_video(page: Page, dashboard: str) -> None:
+    first = "S001C001P002R001A014"
+    open_page(page, f"{dashboard}/explore?sample={first}&layer=2&segment=1&person=1")
+    page.click("#explore-next")
+    wait_text(page, "#explore-head", "S001C001P002R002A014")
+    page.go_back()
+    wait_text(page, "#explore-head", first)
+    wait_query(page, sample=first)
+    page.go_forward()
+    wait_text(page, "#explore-head", "S001C001P002R002A014")

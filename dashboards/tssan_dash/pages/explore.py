@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import urlencode
 
 import dash
 import dash_mantine_components as dmc
 import numpy as np
-import pandas as pd
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from tssan_dash.bridge import View
-from tssan_dash.filtering import Question, find
-from tssan_dash.pages import (
-    alert,
-    alias_filter,
-    class_options,
-    files,
-    go_to,
-    in_words,
-    one,
-    videos,
-)
+from tssan_dash.filtering import Question
+from tssan_dash.pages import alert, chooser, files, in_words, one, videos
+from tssan_dash.pages.video import buffer_urls, view_state, views_of
 from tssan_dash.recordings import Recordings, current
-from tssan_dash.routes import below_prefix, buffer_url, module_url
+from tssan_dash.routes import below_prefix, module_url
 from tssan_dash.sample_files import FILES, SampleAsked, export_job
 from tssan_viz.errors import UserError
-from tssan_viz.store.catalogue import Catalogue
-from tssan_viz.views.payload import heatmaps_payload, initial_state
+from tssan_viz.views.payload import heatmaps_payload
 
-_VIEWS = {
-    "head": "Head view",
-    "model": "Layers × heads",
-    "heat": "Heat map",
-    "player": "Skeleton",
-    "explore": "All, linked",
-}
 # Beside the others there is the heat map of one head already.
 _WITH_MAPS = ("head", "model", "player")
+# The pages to which the class of the video that is looked at is carried.
+_CARRIED = ("explore", "compare", "subjects")
 
 
 def register(app: Dash, recordings: Recordings) -> None:
@@ -54,55 +38,7 @@ def register(app: Dash, recordings: Recordings) -> None:
         order=1,
     )
 
-    @app.callback(
-        Output("go", "data", allow_duplicate=True),
-        Input("explore-class", "value"),
-        Input("explore-subject", "value"),
-        Input("explore-video", "value"),
-        Input("explore-previous", "n_clicks"),
-        Input("explore-next", "n_clicks"),
-        State("explore-shown", "data"),
-        State("explore-head", "state"),
-        State("explore-view", "value"),
-        State("explore-question", "data"),
-        prevent_initial_call=True,
-    )
-    def choose(
-        label: str | None,
-        subject: str | None,
-        video: str | None,
-        back: int | None,
-        forth: int | None,
-        shown: dict[str, Any],
-        state: dict[str, Any],
-        view: str,
-        question: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        samples = recordings.samples(shown["run"])
-        here = recordings.position(shown["run"], shown["sample"])
-        present = samples.loc[here]
-        # Dash also calls when the page has been drawn: then nothing differs from what is shown.
-        if ctx.triggered_id in ("explore-previous", "explore-next") and (back or forth):
-            # From the video in the select, and all clicks since the page was drawn: it may be just
-            # about to be drawn anew.
-            chosen = here if video is None else recordings.position(shown["run"], video)
-            found = find(
-                samples, recordings.catalogue(shown["run"]), Question.of(question or {})
-            ).index
-            goal = _steps(found, chosen, (forth or 0) - (back or 0))
-        elif label is not None and label != _text(present["label"]):
-            goal = _like(samples, here, label=int(label))
-        elif subject is not None and subject != _text(present["subject"]):
-            goal = _like(samples, here, label=present["label"], subject=int(subject))
-        elif video is not None and video != shown["sample"]:
-            goal = recordings.position(shown["run"], video)
-        else:
-            raise PreventUpdate
-        query = {"sample": samples.at[goal, "sample"], "layer": state["layer"]}
-        if len(recordings.runs()) > 1:
-            query = {"run": shown["run"], **query}
-        return go_to(query | videos.kept_in_address(view, question))
-
+    chooser.register(app, recordings)
     videos.register(app, recordings)
 
     app.clientside_callback(
@@ -126,6 +62,14 @@ def register(app: Dash, recordings: Recordings) -> None:
         State("explore-head", "buffers"),
         State("explore-maps", "values"),
         State("explore-maps", "buffers"),
+    )
+
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "carryClass"),
+        *[Output(f"link-{page}", "href", allow_duplicate=True) for page in _CARRIED],
+        Input("explore-shown", "data"),
+        *[State(f"link-{page}", "href") for page in _CARRIED],
+        prevent_initial_call=True,
     )
 
     app.clientside_callback(
@@ -176,38 +120,6 @@ def _wish(shown: dict[str, Any], state: dict[str, Any] | None, view: str | None)
     return {**shown, **{name: (state or {}).get(name) for name in names}, "view": view}
 
 
-def _steps(found: pd.Index, here: int, steps: int) -> int:
-    """Return the place of the video so many steps on among those found; at an end it stays there.
-
-    From a video that is not among them the first step leads to the first one found.
-    """
-    if not len(found):
-        raise PreventUpdate
-    if here not in found:
-        return int(found[0])
-    place = list(found).index(here)
-    return int(found[min(max(place + steps, 0), len(found) - 1)])
-
-
-def _text(value: Any) -> str | None:
-    """Return a number of the table as the selects hold it."""
-    return None if pd.isna(value) else str(int(value))
-
-
-def _like(samples: pd.DataFrame, here: int, **wanted: Any) -> int:
-    """Return the place of the video that fits and shares most else with the present one."""
-    fits = samples
-    for column, value in wanted.items():
-        fits = fits[fits[column] == value]
-    if fits.empty:
-        raise PreventUpdate
-    for column in ("subject", "camera", "replication"):
-        same = fits[fits[column] == samples.at[here, column]]
-        if not same.empty:
-            fits = same
-    return int(fits.index[0])
-
-
 @in_words
 def layout(**query: Any) -> Any:
     """Return the page as the address asks for it."""
@@ -229,16 +141,12 @@ def layout(**query: Any) -> Any:
             raise UserError(f"The run {run!r} has no video of the class {entry}.")
         here = int(found[0])
     elif question != Question():
-        asked_for = find(samples, recordings.catalogue(run), question).index
+        asked_for = recordings.found(run, question)
         here = int(asked_for[0]) if len(asked_for) else 0
     sample = str(samples.at[here, "sample"])
     payload = recordings.head_view(run, sample)
     state, complaints = view_state(payload.manifest, query)
-    views = [
-        {"value": name, "label": title}
-        for name, title in _VIEWS.items()
-        if name != "player" or "poses" in payload.buffers
-    ]
+    views = views_of(payload)
     view = one(query, "view") or "head"
     if view not in [option["value"] for option in views]:
         complaints.append(
@@ -247,10 +155,6 @@ def layout(**query: Any) -> Any:
         )
         view = "head"
     manifest = payload.manifest | {"view": view}
-    buffers = {
-        name: buffer_url(data, run=run, sample=sample, part=name)
-        for name, data in payload.buffers.items()
-    }
     maps_manifest = heatmaps_payload(
         np.zeros((len(manifest["heads"]), *manifest["maps"]["shape"][-2:]), np.float16),
         titles=[f"Head {head}" for head in manifest["heads"]],
@@ -259,12 +163,16 @@ def layout(**query: Any) -> Any:
     return dmc.Stack(
         [
             dcc.Store(id="explore-lines-wish"),
-            dcc.Store(id="explore-shown", data={"run": run, "sample": sample}),
-            _chooser(recordings, run, here),
-            *[
-                alert(words, title="The address asks for more than there is", color="yellow")
-                for words in complaints
-            ],
+            dcc.Store(id="explore-shown", data=chooser.shown(recordings, run, sample)),
+            chooser.chooser(recordings, run, here),
+            html.Div(
+                [
+                    alert(words, title="The address asks for more than there is", color="yellow")
+                    for words in complaints
+                ],
+                id="explore-complaints",
+                style={"display": "contents"},
+            ),
             dmc.Paper(
                 [
                     dmc.ScrollArea(
@@ -282,7 +190,7 @@ def layout(**query: Any) -> Any:
                         id="explore-head",
                         module=module_url(),
                         values={"manifest": manifest},
-                        buffers=buffers,
+                        buffers=buffer_urls(payload, run, sample),
                         state=state,
                         label="Views of the video",
                     ),
@@ -320,153 +228,3 @@ def layout(**query: Any) -> Any:
         ],
         gap="md",
     )
-
-
-def _chooser(recordings: Recordings, run: str, here: int) -> dmc.Group:
-    samples = recordings.samples(run)
-    catalogue = recordings.catalogue(run)
-    video = samples.loc[here]
-    duplicate_of = recordings.store.duplicates(run).get(str(video["sample"]))
-    classes = recordings.classes(run)
-    # Without a label there is no class to choose; those next to it are offered.
-    of_class = samples.iloc[max(0, here - 500) : here + 500]
-    if not pd.isna(video["label"]):
-        of_class = samples.loc[samples["label"] == video["label"], ["sample", "subject"]]
-    subjects = sorted(of_class["subject"].dropna().astype(int).unique())
-    of_subject = of_class
-    if not pd.isna(video["subject"]):
-        of_subject = of_class[of_class["subject"] == video["subject"]]
-    return dmc.Group(
-        [
-            dmc.Select(
-                id="explore-class",
-                label="Class",
-                data=class_options(classes),
-                filter=alias_filter(classes),
-                value=_text(video["label"]),
-                searchable=True,
-                allowDeselect=False,
-                nothingFoundMessage="No class of this name was recorded",
-                w={"base": "100%", "xs": 230},
-            ),
-            dmc.Select(
-                id="explore-subject",
-                label="Subject",
-                data=[{"value": str(s), "label": str(s)} for s in subjects],
-                value=_text(video["subject"]),
-                searchable=True,
-                allowDeselect=False,
-                disabled=not subjects,
-                nothingFoundMessage="This subject does not do this",
-                w=110,
-            ),
-            dmc.Select(
-                id="explore-video",
-                label="Video",
-                data=[{"value": s, "label": s} for s in of_subject["sample"]],
-                value=video["sample"],
-                searchable=True,
-                allowDeselect=False,
-                nothingFoundMessage="No video of this name for class and subject",
-                w={"base": 220, "sm": 260},
-            ),
-            dmc.ActionIconGroup(
-                [
-                    dmc.ActionIcon(
-                        sign,
-                        id=f"explore-{name}",
-                        variant="default",
-                        size="input-sm",
-                        disabled=disabled,
-                        **{"aria-label": f"{name.capitalize()} video"},
-                    )
-                    for name, sign, disabled in (
-                        ("previous", "‹", here == 0),
-                        ("next", "›", here == len(samples) - 1),
-                    )
-                ]
-            ),
-            dmc.Group(_badges(catalogue, video, duplicate_of), gap="xs", mih=36),
-        ],
-        gap="sm",
-        align="flex-end",
-    )
-
-
-def _badges(catalogue: Catalogue, video: pd.Series, duplicate_of: str | None) -> list[dmc.Badge]:
-    badges = []
-    if not pd.isna(video["predicted"]):
-        name = catalogue.name_of(int(video["predicted"]))
-        right = bool(video["predicted"] == video["label"])
-        badges.append(
-            dmc.Badge(
-                f"recognised as {name}" if right else f"taken for {name}",
-                color="cyan" if right else "red",
-                variant="light",
-                size="lg",
-                tt="none",
-                id="explore-verdict",
-            )
-        )
-    if duplicate_of is not None:
-        badges.append(
-            dmc.Badge(f"the same file as {duplicate_of}", color="yellow", size="lg", tt="none")
-        )
-    return badges
-
-
-def view_state(manifest: dict[str, Any], query: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the state in which the address wants the head view, and what it asks in vain.
-
-    Parameters
-    ----------
-    manifest
-        Of the head view's payload.
-    query
-        The address's parameters: ``layer``, ``heads`` (``1-3-8``), ``locked`` (``query-12``),
-        ``segment``, ``person``.
-
-    Returns
-    -------
-    state : dict
-        ``layer``, ``heads``, ``locked``, ``segment``, ``person``, ``orientation``.
-    complaints : list of str
-        One sentence for each thing that is not there.
-    """
-    state = initial_state(manifest)
-    complaints = []
-    for name in ("layer", "segment", "person"):
-        asked, there = one(query, name), manifest[f"{name}s"]
-        if asked is None:
-            continue
-        if asked in map(str, there):
-            state[name] = int(asked)
-        else:
-            complaints.append(
-                f"There is no {name} {asked!r}; this video has {', '.join(map(str, there))}."
-            )
-    threshold = one(query, "threshold")
-    if threshold is not None:
-        if re.fullmatch(r"0?\.\d{1,6}|[01](\.0{1,6})?", threshold, re.ASCII):
-            state["threshold"] = float(threshold)
-        else:
-            complaints.append(f"The threshold {threshold!r} is no share from 0 to 1.")
-    heads = one(query, "heads")
-    if heads is not None:
-        wanted = [head for head in manifest["heads"] if str(head) in heads.split("-")]
-        if wanted:
-            state["heads"] = wanted
-        else:
-            complaints.append(f"There are no heads {heads!r}; write them as 1-3-8.")
-    locked = one(query, "locked")
-    if locked is not None:
-        sizes = dict(zip(("query", "key"), manifest["maps"]["shape"][-2:], strict=True))
-        match = re.fullmatch(r"(query|key)-(\d{1,6})", locked)
-        if match and int(match[2]) < sizes[match[1]]:
-            state["locked"] = {"side": match[1], "frame": int(match[2])}
-        else:
-            complaints.append(
-                f"No frame can be locked by {locked!r}; write it as query-0 to "
-                f"query-{sizes['query'] - 1}, or key-0 to key-{sizes['key'] - 1}."
-            )
-    return state, complaints

@@ -12,8 +12,8 @@ import pandas as pd
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.filtering import Question, find
-from tssan_dash.pages import go_to, one
+from tssan_dash.filtering import Question
+from tssan_dash.pages import one
 from tssan_dash.pages.parts import section
 from tssan_dash.recordings import Recordings
 
@@ -69,49 +69,34 @@ def register(app: Dash, recordings: Recordings) -> None:
                 "sort": request.get("sortModel"),
             }
         )
-        samples = recordings.samples(shown["run"])
-        found = find(samples, recordings.catalogue(shown["run"]), question)
+        run = shown["run"]
+        samples = recordings.samples(run)
+        found = recordings.found(run, question)
         asked = "explore-grid.getRowsRequest" in ctx.triggered_prop_ids
         rows: Any = no_update
         if asked:
             first, last = _bounds(request)
-            rows = {"rowData": lines(found.iloc[first:last]), "rowCount": len(found)}
-        names = found["sample"]
-        at_first = not len(names) or names.iloc[0] == shown["sample"]
-        at_last = not len(names) or names.iloc[-1] == shown["sample"]
+            rows = {"rowData": lines(samples.loc[found[first:last]]), "rowCount": len(found)}
         count = f"{len(samples):,} videos"
         if len(found) < len(samples):
             count = f"{len(found):,} of {count}"
-        return rows, count, at_first, at_last
+        return rows, count, *ends(found, recordings.position(run, shown["sample"]))
 
-    @app.callback(
-        Output("go", "data", allow_duplicate=True),
+    # A click on a row; what the page itself marks there, or a row of before, is none.
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "chooseRow"),
+        Output("explore-row", "data"),
         Input("explore-grid", "selectedRows"),
         State("explore-shown", "data"),
-        State("explore-head", "state"),
-        State("explore-view", "value"),
-        State("explore-question", "data"),
         prevent_initial_call=True,
     )
-    def choose(
-        rows: list[dict[str, Any]] | None,
-        shown: dict[str, Any],
-        state: dict[str, Any],
-        view: str,
-        question: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        if not rows or rows[0]["sample"] == shown["sample"]:
-            raise PreventUpdate
-        query = {"sample": rows[0]["sample"], "layer": state["layer"]}
-        if len(recordings.runs()) > 1:
-            query = {"run": shown["run"]} | query
-        return go_to(query | kept_in_address(view, question))
 
 
-def kept_in_address(view: str, question: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what the address keeps from one video to the next: the view and the question."""
-    kept = {} if view == "head" else {"view": view}
-    return kept | Question.of(question or {}).in_address()
+def ends(found: pd.Index, here: int) -> tuple[bool, bool]:
+    """Return whether the arrows lead no further back and no further on from a video."""
+    if not len(found):
+        return True, True
+    return here == found[0], here == found[-1]
 
 
 def _bounds(request: Mapping[str, Any]) -> tuple[int, int]:
@@ -162,6 +147,7 @@ def table(question: Question) -> dmc.Paper:
     return section(
         "All videos",
         dcc.Store(id="explore-question", data=question.to_dict()),
+        dcc.Store(id="explore-row"),
         dmc.Group(
             [
                 dmc.TextInput(
