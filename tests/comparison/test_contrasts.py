@@ -18,7 +18,7 @@ from tssan_viz.comparison.contrasts import (
     estimate_groups,
     group_deltas,
 )
-from tssan_viz.comparison.group_exchange import design_groups
+from tssan_viz.comparison.group_exchange import design_groups, in_the_same_classes
 from tssan_viz.comparison.statistics import (
     Estimates,
     estimate,
@@ -43,9 +43,15 @@ def make_cells(
     person_by_group: float = 0.0,
     planted: float = 0.0,
     truth: np.ndarray | None = None,
+    confused: bool = False,
+    untangled: bool = False,
     seed: int = 0,
 ) -> GroupCells:
-    """Cells with an imprint of subject, class, subject × group and, planted in head 0, group."""
+    """Cells with an imprint of subject, class, subject × group and, planted in head 0, group.
+
+    `confused` leaves out cells as a network does: each class is taken for itself most often.
+    `untangled` keeps what is left for an exchange among groups of the same classes.
+    """
     rng = np.random.default_rng(seed)
     subject, label, group = (x.reshape(-1) for x in np.indices((subjects, classes, groups)))
     if between_subjects:
@@ -53,6 +59,12 @@ def make_cells(
         subject, label, group = subject[keep], label[keep], group[keep]
     keep = rng.random(len(subject)) >= missing
     subject, label, group = subject[keep], label[keep], group[keep]
+    if confused:
+        keep = rng.random(len(subject)) < np.where(group == label % groups, 0.9, 0.35)
+        subject, label, group = subject[keep], label[keep], group[keep]
+    if untangled:
+        keep = in_the_same_classes(subject, label, group)
+        subject, label, group = subject[keep], label[keep], group[keep]
     shape = (heads, 1, length)
     units = rng.normal(size=(len(subject), *shape))
     units += class_effect * rng.normal(size=(classes, *shape))[label]
@@ -94,7 +106,12 @@ CASES = [
         id="unequal groups of subjects",
     ),
     pytest.param({"missing": 0.1}, "within", id="two groups with holes"),
-    pytest.param({"groups": 3, "missing": 0.2}, "alike", id="classes that have the same groups"),
+    pytest.param({"groups": 3, "missing": 0.2}, "alike", id="groups of the same classes"),
+    pytest.param(
+        {"classes": 4, "groups": 4, "confused": True, "untangled": True},
+        "alike",
+        id="what is predicted",
+    ),
 ]
 
 
@@ -146,10 +163,10 @@ def test_exchanges_move_what_they_may_and_nothing_else(draws: int) -> None:
         mine = moved[:, cells.subject == s]
         assert (mine == mine[:, :1]).all()
     assert moved.any(axis=0).all()
-    # Classes 0 and 1 are taken for 0 or 1, class 2 for 0 or 2: it moves by itself.
+    # Classes 0 and 1 are taken for 0 or 1, class 2 for 2 or 3: it moves by itself.
     third = make_cells(4, 3, 2, seed=1)
-    group = np.where((third.label == 2) & (third.group == 1), 2, third.group)
-    other = replace(third, group=group, n_groups=3)
+    group = third.group + 2 * (third.label == 2)
+    other = replace(third, group=group, n_groups=4)
     alike = design_groups(other, "alike", n_permutations=draws)
     assert alike.n_assignments == 2**8
     for s in range(4):
@@ -163,6 +180,37 @@ def test_exchanges_move_what_they_may_and_nothing_else(draws: int) -> None:
         mine = whole[:, apart.subject == s]
         assert (mine == mine[:, :1]).all()
     assert (whole.sum(axis=1) == apart.group.sum()).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    there=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 4)),
+        min_size=1,
+        max_size=40,
+        unique=True,
+    )
+)
+def test_groups_that_are_exchanged_are_in_the_same_classes(
+    there: list[tuple[int, int, int]],
+) -> None:
+    cells = np.array(there)
+    kept = cells[in_the_same_classes(*cells.T)]
+    classes: dict[tuple[int, int], set[int]] = {}
+    for s, c, g in kept.tolist():
+        classes.setdefault((s, g), set()).add(c)
+    for (s, g), mine in classes.items():
+        assert any(mine == other for (t, h), other in classes.items() if t == s and h != g)
+    # Whole subjects stay whole, where any other has the same.
+    whole = np.stack([x.reshape(-1) for x in np.indices((3, 4, 2))], axis=1)
+    assert in_the_same_classes(*whole.T).all()
+
+
+def test_of_tangled_groups_the_cells_that_others_have_too_are_kept() -> None:
+    # Both have 0 and 1 in class 0; the first also 1 in class 1, beside 2.
+    cells = np.array([(0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 2), (1, 0, 0), (1, 0, 1)])
+    kept = cells[in_the_same_classes(*cells.T)]
+    assert kept.tolist() == [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1]]
 
 
 def test_the_number_of_exchanges_and_the_smallest_p() -> None:
@@ -183,10 +231,25 @@ def test_the_number_of_exchanges_and_the_smallest_p() -> None:
     assert len(np.unique(equal.groups, axis=0)) == math.comb(8, 4)
     unequal = design_groups(make_cells(7, 2, 2, between_subjects=True), "subjects")
     assert unequal.smallest_p == 1 / math.comb(7, 3)
+    # Naming groups anew everywhere changes nothing: 0 with 1, and 2 with 3.
+    twice = make_cells(2, 2, 2)
+    apart = replace(twice, group=twice.group + 2 * twice.label, n_groups=4)
+    design = design_groups(apart, "alike")
+    assert (design.n_assignments, design.smallest_p) == (2**4, 4 / 2**4)
+    deltas = group_deltas(apart, design)
+    assert (np.abs(deltas - deltas[0]).max(axis=1) < 1e-6).sum() == 4
     drawn = design_groups(make_cells(9, 3, 2), "within", n_permutations=99)
     assert (drawn.enumerated, drawn.smallest_p, drawn.n_drawn) == (False, 1 / 100, 99)
     nothing = design_groups(pairs, None)
     assert (nothing.exchange, nothing.smallest_p, nothing.n_drawn) == (None, 1.0, 0)
+
+
+def test_there_may_be_hundreds_of_groups() -> None:
+    cells = make_cells(3, 200, 2)
+    many = replace(cells, group=cells.group + 2 * cells.label, n_groups=400)
+    design = design_groups(many, "alike", n_permutations=9)
+    np.testing.assert_array_equal(design.groups[0], many.group)
+    np.testing.assert_array_equal(design.groups[9] // 2, many.label)
 
 
 def test_p_of_groups_of_subjects_is_scipys() -> None:
@@ -313,13 +376,18 @@ NULLS = [
     ),
     pytest.param(
         "alike",
-        {"subjects": 7, "classes": 4, "groups": 2, "person_by_group": 1.0},
+        {"subjects": 8, "classes": 5, "groups": 5, "confused": True},
         id="what is predicted",
     ),
     pytest.param(
         "alike",
-        {"subjects": 8, "classes": 4, "groups": 3, "missing": 0.3},
-        id="what is predicted, unbalanced",
+        {"subjects": 7, "classes": 5, "groups": 5, "confused": True, "person_by_group": 1.0},
+        id="what is predicted, and persons look different under each prediction",
+    ),
+    pytest.param(
+        "alike",
+        {"subjects": 8, "classes": 4, "groups": 3, "missing": 0.3, "person_by_group": 1.0},
+        id="what is predicted, persons look different, unbalanced",
     ),
     pytest.param(
         "within",
@@ -346,8 +414,15 @@ NULLS = [
 
 @pytest.mark.parametrize(("exchange", "options"), NULLS)
 def test_null_data_are_rejected_as_often_as_stated(exchange: str, options: dict) -> None:
-    for rate in rejections(1000, exchange, **options):
+    for rate in rejections(1000, exchange, untangled=exchange == "alike", **options):
         assert 0.03 <= rate <= 0.07
+
+
+KINDS: dict[str, dict] = {
+    "within": {"classes": 2, "groups": 2},
+    "alike": {"classes": 4, "groups": 4, "confused": True, "untangled": True},
+    "subjects": {"classes": 2, "groups": 2, "between_subjects": True},
+}
 
 
 def test_power_rises_with_effect_and_with_subjects_and_in_the_planted_head() -> None:
@@ -356,9 +431,7 @@ def test_power_rises_with_effect_and_with_subjects_and_in_the_planted_head() -> 
         for seed in range(80):
             cells = make_cells(
                 subjects,
-                2,
-                2,
-                between_subjects=exchange == "subjects",
+                **KINDS[exchange],
                 heads=4,
                 length=12,
                 planted=planted,
@@ -368,7 +441,7 @@ def test_power_rises_with_effect_and_with_subjects_and_in_the_planted_head() -> 
             found.append(p_values(group_deltas(cells, design)).p_max_t <= 0.05)
         return float(np.mean(found, axis=0)[0]), float(np.mean(found, axis=0)[1:].max())
 
-    for exchange in ("within", "subjects"):
+    for exchange in KINDS:
         small, large = power(exchange, 8, 0.25)[0], power(exchange, 8, 0.8)[0]
         more = power(exchange, 16, 0.25)[0]
         assert small < large

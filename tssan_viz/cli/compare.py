@@ -333,7 +333,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
 def print_comparison(result: Comparison) -> None:
     """Print the table, what stands around it, the sentences and the notes."""
     from tssan_viz.comparison import ClassComparison, GroupComparison
-    from tssan_viz.comparison.summary import counted
+    from tssan_viz.comparison.words import counted
 
     console.print(Text(result.title, style="bold"))
     split = "no split" if result.split is None else f"split {result.split}"
@@ -417,7 +417,7 @@ def _named(what: str, classes: pd.DataFrame) -> Text:
 def print_analysis(analysis: Analysis) -> None:
     """Print a further answer: its question, its table, its notes."""
     from tssan_viz.comparison.further import is_p
-    from tssan_viz.comparison.summary import format_p
+    from tssan_viz.comparison.words import format_p
 
     console.print()
     console.print(Text(analysis.title, style="bold"))
@@ -445,7 +445,7 @@ def print_analysis(analysis: Analysis) -> None:
 
 def _table(result: Comparison, width: int) -> Table:
     """Draw the table; a narrow terminal gets fewer columns, --json and --csv have all."""
-    from tssan_viz.comparison.summary import decimals, format_p
+    from tssan_viz.comparison.words import decimals, format_p
 
     def number(digits: int, sign: str = "") -> Callable[[float], str]:
         return lambda value: "—" if value != value else f"{value:{sign}.{digits}f}"

@@ -17,7 +17,7 @@ from tssan_viz.comparison.choosing import narrow
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.similarity import check_metric
 from tssan_viz.comparison.statistics import gram_matrix
-from tssan_viz.comparison.summary import counted
+from tssan_viz.comparison.words import counted
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tssan_viz.comparison.cells import Layout
 from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, Design
-from tssan_viz.comparison.summary import counted
+from tssan_viz.comparison.words import counted
 from tssan_viz.errors import UserError
 from tssan_viz.selection import Selection
 

@@ -172,7 +172,7 @@ class Comparison(ABC):
     @property
     def exchanged(self) -> str:
         """What the test exchanges, in words."""
-        from tssan_viz.comparison.summary import counted
+        from tssan_viz.comparison.words import counted
 
         return " ".join([*self.exchange_words, counted(self.n_exchanged, "subject")])
 

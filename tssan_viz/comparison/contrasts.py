@@ -101,7 +101,7 @@ def group_deltas(
         Called with how many assignments are done, and how many there are.
     """
     deltas = np.empty((len(design.groups), cells.n_heads))
-    blocks = _moving_together(cells, design)
+    blocks = _moving_together(cells)
     for start in range(0, len(deltas), _PART):
         part = slice(start, start + _PART)
         deltas[part] = _deltas_of(cells, blocks, design.groups[part])
@@ -114,15 +114,13 @@ def group_deltas(
 _Block = tuple[NDArray[np.intp], NDArray[np.floating], NDArray[np.bool_] | None, int]
 
 
-def _moving_together(cells: GroupCells, design: GroupDesign) -> list[_Block]:
+def _moving_together(cells: GroupCells) -> list[_Block]:
     """Return the classes, those in one whose cells move together, and how many each stands for.
 
-    Where a subject's cells move in all its classes at once, classes that the same subjects have in
-    the same groups have the same pairs in every assignment, so that their similarities are averaged
-    first.
+    A subject's cells of one group move in all its classes at once, so that classes that the same
+    subjects have in the same groups have the same pairs in every assignment, and their similarities
+    are averaged first.
     """
-    if design.exchange == "alike":
-        return [(members, gram.values, gram.counted, 1) for members, gram in cells.blocks]
     alike: dict[tuple[tuple[int, ...], ...], list[tuple[NDArray[np.intp], Gram]]] = {}
     blocks: list[_Block] = []
     for members, gram in cells.blocks:
@@ -142,7 +140,7 @@ def _moving_together(cells: GroupCells, design: GroupDesign) -> list[_Block]:
 def _deltas_of(
     cells: GroupCells,
     blocks: list[_Block],
-    groups: NDArray[np.int8],
+    groups: NDArray[np.int16],
 ) -> Floats:
     p, h = len(groups), cells.n_heads
     total, classes = np.zeros((p, h)), np.zeros((p, h))

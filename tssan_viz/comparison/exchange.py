@@ -19,7 +19,7 @@ from scipy import sparse, special
 from tssan_viz.comparison.cell_layers import Chosen
 from tssan_viz.comparison.group_exchange import divided
 from tssan_viz.comparison.statistics import list_or_draw, t_quantile
-from tssan_viz.comparison.summary import counted
+from tssan_viz.comparison.words import counted
 from tssan_viz.errors import UserError
 
 Floats = NDArray[np.floating]
@@ -369,7 +369,7 @@ def _whole_subjects(
     left = len(set(cells[:, 1].tolist()) - wanted)
     subjects = first + second
     a, b = len(first), len(second)
-    groups, total = divided(np.repeat(np.array([0, 1], np.int8), (a, b)), permutations, seed)
+    groups, total = divided(np.repeat(np.array([0, 1], np.int16), (a, b)), permutations, seed)
     enumerated = total <= permutations
     reason = None
     if min(a, b) < 2:

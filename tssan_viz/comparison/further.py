@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tssan_viz.comparison.reading import Progress
 from tssan_viz.comparison.similarity import METRICS
-from tssan_viz.comparison.summary import format_p
+from tssan_viz.comparison.words import format_p
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:

@@ -24,15 +24,16 @@ from tssan_viz.comparison.contrasts import (
 )
 from tssan_viz.comparison.distances import draw_distances
 from tssan_viz.comparison.group_exchange import Exchange, GroupDesign, design_groups
-from tssan_viz.comparison.groups import Grouping, group_by_condition, group_rows
+from tssan_viz.comparison.groups import group_by_condition, group_rows
 from tssan_viz.comparison.kept import KeptCells
 from tssan_viz.comparison.kept_answers import kept_gram, kept_left_out
 from tssan_viz.comparison.kept_files import KeptLayer
+from tssan_viz.comparison.pairing import pair
 from tssan_viz.comparison.pairs import DISTANCES, PairDistances
 from tssan_viz.comparison.reading import Progress, heads_of_layers, map_reader, site_of
 from tssan_viz.comparison.similarity import METRICS, check_similarity_or_distance
 from tssan_viz.comparison.statistics import MIN_SUBJECTS_FOR_INTERVAL, Gram, p_values
-from tssan_viz.comparison.summary import counted
+from tssan_viz.comparison.words import counted
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _IN_COMMON = {
 
 _EXCHANGED: dict[Exchange | None, tuple[str, str]] = {
     "within": ("the groups over all classes at once", "within each of"),
-    "alike": ("the groups of classes that have the same ones", "within each of"),
+    "alike": ("groups that occur in the same classes", "within each of"),
     "subjects": ("whole subjects between the groups,", "of"),
     None: ("nothing", "within"),
 }
@@ -60,6 +61,7 @@ _EXCHANGED: dict[Exchange | None, tuple[str, str]] = {
 _MOVES = {
     "camera": "cameras",
     "correct": "right and wrong videos",
+    "predicted": "predictions",
     "duration": "short and long videos",
     "condition": "groups",
 }
@@ -239,13 +241,13 @@ def compare_groups(
         grouping = group_by_condition(rows, first, second)
     else:
         grouping = group_rows(selection, by, groups)
+    taking_part, grouping = pair(rows, grouping, named=groups is not None or condition is not None)
     notes += grouping.notes
-    taking_part, exchange, reason = _paired(rows, grouping, notes)
+    exchange, reason = grouping.exchange, grouping.reason
     if not taking_part.all():
         selection = _only(selection, rows, taking_part)
         rows = selection.rows()
     group = grouping.group[taking_part]
-    _check_groups(rows, group, grouping)
 
     # Cells are of a subject, a class and a group: two numbers in one stand for the latter two.
     n_groups = len(grouping.names)
@@ -269,16 +271,16 @@ def compare_groups(
         reason is None and len(subjects) >= MIN_SUBJECTS_FOR_INTERVAL and table["low"].isna().all()
     ):
         notes.append("no interval: without one of the subjects a group would be without a pair")
-    if reason is None and exchange == "within" and by != "step" and rows["label"].nunique() > 1:
+    if (
+        reason is None
+        and exchange in ("within", "alike")
+        and by != "step"
+        and rows["label"].nunique() > 1
+    ):
         notes.append(
             f"a person's {_MOVES[by]} are exchanged in all classes at once, not class by class: "
             "they may differ in a way that is this person's own and the same in every class, and "
             "p would then be too small"
-        )
-    if reason is None and exchange == "alike" and rows["label"].nunique() > 1:
-        notes.append(
-            "a person's classes are exchanged together where the same was predicted in them, the "
-            "others by themselves: if persons look different under each prediction, p is too small"
         )
     if len(subjects) < MIN_SUBJECTS_FOR_INTERVAL:
         notes.append(
@@ -345,59 +347,6 @@ def _check(permutations: int, seed: int, alpha: float) -> None:
         raise UserError(f"seed is {seed}: it is a whole number from 0")
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}: it lies between 0 and 1")
-
-
-def _paired(
-    rows: pd.DataFrame, grouping: Grouping, notes: list[str]
-) -> tuple[NDArray[np.bool_], Exchange | None, str | None]:
-    """Return which rows take part, what is exchanged, and why nothing is.
-
-    What is exchanged within subject and class needs both groups there; a subject and class with
-    one group only would bring in how subjects and classes differ.
-    """
-    there = grouping.group >= 0
-    if grouping.exchange not in ("within", "alike"):
-        return there, grouping.exchange, grouping.reason
-    keys = ["subject"] if grouping.by == "step" else ["subject", "label"]
-    part = rows[there].assign(group=grouping.group[there])
-    several = part.groupby(keys)["group"].transform("nunique") > 1
-    chosen = there.copy()
-    chosen[there] = several.to_numpy(bool)
-    per_class = part[several].groupby("label")["subject"].nunique()
-    if per_class.empty or per_class.max() < 2:
-        return (
-            there,
-            None,
-            f"no two subjects have several of the groups ({', '.join(grouping.names[:4])}) in one "
-            "class, so that groups cannot be told from subjects and classes",
-        )
-    left = int(rows.loc[there & ~chosen, "sample"].nunique())
-    if left:
-        unit = "subject" if grouping.by == "step" else "subject and class"
-        notes.append(
-            f"left out: {counted(left, 'video')} whose {unit} is in one of the groups only"
-        )
-    return chosen, grouping.exchange, None
-
-
-def _check_groups(rows: pd.DataFrame, group: NDArray[np.intp], grouping: Grouping) -> None:
-    subjects = rows["subject"].nunique()
-    if subjects < 2:
-        raise UserError(
-            "there is one subject only: a comparison is across subjects and needs at least two; "
-            "record more subjects, or ask for more with --subjects"
-        )
-    for number, name in enumerate(grouping.names):
-        videos = rows.loc[group == number, "sample"].nunique()
-        if videos == 0:
-            raise UserError(
-                f"no video is left in group {name!r}: ask for other groups, or filter less"
-            )
-        if videos == 1:
-            raise UserError(
-                f"group {name!r} is a single video, and a similarity needs two: name groups with "
-                "more videos, or filter less"
-            )
 
 
 def _compare_layers(

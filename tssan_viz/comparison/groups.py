@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.group_exchange import Exchange
-from tssan_viz.comparison.summary import counted
+from tssan_viz.comparison.words import counted
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:

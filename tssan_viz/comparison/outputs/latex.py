@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tssan_viz.comparison.summary import decimals, format_p
+from tssan_viz.comparison.words import decimals, format_p
 
 if TYPE_CHECKING:
     from tssan_viz.comparison.comparison import Comparison

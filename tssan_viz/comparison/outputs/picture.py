@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
-from tssan_viz.comparison.summary import counted, format_p
+from tssan_viz.comparison.words import counted, format_p
 from tssan_viz.figures.style import FAINT, HEAD_COLOURS, RC, PaperFigure
 
 if TYPE_CHECKING:

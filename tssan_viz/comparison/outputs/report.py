@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.further import is_p
-from tssan_viz.comparison.summary import counted, decimals, format_p
+from tssan_viz.comparison.words import counted, decimals, format_p
 from tssan_viz.version import VERSION
 
 if TYPE_CHECKING:
