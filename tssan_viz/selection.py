@@ -358,6 +358,44 @@ class Selection:
         )
         return part
 
+    def of_sample(self, name: str) -> Selection:
+        """Return the part of this selection that is one video's, as ``select(sample=name)`` does.
+
+        Quicker from the second video on: where the rows of each lie is remembered.
+
+        Parameters
+        ----------
+        name
+            The video.
+
+        Returns
+        -------
+        Selection
+
+        Raises
+        ------
+        UserError
+            The selection does not hold the video; the message names the nearest.
+        """
+        if name not in self._places:
+            raise unknown_sample(name, list(self._places), self.run)
+        answer = replace(
+            self._answer,
+            frame=self._frame.iloc[self._places[name]],
+            said=(*self._answer.said, f"sample {named((name,))}"),
+        )
+        part = object.__new__(Selection)
+        part._set(self.store, answer, list(self.notes), *self._of_steps)
+        return part
+
+    @cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        """Where the rows of each video lie."""
+        codes, names = pd.factorize(self._frame["sample"])
+        order = np.argsort(codes, kind="stable")
+        ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+        return dict(zip(names.tolist(), np.split(order, ends[:-1]), strict=True))
+
     # ---- composed
 
     def __and__(self, other: Selection) -> Selection:
@@ -469,8 +507,7 @@ class Selection:
     @cached_property
     def _wanted(self) -> dict[int, tuple[int, ...]]:
         """Which heads to read of which sites."""
-        shapes = self._sites[["query", "key"]].drop_duplicates()
-        if len(shapes) > 1:
+        if len({*zip(self._sites["query"], self._sites["key"], strict=True)}) > 1:
             sizes = [
                 f"layer {n}: {q} × {s}" for n, q, s in self._sites[["query", "key"]].itertuples()
             ]

@@ -495,7 +495,7 @@ class AttentionStore:
 
         def read(opened: Opened) -> dict[str, Any] | None:
             position = opened.once("index", _sample_index).get((run, sample))
-            return None if position is None else opened.dataset.take([position]).to_pylist()[0]
+            return None if position is None else _lines(opened.dataset.take([position]))[0]
 
         line = self._datasets.read("samples", read)
         if line is not None:
@@ -527,7 +527,7 @@ class AttentionStore:
         def read(opened: Opened, part: Sequence[str]) -> list[dict[str, Any]]:
             index = opened.once("index", _sample_index)
             positions = [index[(run, name)] for name in part if (run, name) in index]
-            return opened.dataset.take(positions).to_pylist() if positions else []
+            return _lines(opened.dataset.take(positions)) if positions else []
 
         for start in range(0, len(names), _SAMPLES_AT_A_TIME):
             part = names[start : start + _SAMPLES_AT_A_TIME]
@@ -664,6 +664,17 @@ def _sample_index(dataset: lance.LanceDataset) -> dict[tuple[str, str], int]:
     lines = dataset.to_table(columns=["run", "sample"])
     keys = zip(lines["run"].to_pylist(), lines["sample"].to_pylist(), strict=True)
     return {key: position for position, key in enumerate(keys)}
+
+
+def _lines(table: pa.Table) -> list[dict[str, Any]]:
+    """Return samples line by line; lists of numbers as arrays, thousands in a line of poses."""
+    columns = [
+        [line.values.to_numpy(zero_copy_only=False) if line.is_valid else None for line in column]
+        if pa.types.is_list(column.type) and not pa.types.is_integer(column.type.value_type)
+        else column.to_pylist()
+        for column in table.columns
+    ]
+    return [dict(zip(table.column_names, line, strict=True)) for line in zip(*columns, strict=True)]
 
 
 def _stored_sample(line: dict[str, Any]) -> StoredSample:

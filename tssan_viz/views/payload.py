@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tssan_viz.errors import UserError
-from tssan_viz.evidence.kept import evidence_line
+from tssan_viz.evidence.kept import evidence_line, kept_joints
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +68,10 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
         of the video (``poses_present`` ``[m][k]``), centred about the mean of all present joints.
         Where a sample was recorded at several steps, ``maps`` are the newest's, ``steps`` names
         all and ``earlier`` holds the others' ``(n, k, m, layer, h, q, s)``: those of the newest's
-        segments and persons, evenly thinned where they would be more than 16 MB.
+        segments and persons, evenly thinned where they would be more than 16 MB. Where the maps are
+        ``v`` × ``v`` and there are not as many frames, they are between joints (``token``
+        "joint"). ``joints_lost`` (m, v) is there for a video that `tssan-viz explain` was asked
+        about: what the logit of its class loses when one joint rests.
 
     Raises
     ------
@@ -137,6 +140,13 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
             "units": skeleton.units,
         }
         buffers["poses"] = poses.tobytes()
+        manifest["joint_names"] = list(skeleton.joints)
+        lost = kept_joints(chosen.store, chosen.run, _plain(first["label"]), manifest["sample"])
+        if lost is not None:
+            manifest["joints_lost"] = lost
+    if _between_joints(manifest):
+        named = [manifest["joint_names"]] * len(segments)
+        manifest |= {"token": "joint", "labels": named, "seconds": None}
     if isinstance(first.get("tokens"), str):
         from tssan_viz.views.tokens import of_tokens
 
@@ -259,13 +269,23 @@ def frame_labels(stored: StoredSample, segment: int) -> list[str]:
     return [str(math.floor(float(frame) + 0.5)) for frame in stored.frames[segment]]
 
 
+def _between_joints(manifest: dict[str, Any]) -> bool:
+    """Whether the maps are between a skeleton's joints: as many as it has, and not as frames."""
+    if manifest["poses"] is None:
+        return False
+    t, v = manifest["poses"]["shape"][2:4]
+    return bool(v != t and manifest["maps"]["shape"][-2:] == [v, v])
+
+
 def _one_sample(selection: Selection, sample: str | None) -> tuple[Selection, list[Selection]]:
     """Narrow a selection to one sample: its newest step, and each of the earlier ones."""
     if not len(selection):
         raise UserError(f"there is nothing to show: {selection}")
     if sample is None:
         sample = str(selection.rows()["sample"].iloc[0])
-    chosen = selection.select(sample=sample)
+    # A video out of a whole run has been looked up already by who shows one after another.
+    alone = (selection.rows()["sample"] == sample).all()
+    chosen = selection if alone else selection.select(sample=sample)
     if not len(chosen):
         raise UserError(f"there is nothing to show: {chosen}")
     steps = sorted({int(step) for step in chosen.rows()["step"].dropna()})
@@ -314,6 +334,8 @@ def _earlier(
 def _read(selection: Selection) -> tuple[pd.DataFrame, NDArray[np.float16]]:
     """Return the rows of a selection and their maps (r, layer, h, q, s), as stored."""
     parts = list(selection.iter_maps())
+    if len(parts) == 1:
+        return parts[0]
     return pd.concat([rows for rows, _ in parts]), np.concatenate([maps for _, maps in parts])
 
 
