@@ -186,7 +186,7 @@ def compare(
         Path | None,
         typer.Option(
             "--latex",
-            help="Write the table for LaTeX (booktabs).",
+            help="Write the table for LaTeX (booktabs, graphicx).",
             show_default=False,
             rich_help_panel=_OUTPUT,
         ),

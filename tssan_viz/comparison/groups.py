@@ -4,7 +4,7 @@ The exchange follows from what the groups are, and nobody chooses it:
 
 * camera, correct, duration, a condition: the groups of a subject, in all its classes at once, over
   what is in several of them;
-* predicted: the same, over the classes of a subject in which the same was predicted;
+* predicted: the same, among the groups that a subject has in the same classes;
 * step: both labels of a subject, within one run;
 * groups of subjects: whole subjects;
 * single subjects: nothing; they are described.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tssan_viz.comparison.cells import Sides
 from tssan_viz.comparison.kept_files import KeptLayer
-from tssan_viz.comparison.statistics import Gram, similarities_of
+from tssan_viz.comparison.statistics import Gram, ratio, similarities_of
 
 
 def kept_gram(kept: KeptLayer, at: NDArray[np.integer], heads: Sequence[int]) -> Gram:
@@ -31,6 +31,51 @@ def kept_class_similarities(
     shared = _shared(kept, own, every, heads)
     weights = np.ones_like(values) if shared is None else shared.astype(np.float32)
     return similarities_of(values, weights, own, subject, labels)
+
+
+def kept_within_and_between(
+    kept: KeptLayer,
+    at: NDArray[np.integer],
+    label: int,
+    heads: Sequence[int],
+    other: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return W and B of a class (`tssan_viz.comparison.statistics`), its lines alone being read.
+
+    Parameters
+    ----------
+    kept
+        The layer.
+    at : (r,)
+        Which of its cells take part.
+    label
+        The class.
+    heads
+        From 0.
+    other
+        The class that it is compared with; None for all others.
+
+    Returns
+    -------
+    W, B : (h,) float64
+        NaN where no two subjects have them.
+    """
+    subject, labels = kept.index.cells[at].T
+
+    def mean(of: NDArray[np.bool_], beside: NDArray[np.bool_]) -> NDArray[np.float64]:
+        lines, columns = at[of], at[beside]
+        values = kept.gram(lines, columns, heads)
+        there = (subject[of][:, None] != subject[beside])[..., None]
+        shared = _shared(kept, lines, columns, heads)
+        if shared is not None:
+            there = there & shared
+        count = np.broadcast_to(there, values.shape).sum(axis=(0, 1))
+        return ratio(np.where(there, values, 0).sum(axis=(0, 1), dtype=np.float64), count)
+
+    own = labels == label
+    rest = ~own if other is None else labels == other
+    within = [mean(own, own)] if other is None else [mean(own, own), mean(rest, rest)]
+    return np.mean(within, axis=0), mean(own, rest)
 
 
 def kept_subject_similarities(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from tssan_viz.comparison.words import decimals, format_p
@@ -20,8 +24,13 @@ _SPECIAL = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
     "“": "``",
     "”": "''",
+    "‘": "`",
+    "’": "'",
+    "±": r"$\pm$",
+    "°": r"$^{\circ}$",
     "Δ": r"$\Delta$",
     "≤": r"$\leq$",
     "×": r"$\times$",
@@ -36,67 +45,146 @@ _SPECIAL = {
 }
 
 
+# Letters of Latin-1 and Latin Extended-A that LaTeX's standard fonts have no accent or sign for.
+_NO_SIGN = set("ÐðÞþĄąĐđĘęĮįĸŊŋŲųſŉ×÷")
+# Lines that go on one page, with the caption.
+_LINES = 48
+
+_BEYOND = (
+    "% Some characters are beyond LaTeX's standard fonts: pdflatex prints the nearest Latin letter "
+    "or ?;\n% XeLaTeX and LuaLaTeX print them as they are, with a font that has them (for Chinese: "
+    r"\usepackage{xeCJK}, \usepackage{luatexja})."
+)
+
+
 def escaped(text: str) -> str:
-    """Return text as LaTeX prints it, whatever characters are in it."""
-    return "".join(_SPECIAL.get(character, character) for character in text)
+    r"""Return text as LaTeX prints it, whatever characters are in it.
+
+    Characters that pdflatex has no sign for would stop it; it skips them, and prints the nearest
+    Latin letter or ``?``, where XeLaTeX and LuaLaTeX print what is there.
+
+    Parameters
+    ----------
+    text
+        Line breaks become spaces.
+
+    Returns
+    -------
+    str
+    """
+    parts = []
+    # A hyphen before a number is its sign.
+    words = re.sub(r"(?<!\S)-(?=\d)", "−", " ".join(text.split()))
+    for printable, characters in groupby(words, _everywhere):
+        if printable:
+            parts += [_SPECIAL.get(character, character) for character in characters]
+        else:
+            beyond = "".join(characters)
+            parts.append(rf"{{\ifdefined\Umathcode {beyond}\else {_nearest(beyond)}\fi}}")
+    return "".join(parts)
+
+
+def _everywhere(character: str) -> bool:
+    """Whether every LaTeX prints the character, as it is or by a command."""
+    if character in _SPECIAL or " " <= character <= "~":
+        return True
+    return "À" <= character <= "ž" and character not in _NO_SIGN
+
+
+def _nearest(text: str) -> str:
+    found = ""
+    for character in text:
+        parts = unicodedata.normalize("NFKD", character).replace("⁄", "/")
+        plain = parts.encode("ascii", "ignore").decode()
+        found += "".join(_SPECIAL.get(letter, letter) for letter in plain) or "?"
+    return found
 
 
 def latex_table(comparison: Comparison) -> str:
-    r"""Return a ``table`` that needs ``\usepackage{booktabs}`` and nothing else.
+    r"""Return a ``table`` that needs ``\usepackage{booktabs,graphicx}`` and nothing else.
 
-    Lines with p max-T at or below alpha are bold; the caption has the summary.
+    Lines with p max-T at or below alpha are bold; the caption has the summary. A table that is
+    wider than the column is scaled to it. One with too many lines for a page is continued in
+    further ones, under the same number.
 
     Parameters
     ----------
     comparison
         From `tssan_viz.compare`.
     """
+    columns = _columns(comparison)
+    found = (comparison.table["p_max_t"] <= comparison.alpha).tolist()
+    lines = [
+        " & ".join(rf"\boldmath\textbf{{{cell}}}" if bold else cell for cell in cells) + r" \\"
+        for bold, cells in zip(found, zip(*columns.values(), strict=True), strict=True)
+    ]
+    title = escaped(comparison.title)
+    # The first goes into a list of tables.
+    caption = rf"[{{{title}}}]{{{title}. {escaped(' '.join(comparison.summary))}}}"
+    made = ["% needs \\usepackage{booktabs,graphicx}; table* gives it the width of two columns"]
+    if r"\ifdefined" in caption:
+        made.append(_BEYOND)
+    # The pieces are equally long.
+    pieces = -(-len(lines) // _LINES)
+    size = -(-len(lines) // pieces)
+    for start in range(0, len(lines), size):
+        made += _table(list(columns), lines[start : start + size], caption)
+        caption = ""
+    return "\n".join([*made, ""])
+
+
+def _table(heads: Sequence[str], lines: Sequence[str], caption: str) -> Iterator[str]:
+    """Write one ``table``; without a caption it continues the one before."""
+    yield r"\begin{table}"
+    yield r"  \centering"
+    if caption:
+        yield rf"  \caption{caption}"
+    else:
+        yield r"  \addtocounter{table}{-1}"
+        yield r"  \caption[(continued)]{(continued)}"
+    # The standard classes leave no room below a caption, as it stands below a figure there.
+    yield r"  \vspace{0.7ex}"
+    yield r"  \footnotesize"
+    yield r"  \setlength{\tabcolsep}{3pt}"
+    yield r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    yield rf"  \begin{{tabular}}{{{'r' * len(heads)}}}"
+    yield r"    \toprule"
+    yield "    " + " & ".join(heads) + r" \\"
+    yield r"    \midrule"
+    yield from (f"    {line}" for line in lines)
+    yield r"    \bottomrule"
+    yield r"  \end{tabular}}"
+    yield r"\end{table}"
+
+
+def _columns(comparison: Comparison) -> dict[str, list[str]]:
+    """Return the cells of each column, by its heading."""
     table = comparison.table
-    intervals = table["low"].notna().any()
-    heads = ["layer", "head", "$W$", "$B$", r"$\Delta$"]
-    if intervals:
-        heads.append(f"{1 - comparison.alpha:.0%} interval".replace("%", r"\%"))
-    heads.append("$g$")
-    if comparison.tested:
-        heads += ["$p$", r"$p_{\max T}$", "$q$"]
     digits = decimals(table["delta"])
-    lines = []
-    for line in table.to_dict(orient="records"):
-        cells = [
-            f"{line['layer']}",
-            f"{line['head']}",
-            _number(line["W"], digits=digits),
-            _number(line["B"], digits=digits),
-            _number(line["delta"], "+", digits),
+
+    def numbers(name: str, sign: str = "", places: int = digits) -> list[str]:
+        return [_number(value, sign, places) for value in table[name]]
+
+    def ps(name: str) -> list[str]:
+        return [escaped(format_p(value)) for value in table[name]]
+
+    columns = {"layer": [str(n) for n in table["layer"]], "head": [str(n) for n in table["head"]]}
+    if "other_head" in table:
+        columns["with"] = [str(n) for n in table["other_head"]]
+    columns |= {"$W$": numbers("W"), "$B$": numbers("B"), r"$\Delta$": numbers("delta", "+")}
+    if table["low"].notna().any():
+        ends = zip(table["low"], numbers("low", "+"), numbers("high", "+"), strict=True)
+        columns[rf"{100 * (1 - comparison.alpha):g}\% interval"] = [
+            "---" if value != value else f"[{low}, {high}]" for value, low, high in ends
         ]
-        if intervals:
-            missing = line["low"] != line["low"]
-            pair = f"{_number(line['low'], '+', digits)}, {_number(line['high'], '+', digits)}"
-            cells.append("---" if missing else f"[{pair}]")
-        cells.append(_number(line["hedges_g"], digits=2))
+    columns["$g$"] = numbers("hedges_g", places=2)
+    if comparison.tested:
+        columns |= {"$p$": ps("p"), r"$p_{\max T}$": ps("p_max_t"), "$q$": ps("q")}
+    if "delta_aligned" in table:
+        columns[r"$\Delta$ aligned"] = numbers("delta_aligned", "+")
         if comparison.tested:
-            cells += [escaped(format_p(line[name])) for name in ("p", "p_max_t", "q")]
-        if line["p_max_t"] <= comparison.alpha:
-            cells = [rf"\boldmath\textbf{{{cell}}}" for cell in cells]
-        lines.append(" & ".join(f"{{{cell}}}" for cell in cells) + r" \\")
-    caption = escaped(" ".join([f"{comparison.title}.", *comparison.summary]))
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{{caption}}}",
-            rf"  \begin{{tabular}}{{{'r' * len(heads)}}}",
-            r"    \toprule",
-            "    " + " & ".join(heads) + r" \\",
-            r"    \midrule",
-            *(f"    {line}" for line in lines),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+            columns[r"$p_{\max T}$ aligned"] = ps("p_max_t_aligned")
+    return columns
 
 
 def _number(value: float, sign: str = "", digits: int = 3) -> str:

@@ -91,7 +91,7 @@ _PAGE = """<!doctype html>
 <main>
 {body}
 </main>
-<footer>tssan-viz {version} · store {store} · run {run} · metric {metric}</footer>
+<footer>{footer}</footer>
 </body>
 </html>
 """
@@ -119,15 +119,28 @@ def report(comparison: Comparison, analyses: Sequence[Analysis] = ()) -> str:
         *[_analysis(analysis) for analysis in analyses],
         _section("Notes", _notes(comparison.notes)) if comparison.notes else "",
     ]
+    of = f"store {comparison.store} · run {comparison.run} · metric {comparison.metric}"
+    return bare_page(comparison.title, body, of=of)
+
+
+def bare_page(title: str, body: Sequence[str], *, of: str) -> str:
+    """Return a stand-alone page without script or requests.
+
+    Parameters
+    ----------
+    title
+        Its title, as text.
+    body
+        Its parts, as HTML; empty ones are left out.
+    of
+        What it is made of, as text, for its foot.
+    """
     return _PAGE.format(
         policy=html.escape(_POLICY).replace("&#x27;", "'"),
-        title=_text(comparison.title),
+        title=_text(title),
         style=_STYLE,
         body="\n".join(part for part in body if part),
-        version=VERSION,
-        store=_text(comparison.store),
-        run=_text(comparison.run),
-        metric=_text(comparison.metric),
+        footer=_text(f"tssan-viz {VERSION} · {of}"),
     )
 
 
