@@ -16,10 +16,12 @@ from tssan.skeletons.classes import SYNTHETIC
 from tssan.skeletons.synthetic import generate
 from tssan.training import TrainedRun
 
+import tssan_viz
 from tests.cli.test_record import PROTOCOL, make_run, run_command
 from tssan_viz.cli.explain import strip_of
 from tssan_viz.cli.explained_run import explained_run
 from tssan_viz.evidence.attributions import METHODS, attribute
+from tssan_viz.views import sample_payload
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,28 @@ def test_a_video_in_words_json_and_a_picture(
     both = [sum(persons) for persons in zip(*rollout["persons"], strict=True)]
     assert both == pytest.approx(rollout["frames"])
     assert occlusion["persons"] is None, "it takes a frame from everybody at once"
+
+
+def test_joints_are_kept_beside_recorded_maps(
+    monkeypatch, capsys, tmp_path: Path, dataset: SkeletonDataset, trained: TrainedRun
+) -> None:
+    where = ("--run", trained.path, "--data", dataset.path, "--store", tmp_path / "store")
+    assert run_command(monkeypatch, capsys, "record", *where)[0] == 0
+    sample = str(dataset.index["sample"].iloc[-1])
+    asked = ("--method", "occlusion", "--json")
+    code, out, err = run_command(monkeypatch, capsys, "explain", sample, *where, *asked)
+    assert code == 0, err
+    assert "joints kept beside the maps of first run" in err
+    store = tssan_viz.open_store(tmp_path / "store")
+    lost = sample_payload(store.select(), sample).manifest["joints_lost"]
+    names = [str(joint) for joint in dataset.topology.joints]
+    for told in json.loads(out)["joints"]:
+        place = names.index(told["joint"])
+        assert sum(person[place] for person in lost) == pytest.approx(told["logit_lost"], abs=1e-3)
+    missing = (*where[:-1], tmp_path / "nowhere")
+    code, _, err = run_command(monkeypatch, capsys, "explain", sample, *missing, *asked)
+    assert code == 2
+    assert "nowhere" in err
 
 
 def test_two_persons_are_told_apart(

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tssan_viz.cli.common import DataOption, console, err_console
+from tssan_viz.cli.common import DataOption, StoreOption, console, err_console
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tssan_viz.cli.explained_run import ExplainedRun, Videos
     from tssan_viz.evidence.attributions import Attributions
+    from tssan_viz.store import AttentionStore
 
 TrainedRunOption = Annotated[
     Path,
@@ -56,18 +57,20 @@ def explain(
         Path | None,
         typer.Option("--out", "-o", help="Draw it: a .pdf, .svg or .png.", show_default=False),
     ] = None,
+    store: StoreOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, and nothing else, to the standard output.")
     ] = False,
 ) -> None:
     """Say which frames of a video, or of a class's videos, count for the class, and which joints.
 
-    Joints come with occlusion, which rests them one by one.
+    Joints come with occlusion, which rests them one by one. Where a store holds the run's maps,
+    they are kept there, and `tssan-viz view` lights the player's joints by them.
 
     What is asked about is the video's own class. Whether a method's answer can be believed is what
     `tssan-viz faithfulness` tests.
     """
-    from tssan_viz.cli.explained_run import open_explained
+    from tssan_viz.cli.explained_run import open_explained, store_of
     from tssan_viz.evidence.attributions import METHODS, checked_methods
     from tssan_viz.figures.style import writable_figure
 
@@ -76,6 +79,9 @@ def explain(
     methods = checked_methods(method or METHODS)
     target = None if out is None else writable_figure(out)
     opened = open_explained(run, data)
+    where, _ = store_of(
+        store, opened
+    )  # a store that is named and not there is said before the work
     if class_name is not None:
         what, indices = opened.of_class(class_name)
     else:
@@ -83,6 +89,8 @@ def explain(
         indices = [opened.sample(sample)]
         what = sample
     explanation = explain_videos(opened, what, indices, methods)
+    if where is not None and explanation.joints_of:
+        _keep_joints(where, explanation)
     if target is not None:
         from tssan_viz.figures.style import save_figure
 
@@ -92,6 +100,21 @@ def explain(
         typer.echo(json.dumps(explanation.to_dict(), indent=2, ensure_ascii=False))
         return
     explanation.print()
+
+
+def _keep_joints(store: AttentionStore, explanation: Explanation) -> None:
+    """Keep the joints beside the run's maps; a store that cannot be written to is only told of."""
+    from tssan_viz.evidence.kept import keep_joints
+
+    opened = explanation.opened
+    name = opened.trained.path.resolve().name
+    label = int(opened.dataset.index["label"].iloc[explanation.indices[0]])
+    try:
+        keep_joints(store, name, label, explanation.joints_of)
+        said = f"joints kept beside the maps of {name} in {store.url}"
+    except UserError as error:
+        said = f"joints not kept: {error}"
+    err_console.print(Text(said), soft_wrap=True)
 
 
 class Explanation:
@@ -107,6 +130,8 @@ class Explanation:
         The part of each person in them, where a method tells persons apart.
     joints : (m, v) ndarray
         What the logit loses when one joint rests, mean over videos; None without occlusion.
+    joints_of : dict of (m, v) list
+        The same by sample, video by video.
     """
 
     def __init__(self, opened: ExplainedRun, what: str, indices: list[int]) -> None:
@@ -114,6 +139,7 @@ class Explanation:
         self.shares: dict[str, NDArray[np.floating]] = {}
         self.persons: dict[str, NDArray[np.floating]] = {}
         self.joints: NDArray[np.floating] | None = None
+        self.joints_of: dict[str, list[list[float]]] = {}
         self.probability, self.correct, self.predicted = 0.0, 0, ""
 
     @property
@@ -286,6 +312,8 @@ def explain_videos(
                     opened.explained.model, videos.clips.position, videos.labels, extra=videos.extra
                 )
                 joints[: lost.shape[1]] += lost.sum(dim=0).numpy()
+                samples = opened.dataset.index["sample"].iloc[videos.indices]
+                explanation.joints_of |= dict(zip(map(str, samples), lost.tolist(), strict=True))
             _count(explanation, found, videos)
             bar.advance(task, len(videos.indices))
     explanation.shares = {method: total / len(indices) for method, total in totals.items()}

@@ -1,14 +1,14 @@
 """What was found out about a recorded run, kept beside its maps; reading it needs no torch.
 
-Below ``maps/<run>/evidence/`` of a store lies one JSON per finding, ``faithfulness-<label>.json``
-or ``heads-<label>.json``. Removing the run removes them; they tell which weights they were found
-with, and are not read for others.
+Below ``maps/<run>/evidence/`` of a store lies one JSON per finding: ``faithfulness-<label>.json``,
+``heads-<label>.json``, and ``joints-<label>.json`` of the videos that were explained. Removing the
+run removes them; they tell which weights they were found with, and are not read for others.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tssan_viz.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
 
 FORMAT = 1
-FAITHFULNESS, HEADS = "faithfulness", "heads"
+FAITHFULNESS, HEADS, JOINTS = "faithfulness", "heads", "joints"
 
 
 def evidence_folder(store: AttentionStore, run: str) -> Place:
@@ -38,7 +38,7 @@ def keep(
     store, run
         A run that the store holds.
     kind
-        ``faithfulness`` or ``heads``.
+        ``faithfulness``, ``heads`` or ``joints``.
     label
         The class; None: all.
     finding
@@ -79,12 +79,14 @@ def kept_evidence(
     store, run
         The newest run when None.
     kind
-        ``faithfulness`` or ``heads``; both when None.
+        ``faithfulness``, ``heads`` or ``joints``; the first two, about the run, when None.
     """
     run = store.checked_run(run)
+    files: list[Place] = [*evidence_folder(store, run).glob(f"{kind or ''}*.json")]
+    if not files:
+        return []
     checkpoint = store.info(run).get("checkpoint_sha256")
     found = []
-    files: list[Place] = [*evidence_folder(store, run).glob(f"{kind or ''}*.json")]
     for path in sorted(files):
         try:
             finding = json.loads(path.read_text(encoding="utf-8"))
@@ -94,9 +96,50 @@ def kept_evidence(
             isinstance(finding, dict)
             and finding.get("format") == FORMAT
             and finding.get("checkpoint_sha256") == checkpoint
+            and finding.get("kind") in ((FAITHFULNESS, HEADS) if kind is None else (kind,))
         ):
             found.append(finding)
     return found
+
+
+def keep_joints(
+    store: AttentionStore, run: str, label: int, videos: Mapping[str, Sequence[Sequence[float]]]
+) -> Place:
+    """Keep how much each joint of some videos of a class counts, beside what was kept of others.
+
+    Parameters
+    ----------
+    store, run
+        A run that the store holds.
+    label
+        The videos' class.
+    videos
+        By sample (m, v): what the logit of the class loses when one joint of one person rests in
+        its mean place (occlusion).
+
+    Raises
+    ------
+    UserError
+        As `keep`.
+    """
+    before = [one for one in kept_evidence(store, run, kind=JOINTS) if one["label"] == label]
+    known = dict(before[0]["videos"]) if before else {}
+    for sample, lost in videos.items():
+        known[sample] = [[round(float(value), 4) for value in person] for person in lost]
+    return keep(store, run, JOINTS, label, {"method": "occlusion", "videos": known})
+
+
+def kept_joints(
+    store: AttentionStore, run: str, label: int | None, sample: str
+) -> list[list[float]] | None:
+    """Return what `keep_joints` kept of a video (m, v); None where it was not explained."""
+    if label is None:
+        return None
+    for finding in kept_evidence(store, run, kind=JOINTS):
+        if finding["label"] == label:
+            joints: list[list[float]] | None = finding["videos"].get(sample)
+            return joints
+    return None
 
 
 def evidence_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,21 @@ from tssan_viz.views.payload import Payload
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
+_Colour = tuple[int, int, int]
+_FAINT = (150, 156, 165)
 _PAPER, _INK, _ACCENT, _PALE = (255, 255, 255), (31, 35, 40), (29, 95, 209), (170, 195, 240)
 _SIZE = 420
 _BAR = 56
+_SCALE = 44  # above the skeleton, where joints are lit
 _YAW, _PITCH = 0.45, -0.12
 
 
 def save_film(
     payload: Payload, state: dict[str, Any], path: str | os.PathLike[str], *, fps: float = 10
 ) -> Path:
-    """Write a segment's skeleton as GIF or MP4, each frame lit by the attention that it gets.
+    """Write a segment's skeleton as GIF or MP4, its frames or its joints lit by attention.
 
     Parameters
     ----------
@@ -32,7 +37,9 @@ def save_film(
         From `sample_payload`, with poses.
     state
         Which layer, heads, segment and person; with a locked frame its row (or column) lights the
-        frames, without one the mean over queries does.
+        frames, without one the mean over queries does. Joints are lit where the maps are between
+        joints, and with ``lit`` "joints" by what `tssan-viz explain` found; their scale stands
+        above them.
     path
         The file to write; its ending says what it is. MP4 needs ``imageio-ffmpeg``.
     fps
@@ -73,7 +80,8 @@ def _write_mp4(pictures: list[Image], path: Path, fps: float) -> None:
         import imageio_ffmpeg
     except ModuleNotFoundError as error:
         raise UserError("an MP4 needs imageio-ffmpeg: pip install 'tssan-viz[video]'") from error
-    writer = imageio_ffmpeg.write_frames(str(path), pictures[0].size, fps=fps)
+    # H.264 wants even sizes, which these are; the writer would stretch them to multiples of 16.
+    writer = imageio_ffmpeg.write_frames(str(path), pictures[0].size, fps=fps, macro_block_size=2)
     writer.send(None)
     for picture in pictures:
         writer.send(picture.tobytes())
@@ -92,30 +100,39 @@ def _pictures(payload: Payload, state: dict[str, Any]) -> list[Image]:
     joints = poses[there, segment].astype(np.float32)  # (m, t, v, c)
     weights = frame_weights(payload, state)
     points = _projected(joints, flat=joints.shape[-1] < 3, down=manifest["units"] == "image")
-    lit = weights / max(float(weights.max()), 1e-12) if len(weights) == joints.shape[1] else None
+    lit = None
+    if manifest.get("token") != "joint" and len(weights) == joints.shape[1]:
+        lit = np.nan_to_num(weights) / max(float(np.nanmax(weights, initial=0.0)), 1e-12)
+    dots = joint_lights(payload, state)
+    if dots is not None:
+        dots = dots[[m for m in there if m < len(dots)]]
     pictures = []
     for t in range(joints.shape[1]):
         # Drawn twice as large and made smaller, for smooth edges.
-        picture = Image.new("RGB", (2 * _SIZE, 2 * (_SIZE + _BAR)), _PAPER)
+        above = 0 if dots is None else _SCALE
+        picture = Image.new("RGB", (2 * _SIZE, 2 * (above + _SIZE + _BAR)), _PAPER)
         draw = ImageDraw.Draw(picture)
-        share = 0.0 if lit is None else float(lit[t])
-        colour = tuple(
-            round(a * share + i * (1 - share)) for a, i in zip(_ACCENT, _INK, strict=True)
-        )
-        for person in points:
+        share = 0.0 if lit is None or dots is not None else float(lit[t])
+        colour = _FAINT if dots is not None else _between(_INK, _ACCENT, share)
+        for m, person in enumerate(points):
+            person = person[t] + [0, above]
             for one, other in manifest["bones"]:
-                line = [tuple(2 * person[t, one]), tuple(2 * person[t, other])]
+                line = [tuple(2 * person[one]), tuple(2 * person[other])]
                 draw.line(line, fill=colour, width=9)
             if manifest["head_joint"] is not None:
-                x, y = 2 * person[t, manifest["head_joint"]]
+                x, y = 2 * person[manifest["head_joint"]]
                 draw.ellipse((x - 16, y - 16, x + 16, y + 16), fill=colour)
+            if dots is not None and m < len(dots):
+                _draw_dots(draw, 2 * person, dots[m], _range(dots))
+        if dots is not None:
+            _draw_scale(draw, _range(dots), _says(payload, state))
         if lit is not None:
             step = 2 * (_SIZE - 16) / len(lit)
             for i, high in enumerate(lit):
-                left, floor = 16 + i * step, 2 * (_SIZE + _BAR) - 16
+                left, floor = 16 + i * step, picture.height - 16
                 box = (left, floor - high * 2 * (_BAR - 16), left + step - 3, floor)
                 draw.rectangle(box, fill=_ACCENT if i == t else _PALE)
-        pictures.append(picture.resize((_SIZE, _SIZE + _BAR), Image.Resampling.LANCZOS))
+        pictures.append(picture.resize((_SIZE, above + _SIZE + _BAR), Image.Resampling.LANCZOS))
     return pictures
 
 
@@ -135,11 +152,90 @@ def frame_weights(payload: Payload, state: dict[str, Any]) -> NDArray[np.float32
         manifest["persons"].index(state["person"]),
         manifest["layers"].index(state["layer"]),
     ][[manifest["heads"].index(head) for head in state["heads"]]]
-    mean = chosen.astype(np.float32).mean(axis=0)
+    mean = _mean(chosen.astype(np.float32))
     locked = state.get("locked")
     if locked is None:
-        return mean.mean(axis=0)
+        return _mean(mean)
     return mean[locked["frame"]] if locked["side"] == "query" else mean[:, locked["frame"]]
+
+
+def joint_lights(payload: Payload, state: dict[str, Any]) -> NDArray[np.float32] | None:
+    """Return what lights each joint (m, v), NaN for a person whom it does not tell of.
+
+    None where the frames are lit.
+    """
+    manifest = payload.manifest
+    if manifest.get("token") == "joint":
+        persons, joints = manifest["poses"]["shape"][0], manifest["poses"]["shape"][3]
+        lights = np.full((persons, joints), np.nan, np.float32)
+        whose = slice(None) if manifest["fused"] else state["person"] - 1
+        lights[whose] = frame_weights(payload, state)
+        return lights
+    if state.get("lit") == "joints" and "joints_lost" in manifest:
+        return np.asarray(manifest["joints_lost"], np.float32)
+    return None
+
+
+def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean over the first axis of what is a number; NaN where nothing is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rows that are all NaN
+        mean: NDArray[np.float32] = np.nanmean(values, axis=0)
+    return mean
+
+
+def _between(one: _Colour, other: _Colour, share: float) -> _Colour:
+    red, green, blue = (round(b * share + a * (1 - share)) for a, b in zip(one, other, strict=True))
+    return red, green, blue
+
+
+def _range(lights: NDArray[np.float32]) -> tuple[float, float]:
+    known = lights[np.isfinite(lights)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+
+
+def _viridis(share: float) -> _Colour:
+    from matplotlib import colormaps
+
+    red, green, blue = (round(255 * part) for part in colormaps["viridis"](share)[:3])
+    return red, green, blue
+
+
+def _draw_dots(
+    draw: ImageDraw,
+    points: NDArray[np.float32],
+    lights: NDArray[np.float32],
+    span: tuple[float, float],
+) -> None:
+    low, high = span
+    for (x, y), light in zip(points, lights, strict=True):
+        if not np.isfinite([x, y, light]).all():
+            continue
+        share = (float(light) - low) / (high - low) if high > low else 0.0
+        r = 6 + 14 * share
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=_viridis(share), outline=_INK, width=2)
+
+
+def _draw_scale(draw: ImageDraw, span: tuple[float, float], says: str) -> None:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(22)
+    draw.text((16, 8), says, fill=_INK, font=font)
+    for i in range(256):
+        draw.rectangle((16 + i, 44, 17 + i, 60), fill=_viridis(i / 255))
+    draw.text((16, 64), f"{span[0]:.3g}", fill=_INK, font=font)
+    draw.text((272, 64), f"{span[1]:.3g}", fill=_INK, font=font, anchor="ra")
+
+
+def _says(payload: Payload, state: dict[str, Any]) -> str:
+    manifest = payload.manifest
+    if manifest.get("token") != "joint":
+        return f"joints: logit of {manifest['class_name']} lost when one rests"
+    locked = state.get("locked")
+    if locked is None:
+        return "joints: attention received"
+    name = manifest["joint_names"][locked["frame"]]
+    return f"joints: given by {name}" if locked["side"] == "query" else f"joints: given to {name}"
 
 
 def _projected(joints: NDArray[np.float32], *, flat: bool, down: bool) -> NDArray[np.float32]:

@@ -50,6 +50,10 @@ class SampleView(anywidget.AnyWidget):
         The frame that the player shows, counted from 0.
     step : int or None
         Which of the ``manifest["steps"]`` at which the sample was recorded; None where it was one.
+    lit : str
+        What the player lights: ``"frames"`` by attention, or ``"joints"`` by what the class's logit
+        loses when one rests, where ``tssan-viz explain`` found that out. Where attention is between
+        joints, they are lit by it.
     manifest : dict
         What the view knows of the sample; see `tssan_viz.views.payload.head_view_payload`.
     """
@@ -65,6 +69,7 @@ class SampleView(anywidget.AnyWidget):
         "threshold",
         "frame",
         "step",
+        "lit",
     )
 
     manifest = traitlets.Dict(read_only=True).tag(sync=True)
@@ -80,6 +85,7 @@ class SampleView(anywidget.AnyWidget):
     threshold = traitlets.Float(0.0, min=0.0, max=1.0).tag(sync=True)
     frame = traitlets.Int(0, min=0).tag(sync=True)
     step = traitlets.Int(None, allow_none=True).tag(sync=True)
+    lit = traitlets.Enum(["frames", "joints"], "frames").tag(sync=True)
 
     def __init__(self, payload: Payload, **state: Any) -> None:
         manifest = payload.manifest
@@ -169,7 +175,7 @@ class HeatMap(SampleView):
 
 
 class Player(SampleView):
-    """The skeleton in three dimensions, each frame lit by the attention that it gets."""
+    """The skeleton in three dimensions, its frames or its joints lit by attention."""
 
     def save(self, path: str | os.PathLike[str], *, fps: float = 10) -> Path:
         """Write the segment that is shown as GIF or MP4; see `tssan_viz.views.film.save_film`."""
@@ -196,7 +202,7 @@ def head_view(selection: Selection, sample: str | None = None, **state: Any) -> 
         The sample's name; by default the selection's first.
     **state
         With what the view begins: layer, heads, locked, segment, person, orientation, threshold,
-        frame, step.
+        frame, step, lit.
 
     Raises
     ------

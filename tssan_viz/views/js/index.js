@@ -19,7 +19,7 @@ const VIEWS = {
   "query-key": queryKeyView,
 };
 const STATE = [
-  "layer", "heads", "locked", "segment", "person", "orientation", "threshold", "frame", "head", "step",
+  "layer", "heads", "locked", "segment", "person", "orientation", "threshold", "frame", "head", "step", "lit",
 ];
 const PAYLOAD = ["manifest", "maps", "poses", "outlined", "earlier", "query_vectors", "key_vectors", "plane", "parts"];
 

@@ -1,14 +1,17 @@
-// The skeleton in three dimensions, played; each frame is lit by the attention that it gets.
+// The skeleton in three dimensions, played; its frames or its joints are lit by attention.
 
-import { aboveEven, meanOverHeads, weightsPerFrame, weightText } from "./attention.js";
+import { aboveEven, largest, meanOverHeads, weightsPerFrame, weightText } from "./attention.js";
+import { VIRIDIS } from "./colour-maps.js";
 import { blend, hex, rgb } from "./colours.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
 import { readSkeleton } from "./pose.js";
+import { paintScale, rangeOf } from "./scale.js";
 import { frameLabels, headsOn, initialState, readMaps, take, weightsOf } from "./state.js";
 import { inks } from "./theme.js";
 
 const BAR = 46;
+const SCALE = 36; // above the skeleton, where joints are lit
 
 /** A point (x, y, z) turned by yaw about the vertical and then by pitch about the horizontal axis. */
 export function turned([x, y, z], yaw, pitch) {
@@ -53,6 +56,10 @@ export function player(root, manifest, tensors, given, onState) {
   let [yaw, pitch] = flat ? [0, 0] : [0.45, -0.12];
   let timer = 0;
   let drag = null;
+  let bar = BAR; // what the frames get stands below the skeleton, where they get anything
+  let seen = []; // where the joints of the persons who are lit lie: {x, y, joint}
+  // Maps between joints light the joints; otherwise they are lit by what was found out about them.
+  const between = manifest.token === "joint";
 
   const play = element("button", { type: "button", textContent: "play" });
   const slider = element("input", {
@@ -69,6 +76,10 @@ export function player(root, manifest, tensors, given, onState) {
     element("label", { className: "control" }, "Speed", speed),
     element("label", { className: "control" }, loop, "loop"),
   );
+  const light = element("select", { attributes: { "aria-label": "what is lit" } });
+  for (const what of ["frames", "joints"]) light.append(element("option", { value: what, textContent: what }));
+  light.addEventListener("change", () => change({ lit: light.value }));
+  if (manifest.joints_lost && !between) controls.append(element("label", { className: "control" }, "Lit", light));
   const canvas = element("canvas");
   const stage = element(
     "div",
@@ -92,26 +103,68 @@ export function player(root, manifest, tensors, given, onState) {
   function draw(width) {
     const wide = Math.min(width, 560);
     const tall = Math.round(Math.min(wide * 0.8, 360));
-    const g = sizeCanvas(canvas, wide, tall + BAR);
-    const ink = inks(root);
+    const joints = between || (manifest.joints_lost && state.lit === "joints");
+    const top = joints ? SCALE : 0;
+    light.value = state.lit;
     const on = headsOn(manifest, state);
     const focus = state.locked;
     const perHead = weightsPerFrame(weightsOf(manifest, values, state), [heads, queries, keys], on, focus);
     const other = focus?.side === "key" ? queries : keys;
     const mean = meanOverHeads(perHead, other);
-    const tied = other === frames && on.length > 0;
+    const tied = other === frames && on.length > 0 && !between;
+    bar = tied ? BAR : 12;
+    const g = sizeCanvas(canvas, wide, top + tall + bar);
+    const ink = inks(root);
     const most = mean.reduce((high, weight) => Math.max(high, weight), 0);
-    const lit = tied ? aboveEven(mean[state.frame], 1 / other, most) : 0;
-    paintPersons(g, ink, wide, tall, lit);
+    const lit = tied && !joints ? aboveEven(mean[state.frame], 1 / other, most) : 0;
+    g.save();
+    g.translate(0, top);
+    const lights = joints ? lightsOf(mean) : null;
+    paintPersons(g, ink, wide, tall, lit, lights);
     if (tied) paintTimeline(g, ink, wide, tall, mean, most);
+    g.restore();
+    if (lights) paintScale(g, ink, { x: 12, y: 8, length: Math.min(220, wide - 60), upright: false }, lights.range, lights.mark);
     slider.value = state.frame;
     const label = frameLabels(manifest, manifest.segments.indexOf(state.segment), frames);
     shown.textContent = label(state.frame);
+    if (lights) {
+      reading.textContent = jointWords(lights, focus);
+      return;
+    }
     const says = focus ? (focus.side === "query" ? `query frame ${label(focus.frame)} gives it` : `it gives key frame ${label(focus.frame)}`) : "on the mean it receives";
     reading.textContent = tied ? `Frame ${label(state.frame)}: ${says} ${weightText(mean[state.frame])}; even attention is ${weightText(1 / keys)}.` : `Frame ${label(state.frame)}`;
   }
 
-  function paintPersons(g, ink, wide, tall, lit) {
+  /** What lights the joints: by person, or null for a person whom the maps do not tell of. */
+  function lightsOf(mean) {
+    const who = persons();
+    const of = (m) => {
+      if (!between) return manifest.joints_lost[m] ?? null;
+      return manifest.fused || m === state.person - 1 ? mean : null;
+    };
+    const values = who.map(of);
+    const range = rangeOf(values.flatMap((one) => (one ? Array.from(one) : [])));
+    return { values: new Map(who.map((m, i) => [m, values[i]])), range, mark: between ? 1 / keys : 0 };
+  }
+
+  function jointWords({ values, mark }, focus) {
+    const named = [];
+    for (const [m, one] of values) {
+      for (const v of one ? largest(one, 3) : []) named.push({ m, v, value: one[v] });
+    }
+    named.sort((a, b) => b.value - a.value);
+    const who = [...values.values()].filter(Boolean).length > 1;
+    const most = named.slice(0, 3)
+      .map(({ m, v, value }) => `${manifest.joint_names[v]}${who ? ` of person ${m + 1}` : ""} ${weightText(value)}`)
+      .join(", ");
+    if (!between) return `Joints lit by what the logit of ${manifest.class_name} loses when one rests: most ${most}; ▾ 0.`;
+    const name = focus && manifest.joint_names[focus.frame];
+    const says = !focus ? "the attention that they receive, mean over query joints"
+      : focus.side === "query" ? `what query joint ${name} gives them` : `what they give key joint ${name}`;
+    return `Joints lit by ${says}: most ${most}; ▾ even attention, ${weightText(mark)}.`;
+  }
+
+  function paintPersons(g, ink, wide, tall, lit, lights) {
     const segment = manifest.segments.indexOf(state.segment);
     const who = persons();
     const { poses, shape, groups } = skeleton;
@@ -120,7 +173,8 @@ export function player(root, manifest, tensors, given, onState) {
     const scale = (0.52 * Math.min(wide, tall)) / radius;
     const sign = skeleton.yDown ? 1 : -1;
     const bones = [];
-    const colour = blend(rgb(ink.accent), rgb(ink.ink), lit);
+    const dots = [];
+    const colour = lights ? rgb(ink.muted) : blend(rgb(ink.accent), rgb(ink.ink), lit);
     for (const m of who) {
       const start = ((m * segments + segment) * frames + state.frame) * joints * coordinates;
       const at = (joint) => {
@@ -139,6 +193,11 @@ export function player(root, manifest, tensors, given, onState) {
         const p = at(skeleton.head);
         if (p.every(Number.isFinite)) bones.push({ p, z: p[2] });
       }
+      const values = lights?.values.get(m);
+      for (let joint = 0; values && joint < joints; joint++) {
+        const p = at(joint);
+        if (p.every(Number.isFinite)) dots.push({ x: p[0], y: p[1], z: p[2], joint, value: values[joint] });
+      }
     }
     bones.sort((one, two) => one.z - two.z);
     g.lineCap = "round";
@@ -155,6 +214,27 @@ export function player(root, manifest, tensors, given, onState) {
         g.arc(p[0], p[1], 7 + 2 * lit, 0, 2 * Math.PI);
         g.fill();
       }
+    }
+    paintDots(g, ink, dots, lights?.range);
+    seen = dots;
+  }
+
+  /** Joints in the scale's colours, and the larger the more, so that it is not told by colour alone. */
+  function paintDots(g, ink, dots, [low, high] = [0, 0]) {
+    g.lineWidth = 1;
+    for (const { x, y, value, joint } of dots.sort((one, two) => one.z - two.z)) {
+      const known = value === value;
+      const share = known && high > low ? (value - low) / (high - low) : 0;
+      g.fillStyle = known ? `#${VIRIDIS.slice(6 * Math.round(255 * share), 6 * Math.round(255 * share) + 6)}` : ink.paper;
+      g.strokeStyle = ink.ink;
+      g.beginPath();
+      g.arc(x, y, 3 + 6 * share, 0, 2 * Math.PI);
+      g.fill();
+      g.stroke();
+      if (!between || state.locked?.frame !== joint) continue;
+      g.beginPath();
+      g.arc(x, y, 6 + 6 * share, 0, 2 * Math.PI);
+      g.stroke();
     }
   }
 
@@ -188,9 +268,20 @@ export function player(root, manifest, tensors, given, onState) {
     play.textContent = on ? "pause" : "play";
   }
 
+  /** Where maps are between joints, a click on one locks it, as a click on a token does elsewhere. */
+  function lockJoint(event) {
+    const box = canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top - SCALE];
+    const away = (dot) => Math.hypot(dot.x - x, dot.y - y);
+    const [near] = [...seen].sort((one, two) => away(one) - away(two));
+    if (!near || away(near) > 14) return;
+    const same = state.locked?.side === "query" && state.locked.frame === near.joint;
+    change({ locked: same ? null : { side: "query", frame: near.joint } });
+  }
+
   function lock() {
     const same = state.locked?.side === "query" && state.locked.frame === state.frame;
-    if (frames === queries) change({ locked: same ? null : { side: "query", frame: state.frame } });
+    if (frames === queries && !between) change({ locked: same ? null : { side: "query", frame: state.frame } });
   }
 
   function change(difference) {
@@ -201,7 +292,7 @@ export function player(root, manifest, tensors, given, onState) {
   function accept(difference) {
     const before = state.locked;
     take(manifest, state, difference);
-    if (state.locked && state.locked !== before && !timer && difference.frame === undefined) {
+    if (!between && state.locked && state.locked !== before && !timer && difference.frame === undefined) {
       const frame = Math.min(state.locked.frame, frames - 1);
       if (JSON.stringify(before) !== JSON.stringify(state.locked)) state.frame = frame;
     }
@@ -213,7 +304,7 @@ export function player(root, manifest, tensors, given, onState) {
   slider.addEventListener("input", () => go(Number(slider.value)));
   canvas.addEventListener("pointerdown", (event) => {
     const box = canvas.getBoundingClientRect();
-    if (event.clientY - box.top > box.height - BAR) {
+    if (bar === BAR && event.clientY - box.top > box.height - BAR) {
       go(Math.min(frames - 1, Math.max(0, Math.floor(((event.clientX - box.left - 8) / (box.width - 16)) * frames))));
       return;
     }
@@ -225,6 +316,9 @@ export function player(root, manifest, tensors, given, onState) {
     yaw = drag.yaw + (event.clientX - drag.x) * 0.01;
     pitch = Math.min(1.4, Math.max(-1.4, drag.pitch + (event.clientY - drag.y) * 0.01));
     view.redraw();
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    if (between && drag && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 4) lockJoint(event);
   });
   for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (drag = null));
   stage.addEventListener("keydown", (event) => {

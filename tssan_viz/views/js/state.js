@@ -14,6 +14,7 @@ export function initialState(manifest) {
     orientation: "auto",
     threshold: 0,
     frame: 0,
+    lit: "frames",
     step: manifest.steps?.[manifest.steps.length - 1] ?? null,
   };
 }
@@ -46,6 +47,7 @@ export function take(manifest, state, change) {
     person: (person) => manifest.persons.includes(person),
     orientation: (name) => ["auto", "horizontal", "vertical"].includes(name),
     threshold: (share) => share >= 0 && share <= 1,
+    lit: (what) => ["frames", "joints"].includes(what),
     step: (step) => manifest.steps?.includes(step) ?? false,
     frame: (frame) => Number.isInteger(frame) && frame >= 0 && frame < clip,
   };
