@@ -6,7 +6,7 @@ import difflib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from tssan_viz.errors import UserError
 from tssan_viz.views.payload import head_view_payload
 
 if TYPE_CHECKING:
+    from tssan_dash.first_look import Cells
     from tssan_dash.jobs import Jobs
     from tssan_viz.selection import Selection
     from tssan_viz.store import AttentionStore, Catalogue
@@ -178,6 +179,18 @@ class Recordings:
         return self._once(
             run, ("found", asked), lambda: find(samples, self.catalogue(run), question).index
         )
+
+    def cells(self, run: str, conditions: Mapping[str, Any]) -> Cells | None:
+        """Return where the kept cells of the rows of some conditions lie, None where not all do."""
+        from tssan_dash.first_look import Cells
+
+        asked = ("cells", json.dumps(conditions, sort_keys=True))
+        found = self._once(run, asked, lambda: Cells.of(self.store.select(**conditions)))
+        if found is None:
+            # Whoever compares next keeps them, and the rows stay as they are.
+            with self._lock:
+                self._answers.pop((run, *asked), None)
+        return found
 
     def position(self, run: str, sample: str) -> int:
         """Return the place of a video among `samples`.

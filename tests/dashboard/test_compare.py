@@ -8,15 +8,19 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tssan_dash.asked import Asked
 from tssan_dash.comparing import Answer, compare_job, export_job, key_of
+from tssan_dash.first_look import first_look
+from tssan_dash.recordings import Recordings
 from typer.testing import CliRunner
 
 from tests.dashboard.test_pages import choose, open_page, wait_drawn, wait_query, wait_text
+from tests.stores import make_store
 from tssan_viz.cli import app as cli
 from tssan_viz.comparison import compare_class
 from tssan_viz.errors import UserError
@@ -85,6 +89,62 @@ def test_what_cannot_be_asked_is_said_in_words(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
         Asked.of(two_runs, "wide", query).rows(two_runs)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"class": "put on jacket"},
+        {"class": "reading", "with": "A023"},
+        {"class": "reading", "subjects": "1,3,4"},
+    ],
+)
+def test_what_cells_say_at_once_is_what_the_comparison_says(
+    two_runs: AttentionStore, query: dict[str, str]
+) -> None:
+    asked, answer = answered(two_runs, query)
+    found = first_look(Recordings(two_runs), asked)
+    assert found is not None
+    table = answer.table[["layer", "head", "W", "B", "delta"]]
+    pd.testing.assert_frame_equal(found, table, check_dtype=False, check_exact=False, atol=1e-6)
+
+
+def test_without_kept_cells_nothing_is_said_at_once(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "attention-store", subjects=3, cameras=(1,))
+    recordings = Recordings(store)
+    asked = Asked.of(store, "generated", {"class": "reading"})
+    assert first_look(recordings, asked) is None
+    # What was kept meanwhile is seen, although no row has changed.
+    compare_class(store.select(), "put on jacket")
+    assert first_look(recordings, asked) is not None
+    assert first_look(recordings, Asked.of(store, "generated", {"by": "subject"})) is None
+    # Segments of a video are a part of a cell, whose answer is in the maps.
+    where = {"class": "reading", "where": "replication = 1"}
+    assert first_look(recordings, Asked.of(store, "generated", where)) is None
+    for file in (tmp_path / "attention-store" / "cells").rglob("*gram*.npy"):
+        values = np.load(file)
+        np.save(file, np.zeros_like(values))
+    assert first_look(Recordings(store), asked) is None
+
+
+def test_the_page_shows_what_cells_say_while_the_test_runs(
+    page: Page, dashboard: str, two_runs: AttentionStore
+) -> None:
+    expected = compare_class(
+        two_runs.select(run="wide"), "hand waving", with_class="drink water"
+    ).table
+    page.goto(f"{dashboard}/compare?class=hand+waving&with=drink+water")
+    # The table gives way to the answer, maybe before it is read: it is held in the hand.
+    shown = page.wait_for_selector("#compare-first")
+    assert shown is not None
+    titles = shown.evaluate("e => [...e.querySelectorAll('[title]')].map(cell => cell.title)")
+    assert titles == [
+        f"layer {int(cell['layer'])}, head {int(cell['head'])}: W {cell['W']:.4f}, "
+        f"B {cell['B']:.4f}, Δ: {cell['delta']:.3f}"
+        for _, cell in expected.iterrows()
+    ]
+    wait_drawn(page, "compare-maps")
+    assert page.locator("#compare-first").count() == 0
 
 
 PARAMETERS = ("class", "with", "by", "a", "b", "subjects", "cameras", "correct", "step", "where")

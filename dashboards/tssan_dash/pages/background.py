@@ -31,6 +31,7 @@ def register(
     name: str,
     job: Callable[..., dict[str, str]],
     show: Callable[[dict[str, Any]], Any],
+    first: Callable[[dict[str, Any]], Any] = lambda _: no_update,
 ) -> None:
     """Add the callbacks of one question that a page asks.
 
@@ -44,6 +45,8 @@ def register(
         What `tssan_dash.work` runs; it is given the question, and keeps the answer.
     show
         Makes of a question what the page shows of its answer; `NotYet` where there is none.
+    first
+        What the page shows of a question while its answer is worked out; by default what is there.
     """
 
     @app.callback(
@@ -57,7 +60,7 @@ def register(
         try:
             return show(question), no_update
         except NotYet:
-            return None, question
+            return first(question), question
         except UserError as error:
             return alert(str(error)), no_update
 

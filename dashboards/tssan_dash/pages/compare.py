@@ -6,13 +6,13 @@ from typing import Any
 
 import dash
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State
+from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 
 from tssan_dash.asked import Asked
 from tssan_dash.comparing import FILES, compare_job, export_job
 from tssan_dash.pages import background, files, go_to, in_words
-from tssan_dash.pages.compare_answer import answer_of, shown
+from tssan_dash.pages.compare_answer import answer_of, known_already, shown
 from tssan_dash.pages.compare_form import FORM, first_group, form
 from tssan_dash.recordings import Recordings, current
 
@@ -55,7 +55,11 @@ def register(app: Dash, recordings: Recordings) -> None:
         asked = _asked(recordings, question)
         return shown(recordings, asked, answer_of(recordings, asked), question["place"])
 
-    background.register(app, recordings, "compare", compare_job, show)
+    def first(question: dict[str, Any]) -> Any:
+        found = known_already(recordings, _asked(recordings, question))
+        return no_update if found is None else found
+
+    background.register(app, recordings, "compare", compare_job, show, first)
 
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "showRow"),

@@ -13,6 +13,7 @@ import pandas as pd
 from tssan_dash.asked import Asked
 from tssan_dash.bridge import View
 from tssan_dash.comparing import FILES, Answer, key_of
+from tssan_dash.first_look import first_look
 from tssan_dash.pages import in_words
 from tssan_dash.pages.background import NotYet
 from tssan_dash.pages.files import section_of_files
@@ -44,6 +45,36 @@ def answer_of(recordings: Recordings, asked: Asked) -> Answer:
     if not isinstance(answer, Answer):
         raise NotYet
     return answer
+
+
+def known_already(recordings: Recordings, asked: Asked) -> Any:
+    """Return what kept cells say at once, to be read while all else is worked out; or None."""
+    found = first_look(recordings, asked)
+    if found is None:
+        return None
+    deltas = found.pivot(index="layer", columns="head", values="delta")
+    means = found.set_index(["layer", "head"])
+    layers, heads = deltas.index.tolist(), deltas.columns.tolist()
+
+    def words(row: int, column: int) -> str:
+        one = means.loc[(layers[row], heads[column])]
+        place = f"layer {layers[row]}, head {heads[column]}"
+        return f"{place}: W {one['W']:.4f}, B {one['B']:.4f}, Δ"
+
+    return section(
+        "How alike, head by head",
+        shaded_table(
+            deltas.to_numpy(float),
+            [f"Layer {layer}" for layer in layers],
+            [str(head) for head in heads],
+            corner="Δ = W − B",
+            form=".3f",
+            label=words,
+            id="compare-first",
+        ),
+        words="From kept cells, with W and B at each head. Intervals, the test and the maps follow "
+        "as soon as they are worked out.",
+    )
 
 
 @in_words
