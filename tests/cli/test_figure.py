@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
 from pypdf import PdfReader
 
+from tests.stores import make_store
+from tssan_viz import figures
 from tssan_viz.cli import main
 
 
@@ -130,3 +135,25 @@ def test_pgf_says_what_it_needs_where_there_is_no_latex(run, tmp_path, monkeypat
     assert code == 2
     assert "needs LaTeX" in err
     assert not list(tmp_path.iterdir())
+
+
+if shutil.which("pdflatex"):  # no skip: there is none in continuous integration
+
+    def test_pgf_compiles_whatever_the_names(monkeypatch, tmp_path):
+        names = (r"50 % & $x_1$ #{a} ~^\end", "穿外套 ▸ café", "c")
+        store = make_store(tmp_path / "store", subjects=4, frames=6, heads=2, classes=names)
+        monkeypatch.chdir(tmp_path)
+        for kind in ("confusion", "similarity"):
+            figures.save_figure(getattr(figures, kind)(store), tmp_path / f"{kind}.pgf")
+        (tmp_path / "d.tex").write_text(
+            r"\documentclass{article}\usepackage{pgf,lmodern}\def\mathdefault#1{#1}"
+            r"\begin{document}\input{confusion.pgf}\input{similarity.pgf}\end{document}"
+        )
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout

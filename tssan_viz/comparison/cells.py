@@ -5,7 +5,7 @@ Axis letters: n rows of the store, r cells, h heads, k segments, d length of a u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +13,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.similarity import unit_vectors
-from tssan_viz.store.schema import decode
+from tssan_viz.store.schema import decode_heads
 
 # Values that are read at once: about 32 MB of float32.
 _CHUNK_VALUES = 1 << 23
 # Values that are worked on at once stay in the processor's cache.
-_CACHED_VALUES = 1 << 17
+_CACHED_VALUES = 1 << 16
 
 PLAIN = "plain"
 """What stands for a metric where the maps are summed as they are."""
 
-ReadMaps = Callable[[int], Iterator[NDArray[np.floating]]]
-"""Goes through the maps (n, h, q, s) of the layout's rows in order, so many at a time; they come as
-they are stored."""
+ReadMaps = Callable[[int], Iterator[NDArray[np.floating] | Sequence[NDArray[np.floating]]]]
+"""Goes through the maps of the layout's rows in order, at most so many at a time, as they are
+stored: an array (n, h, q, s), or for each head one (n, q, s)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,31 +213,62 @@ def sum_units(
     r, k = len(layout.subject), len(layout.segments)
     pile = layout.cell * k + layout.segment
     plain_pile = group * k + layout.segment
-    # A group that divides a view divides its sum.
-    fine, first, part_of = np.unique(
-        layout.view * g + group, return_index=True, return_inverse=True
+    # A group that divides a view divides its sum. Views of a pile lie together.
+    _, first, part_of = np.unique(
+        plain_pile * (int(layout.view.max(initial=0)) + 1) + layout.view,
+        return_index=True,
+        return_inverse=True,
     )
-    views = np.zeros((len(fine), heads, length), dtype=np.float32)
-    usable = np.ones((n, heads), dtype=bool)
-    for part, maps in _pieces(read, heads * length):
-        vectors, usable[part] = _vectors(maps, metric)
+    views = np.zeros((heads, len(first), length), dtype=np.float32)
+    usable = np.ones((heads, n), dtype=bool)
+    for part, maps in _pieces(read, heads, size):
+        vectors, usable[:, part] = _vectors(maps, metric)
         _add(views, part_of[part], vectors)
-    units = np.zeros((r * k, heads, length), dtype=np.float32)
-    sums = np.zeros((g * k, heads, length), dtype=np.float32)
-    weights = np.zeros((len(fine), heads))
-    np.maximum.at(weights, part_of, layout.weights(usable))
-    for v, here in enumerate(first.tolist()):
-        sums[plain_pile[here]] += views[v]
-        units[pile[here]] += views[v] * weights[v, :, None].astype(np.float32)
-    present = _count(pile, usable, r * k) > 0
-    counts = _count(plain_pile, usable, g * k)
+    shape = (r * k, len(first))
+    units = _summed(views, pile[first], _view_weights(layout, usable, first, part_of), shape)
+    sums = views
+    if len(first) < g * k or (plain_pile[first[1:]] == plain_pile[first[:-1]]).any():
+        ones = np.broadcast_to(np.float32(1), views.shape[:2])
+        sums = _summed(views, plain_pile[first], ones, (g * k, len(first)))
+    present = _count(pile, usable.T, r * k).T > 0
+    counts = _count(plain_pile, usable.T, g * k).T
     return Cells(
-        units=units.reshape(r, k, heads, length).swapaxes(1, 2),
-        present=present.reshape(r, k, heads).swapaxes(1, 2),
-        sums=sums.reshape(g, k, heads, length).swapaxes(1, 2),
-        counts=counts.reshape(g, k, heads).swapaxes(1, 2),
-        left_out=(~usable).sum(axis=0),
+        units=units.reshape(heads, r, k, length).swapaxes(0, 1),
+        present=present.reshape(heads, r, k).swapaxes(0, 1),
+        sums=sums.reshape(heads, g, k, length).swapaxes(0, 1),
+        counts=counts.reshape(heads, g, k).swapaxes(0, 1),
+        left_out=(~usable).sum(axis=1),
     )
+
+
+def _view_weights(
+    layout: Layout,
+    usable: NDArray[np.bool_],
+    first: NDArray[np.intp],
+    part_of: NDArray[np.intp],
+) -> NDArray[np.floating]:
+    """Return what the rows of each part of a view count in a cell: (h, parts)."""
+    if usable.all():
+        return np.broadcast_to(layout.weights()[first], (len(usable), len(first)))
+    weights = np.zeros((len(first), len(usable)))
+    np.maximum.at(weights, part_of, layout.weights(usable.T))
+    return weights.T
+
+
+def _summed(
+    vectors: NDArray[np.float32],
+    pile: NDArray[np.intp],
+    weights: NDArray[np.floating],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Sum vectors (h, v, d) of each pile, weighted by (h, v): (h, piles, d)."""
+    from scipy.sparse import csr_array
+
+    sums = np.empty((len(vectors), shape[0], vectors.shape[2]), np.float32)
+    for out, those, each in zip(sums, vectors, weights, strict=True):
+        share = csr_array((each.astype(np.float32), (pile, np.arange(len(pile)))), shape=shape)
+        out[...] = share @ those
+    return sums
 
 
 def vector_length(metric: str, size: tuple[int, int]) -> int:
@@ -258,42 +289,43 @@ def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> 
     """Average the maps of one head, segments too: (r, q, s), each view weighing the same."""
     k = len(layout.segments)
     q, s = size
-    means = np.zeros((len(layout.subject) * k, 1, q * s), dtype=np.float64)
+    means = np.zeros((1, len(layout.subject) * k, q * s), dtype=np.float64)
     pile = layout.cell * k + layout.segment
     weights = layout.weights()
-    for part, maps in _pieces(read, q * s):
-        _add(means, pile[part], maps.astype(np.float64).reshape(-1, 1, q * s), weights[part])
+    for part, maps in _pieces(read, 1, size):
+        vectors = maps.astype(np.float64).reshape(1, -1, q * s)
+        vectors *= weights[part, None]
+        _add(means, pile[part], vectors)
     there = np.zeros(len(layout.subject) * k)
     there[pile] = 1
     segments = there.reshape(-1, k).sum(axis=1)
     return means.reshape(-1, k, q, s).sum(axis=1) / segments[:, None, None]
 
 
-def _pieces(read: ReadMaps, values: int) -> Iterator[tuple[slice, NDArray[np.floating]]]:
-    """Go through decoded maps with the rows that they belong to; a row takes so many values."""
-    start = 0
+def _pieces(
+    read: ReadMaps, heads: int, size: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Go through decoded maps (h, n, q, s) with the rows that they belong to; of each few."""
+    values = heads * size[0] * size[1]
     together = max(1, _CACHED_VALUES // values)
+    start = 0
     for maps in read(max(1, _CHUNK_VALUES // values)):
-        for i in range(0, len(maps), together):
-            few = maps[i : i + together]
-            if few.dtype == np.float16:
-                few = decode(few)
-            yield slice(start + i, start + i + len(few)), few
-        start += len(maps)
+        by_head = maps.swapaxes(0, 1) if isinstance(maps, np.ndarray) else maps
+        rows = len(by_head[0])
+        for i in range(0, rows, together):
+            few = decode_heads([those[i : i + together] for those in by_head])
+            yield slice(start + i, start + i + few.shape[1]), few
+        start += rows
 
 
 def _add(
-    piles: NDArray[np.floating],
-    pile: NDArray[np.intp],
-    vectors: NDArray[np.floating],
-    weights: NDArray[np.float64] | None = None,
+    piles: NDArray[np.floating], pile: NDArray[np.intp], vectors: NDArray[np.floating]
 ) -> None:
-    """Add vectors (n, h, d) to their piles, weighted by (n,) or (n, h), or as they are."""
-    if weights is not None:
-        each = weights.reshape(len(pile), -1, 1).astype(piles.dtype)
-        vectors = vectors * each
-    for number, vector in zip(pile.tolist(), vectors, strict=True):
-        piles[number] += vector
+    """Add vectors (h, n, d) to their piles (h, piles, d)."""
+    by_pile = piles.swapaxes(0, 1)
+    for number, vector in zip(pile.tolist(), vectors.swapaxes(0, 1), strict=True):
+        there = by_pile[number]
+        np.add(there, vector, there)
 
 
 def single_pair_means(sides: Sides, *, two_classes: bool) -> tuple[NDArray, NDArray]:

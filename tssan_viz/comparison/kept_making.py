@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tssan_viz.store import AttentionStore
 
 # The sums of heads that are gone through together take about so many bytes.
-_TOGETHER_BYTES = 64 << 20
+_TOGETHER_BYTES = 128 << 20
 # Values of maps from which on the heads of a layer are shared out among threads.
 _SHARED_OUT = 1 << 23
 
@@ -369,15 +369,15 @@ def _reader(
 ) -> ReadMaps:
     number = plan.site["site"]
     numbers = store.stored_sites(plan.run)[number - 1].numbers
-    sites = {number: [numbers[place] for place in heads]}
+    wanted = [numbers[place] for place in heads]
     share = len(heads) / plan.site["heads"]
 
-    def read(rows: int) -> Iterator[NDArray[np.floating]]:
+    def read(rows: int) -> Iterator[Sequence[NDArray[np.floating]]]:
         for start in range(0, len(plan.row_ids), rows):
             if stop.is_set():
                 raise _Stopped
             ids = plan.row_ids[start : start + rows]
-            yield store.read_maps(plan.run, ids, sites)[:, 0]
+            yield from store.read_pieces(plan.run, ids, number, wanted)
             counter.add(len(ids) * share)
 
     return read

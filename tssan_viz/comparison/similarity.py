@@ -113,7 +113,7 @@ def unit_vectors(
         vectors = (centred @ np.swapaxes(centred, -1, -2)).reshape(*lead, q * q)
         left = _norm(centred.reshape(*lead, q * s))
     usable = left > _NOTHING_LEFT * size
-    norm = _norm(vectors)
+    norm = left.copy() if metric in ("cosine", "pearson") else _norm(vectors)
     norm[~usable] = 1.0
     units = vectors / norm[..., None]
     units[~usable] = 0.0

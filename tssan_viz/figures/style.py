@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import warnings
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter
 
 from tssan_viz.errors import UserError
+from tssan_viz.latex import escaped
 
 MILLIMETRE = 1 / 25.4
 
@@ -145,10 +149,13 @@ class PaperFigure(Figure):
             "pdf": {"CreationDate": None},
             "svg": {"Date": None},
         }
+        # PGF has none, and refuses to be told so.
         metadata = {**undated.get(kind or "", {}), **(kwargs.pop("metadata", None) or {})}
+        if metadata:
+            kwargs["metadata"] = metadata
         with matplotlib.rc_context(RC), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            super().savefig(fname, metadata=metadata or None, **kwargs)
+            super().savefig(fname, **kwargs)
         self._say(said)
 
     @staticmethod
@@ -262,30 +269,31 @@ def _replace(target: Path, content: bytes) -> None:
         beside.write_bytes(content)
         beside.replace(target)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only folder says no even where nothing is there
+            beside.unlink()
         raise UserError(f"{target} cannot be written: {error.strerror}") from error
 
 
-# What LaTeX takes for markup.
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        **{character: "\\" + character for character in "#$%&_{}"},
-    }
-)
-
-
 def latex_escaped(text: str) -> str:
-    """Return text that LaTeX prints as it is."""
-    return text.translate(_LATEX)
+    """Return text that LaTeX prints as it is, line by line."""
+    return "\n".join(escaped(line) for line in text.split("\n"))
+
+
+def _escaped_label(label: Formatter, value: float, position: int | None) -> str:
+    return latex_escaped(label(value, position))
 
 
 def _as_pgf(figure: Figure) -> str:
     """Return the figure as PGF, in which all text is text and none of it markup."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     before = [text.get_text() for text in texts]
+    # Labels of ticks are written anew at each draw.
+    named = [
+        (axis, axis.get_major_formatter())
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter)
+    ]
     engine = next((name for name in ("xelatex", "lualatex", "pdflatex") if shutil.which(name)), "")
     if not engine:
         raise UserError(
@@ -296,9 +304,20 @@ def _as_pgf(figure: Figure) -> str:
     try:
         for text, words in zip(texts, before, strict=True):
             text.set_text(latex_escaped(words))
+        for axis, label in named:
+            axis.set_major_formatter(FuncFormatter(partial(_escaped_label, label)))
         with matplotlib.rc_context({"pgf.texsystem": engine, "pgf.rcfonts": False}):
             figure.savefig(written, format="pgf")
+    except ValueError as error:
+        if "raster" not in str(error):
+            raise
+        raise UserError(
+            "this figure holds pictures, which a .pgf cannot: choose .pdf, which LaTeX includes "
+            "as well"
+        ) from error
     finally:
+        for axis, label in named:
+            axis.set_major_formatter(label)
         for text, words in zip(texts, before, strict=True):
             text.set_text(words)
     return written.getvalue()
