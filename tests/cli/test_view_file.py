@@ -18,6 +18,7 @@ from tssan.skeletons.synthetic import generate
 from tssan.training import TrainedRun, train
 
 import tssan_viz
+from tests.cli.test_record import run_command
 from tests.cli.test_view import run
 from tssan_viz.cli.record import record_run
 
@@ -129,3 +130,29 @@ def test_queries_and_keys_of_a_file(trained, tmp_path: Path) -> None:
     result = run(manifest["sample"], *store, cwd=tmp_path)
     assert result.returncode == 2
     assert "takes the file of a video" in result.stderr
+
+
+def test_recorded_queries_and_keys_are_shown_of_a_sample(
+    monkeypatch, capsys, trained, tmp_path: Path
+) -> None:
+    made, folder = trained
+    where = ("--run", made.path, "--data", folder / "skeletons", "--store", tmp_path / "store")
+    for count in (24, 0):
+        code, out, err = run_command(monkeypatch, capsys, "record", *where, "--queries")
+        assert code == 0, err
+        found = re.search(r"queries and keys of (\d+) videos", out)
+        assert found is not None
+        assert (int(found[1]) > 0) == (count > 0), "what is kept is not computed again"
+    store = tssan_viz.open_store(tmp_path / "store")
+    payload = tssan_viz.views.sample_payload(store.select(), view="query-key")
+    assert payload.manifest["query_vectors"]["shape"][:-1] == payload.manifest["maps"]["shape"][:-1]
+    sample = payload.manifest["sample"]
+    arguments = (sample, "--store", tmp_path / "store", "-o", tmp_path / "view.html")
+    code, _, err = run_command(monkeypatch, capsys, "view", *arguments)
+    assert code == 0, err
+    manifest = shown(tmp_path / "view.html")["manifest"]
+    assert manifest["view"] == "explore"
+    assert manifest["explained"] == payload.manifest["explained"]
+    direct = ("view", folder / "one.npz", "--run", made.path, "-o", tmp_path / "file.html")
+    assert run_command(monkeypatch, capsys, *direct)[0] == 0
+    assert "query_vectors" in shown(tmp_path / "file.html")["manifest"]

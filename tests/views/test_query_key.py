@@ -11,7 +11,8 @@ import tssan_viz
 from tests.stores import SKELETON, make_catalogue, make_poses, make_sites
 from tssan_viz.errors import UserError
 from tssan_viz.store import StoredSample, open_store
-from tssan_viz.views import query_key_payload
+from tssan_viz.views import keep_queries, query_key_payload, sample_payload
+from tssan_viz.views.vectors import copy_queries
 
 
 def attention(q: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -101,3 +102,53 @@ def test_a_token_is_pointed_at_locked_and_told(page, made, tmp_path: Path, width
     words.get_by_text(f"attends most to the key of frame {10 + best}").wait_for()
     page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
     page.keyboard.press("Escape")
+
+
+def test_kept_queries_stand_among_the_linked_views(page, made, tmp_path: Path) -> None:
+    selection, q, k = made
+    assert "query_vectors" not in tssan_viz.explore(selection).manifest
+    with pytest.raises(UserError, match="no queries and keys were recorded of a"):
+        tssan_viz.query_key_view(selection)
+    with pytest.raises(UserError, match="not what made them"):
+        keep_queries(selection, q, -k)
+    assert "query_vectors" not in tssan_viz.explore(selection).manifest
+    keep_queries(selection, q, k)
+    payload = tssan_viz.query_key_view(selection).payload
+    assert payload.buffers["plane"] == query_key_payload(selection, q, k).buffers["plane"]
+    part = query_key_payload(selection.select(layer=2, head=[1, 3], segment=2)).buffers
+    expected = k[1:, :, 1:, [0, 2]].astype(np.float16)
+    assert part["key_vectors"] == expected.tobytes()
+
+    widget = tssan_viz.explore(selection, layer=1, heads=[2])
+    page.goto(widget.save_html(tmp_path / "explore.html").as_uri())
+    words = page.locator(".part.query-key .reading")
+    words.get_by_text("Layer 1, head 2. The plane holds").wait_for()
+    heat = page.locator(".part.heat .stage")
+    heat.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    words.get_by_text("Query of frame 2, locked, attends most").wait_for()
+    plane = page.locator(".part.query-key .stage")
+    plane.focus()
+    for key in ("ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    page.locator(".part.head .reading").get_by_text("Key frame 3").wait_for()
+
+
+def test_kept_queries_of_other_maps_are_left_out(made, tmp_path: Path) -> None:
+    """Maps recorded anew, by the same name, are not those that the queries made."""
+    selection, q, k = made
+    other = open_store(tmp_path / "store", create=True)
+    sites, catalogue = make_sites(2, 3, 10), make_catalogue(["reading"])
+    frames = np.arange(20, dtype=np.float32).reshape(2, 10)
+    with other.writer("run", sites=sites, catalogue=catalogue, info={}) as writer:
+        sample = ("a", 0, "reading", "A011", 1, 1)
+        writer.add_samples([StoredSample(*sample, frames, frames / 30)])
+        maps = attention(q, -k)[:, 0].astype(np.float16)
+        rows = {"sample": ["a", "a"], "label": 0, "segment": [1, 2], "person": 1}
+        writer.add(rows, {site.name: maps[:, n] for n, site in enumerate(sites)})
+    keep_queries(selection, q, k)
+    assert copy_queries(selection.store, other, "run") == 1
+    assert "query_vectors" not in sample_payload(other.select()).manifest
+    with pytest.raises(UserError, match="not what made them"):
+        query_key_payload(other.select())

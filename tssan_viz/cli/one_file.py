@@ -46,11 +46,10 @@ def recorded_file(
         those that the run was trained on.
     """
     import torch
-    from torch import nn
     from tssan.dataset import prepare
-    from tssan.network import Attend
     from tssan.training import load_run
 
+    from tssan_viz.cli.queries import attending
     from tssan_viz.cli.record import announcement, make_catalogue
     from tssan_viz.recording import record as record_attention
     from tssan_viz.store import open_store
@@ -74,17 +73,10 @@ def recorded_file(
         clips = trained.clips(dataset, [0])
         network = trained.network.eval()
         store = open_store(Path(folder) / "store", create=True)
-        if attended is not None:
-            for site, module in network.named_modules():
-                if isinstance(module, Attend):
-
-                    def keep(_: nn.Module, given: tuple[Tensor, ...], site: str = site) -> None:
-                        attended[site] = (given[0].detach().cpu(), given[1].detach().cpu())
-
-                    module.register_forward_pre_hook(keep)
         name = trained.path.resolve().name
         recorder = record_attention(network, store, run=name, catalogue=make_catalogue(dataset))
-        with recorder, torch.inference_mode():
+        told = {} if attended is None else attended
+        with recorder, torch.inference_mode(), attending(network, told):
             recorder.samples(**announcement(dataset, [0], clips, network.row_axes))
             recorder.predictions(network(*clips[:3]))
         yield store.select(run=name)

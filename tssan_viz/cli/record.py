@@ -84,6 +84,12 @@ def record(
         SplitChoice, typer.Option("--split", help="Which videos: of unseen subjects, or others.")
     ] = SplitChoice.test,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Videos at a time.")] = 64,
+    queries: Annotated[
+        bool,
+        typer.Option(
+            "--queries", help="Also keep the queries and keys, for `tssan-viz view` to show."
+        ),
+    ] = False,
 ) -> None:
     """Record what a trained network attends to, over the videos of a prepared data set.
 
@@ -99,6 +105,14 @@ def record(
     dataset = SkeletonDataset.open(data)
     store = open_store(out, create=True)
     recorded = record_run(trained, dataset, store, split=split.value, batch_size=batch_size)
+    if queries:
+        from tssan_viz.cli.queries import record_queries
+
+        chosen = chosen_videos(trained, dataset, split.value)
+        kept = record_queries(
+            trained, dataset, store, [i for i, _ in chosen], batch_size=batch_size
+        )
+        console.print(f"queries and keys of {kept} videos")
     _print_outcome(recorded, split.value, given=out)
 
 
@@ -146,9 +160,7 @@ def record_run(
     _refuse_other_dataset(trained, dataset)
     run = trained.path.resolve().name
     held = _held_samples(store, run, trained.checkpoint_sha256, trained.path)
-    parts = dataset.split(trained.protocol)
-    chosen = {"test": parts.test, "train": parts.train}
-    wanted = [(int(i), name) for name in chosen if split in (name, "all") for i in chosen[name]]
+    wanted = chosen_videos(trained, dataset, split)
     due = [(i, name) for i, name in wanted if str(dataset.index["sample"].iloc[i]) not in held]
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -184,6 +196,15 @@ def record_run(
         rows=rows,
         accuracy=_accuracy(store, run, split),
     )
+
+
+def chosen_videos(
+    trained: TrainedRun, dataset: SkeletonDataset, split: str
+) -> list[tuple[int, str]]:
+    """Return the videos of ``test``, ``train`` or ``all``: where they are, and in which part."""
+    parts = dataset.split(trained.protocol)
+    chosen = {"test": parts.test, "train": parts.train}
+    return [(int(i), name) for name in chosen if split in (name, "all") for i in chosen[name]]
 
 
 def announcement(

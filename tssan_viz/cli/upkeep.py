@@ -79,6 +79,7 @@ def merge(
     from tssan_viz.evidence.kept import copy_evidence
     from tssan_viz.store import open_store as open_attention_store
     from tssan_viz.store.upkeep import merge as merge_stores
+    from tssan_viz.views.vectors import copy_queries
 
     opened = [open_store(source) for source in sources]
     if run is not None:
@@ -91,6 +92,7 @@ def merge(
     for source in opened:
         for name in merged.runs:
             copy_evidence(source, into, name)
+            copy_queries(source, into, name)
     for said in merged.damaged:
         console.print(Text(f"left out: {said}", style="red"), soft_wrap=True)
     there = f", {merged.skipped:,} were there already" if merged.skipped else ""

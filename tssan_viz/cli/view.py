@@ -52,8 +52,8 @@ def view(
         Kind,
         typer.Option(
             "--kind",
-            help="Which view: all of a video's, linked (explore), one of them, or the queries and "
-            "keys of a file's frames (query-key).",
+            help="Which view: all of a video's, linked (explore), or one of them. Queries and keys "
+            "(query-key) are there of a file, and of what `record --queries` recorded.",
         ),
     ] = Kind.explore,
     bertviz: Annotated[
@@ -78,11 +78,6 @@ def view(
     if sample is not None and Path(sample).is_file():
         _view_file(Path(sample), out, store, run, kind, bertviz=bertviz)
         return
-    if kind is Kind.query_key:
-        raise UserError(
-            "queries and keys are not recorded: --kind query-key takes the file of a video, which "
-            "the network of --run is shown again"
-        )
     if run is not None and sample is not None and (Path(run) / "results.json").is_file():
         raise UserError(
             f"there is no file {sample}, and {run} is a trained run, which needs one to look at; "
@@ -113,17 +108,13 @@ def _view_file(
         )
     if store is not None:
         raise UserError(f"{file} is a file, which needs no store: leave out --store {store}")
-    if kind is not Kind.query_key or bertviz:
-        with recorded_file(file, Path(run)) as selection:
-            _write(selection, out, kind, bertviz=bertviz)
-        return
-    from tssan_viz.views import page, query_key_payload
-    from tssan_viz.views.html import write_page
+    from tssan_viz.views import keep_queries
 
     attended: dict[str, tuple[Tensor, Tensor]] = {}
     with recorded_file(file, Path(run), attended=attended) as selection:
-        payload = query_key_payload(selection, *queries_and_keys(selection, attended))
-    _say(write_page(page(payload, {"heads": payload.manifest["heads"][:1]}), out))
+        if kind in (Kind.explore, Kind.query_key) and not bertviz:
+            keep_queries(selection, *queries_and_keys(selection, attended))
+        _write(selection, out, kind, bertviz=bertviz)
 
 
 def _write(selection: Selection, out: Path, kind: Kind, *, bertviz: bool) -> None:
@@ -131,7 +122,7 @@ def _write(selection: Selection, out: Path, kind: Kind, *, bertviz: bool) -> Non
     from tssan_viz.views import save_bertviz, save_html
 
     if not bertviz:
-        _say(save_html(selection, out, view=kind.value))  # type: ignore[arg-type]
+        _say(save_html(selection, out, view=kind.value))
         return
     if kind not in (Kind.explore, Kind.head, Kind.model):
         raise UserError(f"BertViz has a head view and a model view, and no {kind.value}")

@@ -29,13 +29,14 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Place, text: str) -> None:
+def write_atomically(path: Place, content: str | bytes) -> None:
     """Write a small file so that a reader, or a restart, sees all of it or nothing."""
+    data = content.encode() if isinstance(content, str) else content
     if isinstance(path, BucketPath):
-        path.write_bytes(text.encode())
+        path.write_bytes(data)
         return
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_bytes(data)
     sync_file(scratch)
     os.replace(scratch, path)
     sync_file(path.parent)

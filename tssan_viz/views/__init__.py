@@ -25,12 +25,13 @@ _HOME = {
     "head_view_payload": "tssan_viz.views.payload",
     "heat_map": "tssan_viz.views.widget",
     "heatmaps_payload": "tssan_viz.views.payload",
+    "keep_queries": "tssan_viz.views.vectors",
     "model_view": "tssan_viz.views.widget",
     "module_path": "tssan_viz.views.payload",
     "page": "tssan_viz.views.html",
     "player": "tssan_viz.views.widget",
     "sample_payload": "tssan_viz.views.payload",
-    "query_key_payload": "tssan_viz.views.query_key",
+    "query_key_payload": "tssan_viz.views.vectors",
     "query_key_view": "tssan_viz.views.query_key",
     "record_attentions": "tssan_viz.views.tokens",
     "save_bertviz": "tssan_viz.views.bertviz",
@@ -58,6 +59,7 @@ __all__ = [
     "head_view_payload",
     "heat_map",
     "heatmaps_payload",
+    "keep_queries",
     "model_view",
     "module_path",
     "page",
@@ -99,10 +101,10 @@ if TYPE_CHECKING:
     )
     from tssan_viz.views.query_key import (
         QueryKeyView,
-        query_key_payload,
         query_key_view,
     )
     from tssan_viz.views.tokens import from_attentions, record_attentions
+    from tssan_viz.views.vectors import keep_queries, query_key_payload
     from tssan_viz.views.widget import (
         Explore,
         HeadView,

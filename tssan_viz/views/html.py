@@ -143,14 +143,14 @@ def save_html(
     sample
         The sample's name; by default the selection's first.
     view
-        ``"head"``, ``"model"`` (layers × heads), ``"heat"`` (one map with poses), ``"player"``, or
-        ``"explore"``: all of them on one page, linked.
+        ``"head"``, ``"model"`` (layers × heads), ``"heat"`` (one map with poses), ``"player"``,
+        ``"query-key"``, or ``"explore"``: all of them on one page, linked.
 
     Returns
     -------
     pathlib.Path
-        The file written: 2.7 bytes per attention value and per coordinate of the poses, and the
-        packed module's 24 KB.
+        The file written: 2.7 bytes per attention value, per coordinate of the poses and, where
+        they were recorded, of queries and keys, and the packed module's 25 KB.
 
     Raises
     ------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _EARLIER_BYTES = 16 * 2**20
 
-SampleView = Literal["head", "model", "heat", "player", "explore"]
+SampleView = Literal["head", "model", "heat", "player", "query-key", "explore"]
 
 
 @dataclass(frozen=True)
@@ -164,18 +164,26 @@ def sample_payload(
     selection, sample
         As in `head_view_payload`, whose payload all of these views take.
     view
-        ``"head"``, ``"model"``, ``"heat"``, ``"player"``, or ``"explore"`` for all, linked.
+        ``"head"``, ``"model"``, ``"heat"``, ``"player"``, ``"query-key"``, or ``"explore"`` for
+        all, linked; queries and keys are among them where they were recorded.
 
     Raises
     ------
     UserError
-        As `head_view_payload`; or the player is asked for, and no poses were recorded.
+        As `head_view_payload`; or the player is asked for, and no poses were recorded, or queries
+        and keys, and none were.
     """
+    from tssan_viz.views.vectors import query_key_payload, with_kept_queries
+
+    if view == "query-key":
+        return query_key_payload(selection, sample=sample)
     payload = head_view_payload(selection, sample)
     if view == "player" and "poses" not in payload.buffers:
         raise UserError(
             f"run {selection.run!r} was recorded without poses: there is nothing to play"
         )
+    if view == "explore":
+        payload = with_kept_queries(payload, selection)
     return Payload({**payload.manifest, "view": view}, payload.buffers)
 
 

@@ -72,10 +72,15 @@ class SampleView(anywidget.AnyWidget):
         "lit",
     )
 
+    _buffer_names = ("maps", "poses", "earlier", "query_vectors", "key_vectors", "plane")
+
     manifest = traitlets.Dict(read_only=True).tag(sync=True)
     maps = traitlets.Bytes(read_only=True).tag(sync=True)
     poses = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
     earlier = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
+    query_vectors = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
+    key_vectors = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
+    plane = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
     layer = traitlets.Int(1).tag(sync=True)
     heads = traitlets.List(traitlets.Int()).tag(sync=True)
     locked = traitlets.Dict(None, allow_none=True).tag(sync=True)
@@ -90,9 +95,8 @@ class SampleView(anywidget.AnyWidget):
     def __init__(self, payload: Payload, **state: Any) -> None:
         manifest = payload.manifest
         self.set_trait("manifest", manifest)
-        self.set_trait("maps", payload.buffers["maps"])
-        self.set_trait("poses", payload.buffers.get("poses"))
-        self.set_trait("earlier", payload.buffers.get("earlier"))
+        for name in self._buffer_names:
+            self.set_trait(name, payload.buffers.get(name))
         super().__init__(**{**initial_state(manifest), **state})
 
     @traitlets.validate("layer", "segment", "person")
@@ -138,11 +142,15 @@ class SampleView(anywidget.AnyWidget):
         """What is chosen in the view, as a dict."""
         return {name: getattr(self, name) for name in self._state_names}
 
+    @property
+    def payload(self) -> Payload:
+        """What the view was given."""
+        given = {name: getattr(self, name) for name in self._buffer_names}
+        return Payload(self.manifest, {name: data for name, data in given.items() if data})
+
     def to_html(self) -> str:
         """Return the view in its present state as a stand-alone page."""
-        given = {"maps": self.maps, "poses": self.poses, "earlier": self.earlier}
-        buffers = {name: data for name, data in given.items() if data is not None}
-        return page(Payload(self.manifest, buffers), self.state)
+        return page(self.payload, self.state)
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the view in its present state as a stand-alone HTML file."""
@@ -181,14 +189,11 @@ class Player(SampleView):
         """Write the segment that is shown as GIF or MP4; see `tssan_viz.views.film.save_film`."""
         from tssan_viz.views.film import save_film
 
-        buffers = {"maps": self.maps, "poses": self.poses}
-        if self.earlier is not None:
-            buffers["earlier"] = self.earlier
-        return save_film(Payload(self.manifest, buffers), self.state, path, fps=fps)
+        return save_film(self.payload, self.state, path, fps=fps)
 
 
 class Explore(SampleView):
-    """Head view, model view, heat map and player, linked: what is locked in one is in all."""
+    """Head view, model view, heat map, player and, where recorded, queries and keys: all linked."""
 
 
 def head_view(selection: Selection, sample: str | None = None, **state: Any) -> HeadView:

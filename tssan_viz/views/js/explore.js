@@ -1,4 +1,4 @@
-// Head view, model view, heat map and player together: a frame locked in one is locked in all.
+// All views of a video together: a frame locked in one is locked in all.
 
 import { decode } from "./decode.js";
 import { element } from "./dom.js";
@@ -6,6 +6,7 @@ import { headView } from "./head-view.js";
 import { heatMap } from "./heat-map.js";
 import { modelView } from "./model-view.js";
 import { player } from "./player.js";
+import { queryKeyView } from "./query-key-view.js";
 import { readMaps } from "./state.js";
 import { themeNow, watchTheme } from "./theme.js";
 
@@ -15,6 +16,10 @@ export function explore(root, manifest, tensors, given, onState) {
   if (manifest.poses && tensors.poses) shared.poses = decode(manifest.poses, tensors.poses);
   const parts = [["head", "Head view", headView], ["model", "Layers × heads", modelView], ["heat", "Heat map", heatMap]];
   if (shared.poses) parts.push(["player", "Skeleton", player]);
+  if (manifest.query_vectors && tensors.query_vectors) {
+    for (const name of ["query_vectors", "key_vectors", "plane"]) shared[name] = tensors[name];
+    parts.push(["query-key", "Queries and keys", queryKeyView]);
+  }
   const views = [];
   const tell = (difference) => {
     for (const view of views) view.update(difference);

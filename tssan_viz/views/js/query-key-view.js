@@ -57,7 +57,7 @@ export function queryKeyView(root, manifest, tensors, given, onState) {
   } }, canvas);
   const reading = element("p", { className: "reading", attributes: { "aria-live": "polite" } });
   const title = [manifest.sample, manifest.class_name].filter(Boolean).join(" · ");
-  root.append(element("p", { className: "caption" }, element("strong", {}, title)), controls, stage, reading);
+  root.append(element("p", { className: "caption query-key-title" }, element("strong", {}, title)), controls, stage, reading);
   const view = paintedIn(root, stage, draw);
 
   const headIndex = () => headsOn(manifest, state)[0] ?? 0;
