@@ -6,6 +6,7 @@ import csv
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,7 +26,7 @@ from rich.progress import (
 from torch import Tensor
 
 from tssan.errors import DataError
-from tssan.run_folder import differences
+from tssan.run_folder import differences, nothing_left
 
 EPOCH_COLUMNS = (
     "epoch",
@@ -147,9 +148,10 @@ class Resumable(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save. Lightning calls this kind of callback after all others."""
         part = self.path.with_name(f".{self.path.name}.part")
-        trainer.save_checkpoint(part)  # of all ranks together; rank 0 writes
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        with nothing_left(part) if trainer.is_global_zero else nullcontext():
+            trainer.save_checkpoint(part)  # of all ranks together; rank 0 writes
+            if trainer.is_global_zero:
+                os.replace(part, self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """Return which run this is, for `check_same_run`."""

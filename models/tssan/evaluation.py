@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from tssan.errors import DataError
+from tssan.run_folder import cannot_write, note_evaluation, only_writer, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,18 +131,29 @@ class Evaluation:
         """Write numbers, tables and the picture into a folder; return the files.
 
         The files are evaluation.json, predictions.csv, per-class.csv, confusion.csv, confusion.pdf
-        and confusion.png.
+        and confusion.png; each is whole or not there.
+
+        Raises
+        ------
+        DataError
+            The folder cannot be written, or the disk is full.
         """
+        try:
+            return self._write(out)
+        except OSError as error:
+            raise cannot_write(out, error) from error
+
+    def _write(self, out: Path) -> list[Path]:
         from tssan.plots import draw_confusion
 
         out.mkdir(parents=True, exist_ok=True)
         names = self.per_class["class_name"].tolist()
         text = json.dumps(self.summary(), indent=2, allow_nan=False)
-        (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        self.predictions.to_csv(out / "predictions.csv", index=False)
-        self.per_class.to_csv(out / "per-class.csv", index=False)
+        write_text(out / "evaluation.json", text + "\n")
+        write_text(out / "predictions.csv", self.predictions.to_csv(index=False))
+        write_text(out / "per-class.csv", self.per_class.to_csv(index=False))
         confusion = pd.DataFrame(self.confusion, index=pd.Index(names, name="true"), columns=names)
-        confusion.to_csv(out / "confusion.csv")
+        write_text(out / "confusion.csv", confusion.to_csv())
         title = (
             f"{self.recipe} · {self.dataset} {self.protocol}, {self.part} part · "
             f"{100 * self.top1:.1f} % of {len(self.predictions)}"
@@ -185,11 +197,11 @@ def evaluate(
     ------
     DataError
         The data set is another one, or the run held nothing out; or the training or the validation
-        part is asked for, and the data were changed since, so that nobody knows which they were.
+        part is asked for, and the data were changed since, so that nobody knows which they were;
+        or the run's folder is not to be written, so that a look could not be counted.
     """
     import torch
 
-    from tssan.run_folder import note_evaluation, only_writer
     from tssan.sequences import Sequences
     from tssan.training import scores
 
@@ -200,9 +212,13 @@ def evaluate(
     logits = scores(network, sequences, run.recipe, progress=progress)
     predictions = tabulate(logits.numpy(), dataset, positions)
     if part == "test":
-        with only_writer(run.path):
-            accuracy = float(predictions["correct"].mean())
-            note_evaluation(run.path, "evaluate", times=1, accuracy=accuracy)
+        accuracy = float(predictions["correct"].mean())
+        try:
+            with only_writer(run.path):
+                note_evaluation(run.path, "evaluate", times=1, accuracy=accuracy)
+        except OSError as error:
+            # A look that is not counted is not shown either.
+            raise cannot_write(run.path, error) from error
     counts = confusion(
         predictions["label"].to_numpy(), predictions["predicted"].to_numpy(), len(dataset.classes)
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 from tssan.errors import DataError
 from tssan.network import SkeletonNetwork
 from tssan.recipe import Recipe
+from tssan.run_folder import cannot_write, nothing_left
 
 TOLERANCES = {".onnx": 1e-4, ".pt2": 1e-6}
 CHECKED_BATCHES = (1, 2, 5)
@@ -97,25 +98,25 @@ def export_network(
         ".pt2": (_write_program, _open_program),
     }[out.suffix]
     try:
-        with _quiet():
-            write(network, _inputs(shape, 2, masked), partial)
-            run = opened(partial)
-        difference = None
-        if run is not None:
-            with torch.no_grad():
-                difference = max(
-                    _difference(network, run, _inputs(shape, n, masked)) for n in CHECKED_BATCHES
-                )
-            if not difference <= TOLERANCES[out.suffix]:
-                raise DataError(
-                    f"{out}: the exported network's logits differ by {difference:.1e}, more than "
-                    f"{TOLERANCES[out.suffix]:.0e}; nothing was written"
-                )
-        partial.replace(out)
+        with nothing_left(partial):
+            with _quiet():
+                write(network, _inputs(shape, 2, masked), partial)
+                run = opened(partial)
+            difference = None
+            if run is not None:
+                with torch.no_grad():
+                    difference = max(
+                        _difference(network, run, _inputs(shape, n, masked))
+                        for n in CHECKED_BATCHES
+                    )
+                if not difference <= TOLERANCES[out.suffix]:
+                    raise DataError(
+                        f"{out}: the exported network's logits differ by {difference:.1e}, more "
+                        f"than {TOLERANCES[out.suffix]:.0e}; nothing was written"
+                    )
+            partial.replace(out)
     except OSError as error:
-        raise DataError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise cannot_write(out, error) from None
     inputs: dict[str, tuple[str | int, ...]] = {
         "position": ("n", *shape),
         "motion": ("n", *shape),

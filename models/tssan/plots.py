@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tssan.run_folder import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -101,5 +103,11 @@ def _save(figure: Figure, stem: Path) -> None:
 
     # Type 42: journals refuse Type 3. Without dates the same run gives the same files.
     with mpl.rc_context({"pdf.fonttype": 42}):
-        figure.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})
-        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=150)
+        write_atomically(
+            stem.with_name(f"{stem.name}.pdf"),
+            lambda part: figure.savefig(part, format="pdf", metadata={"CreationDate": None}),
+        )
+        write_atomically(
+            stem.with_name(f"{stem.name}.png"),
+            lambda part: figure.savefig(part, format="png", dpi=150),
+        )

@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,24 @@ def write_text(path: Path, text: str) -> None:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file beside its place, and move it there whole."""
     part = path.with_name(f".{path.name}.part")
-    write(part)
-    os.replace(part, path)
+    with nothing_left(part):
+        write(part)
+        os.replace(part, path)
+
+
+@contextmanager
+def nothing_left(part: Path) -> Iterator[None]:
+    """Take an unfinished file away at the end, if it is still there."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what a read-only folder says even of files that are not there
+            part.unlink()
+
+
+def cannot_write(out: Path, error: OSError) -> DataError:
+    """Return what to tell of a folder that is not to be written, or of a disk that is full."""
+    return DataError(f"cannot write {out}: {error.strerror or error}")
 
 
 def sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tssan.building import build_network
@@ -36,6 +36,7 @@ from tssan.run_folder import (
     RESULTS,
     RESUME,
     Interrupted,
+    cannot_write,
     note_evaluation,
     now,
     only_writer,
@@ -249,7 +250,7 @@ def train(
         `out` holds a finished run, or an unfinished one and `resume` is not asked for, or none and
         it is; the data set does not know the protocol, or is too small to hold anything out of, or
         its skeleton lacks joints that the clips are laid by; the devices are not there; the loss
-        is no number any more.
+        is no number any more; the disk is full, or `out` not to be written.
     Interrupted
         Ctrl-C; the folder can be gone on from.
     """
@@ -277,7 +278,8 @@ def train(
 
     # What the clips need of the skeleton and it lacks is said before anything is written.
     make_clips(pad([dataset[int(fitted[0])]], recipe.clips.persons), recipe.clips, train=False)
-    out.mkdir(parents=True, exist_ok=True)
+    with _how_to_go_on(out):
+        out.mkdir(parents=True, exist_ok=True)
     with only_writer(out), _how_to_go_on(out):
         resume = resume and (out / RESUME).exists()  # else it was stopped within its first epoch
         if not resume:
@@ -322,7 +324,13 @@ def train(
 
 @contextmanager
 def _how_to_go_on(out: Path) -> Iterator[None]:
-    """Let no Ctrl-C, before the first epoch or after the last, go without a word."""
+    """Let no Ctrl-C, before the first epoch or after the last, and no full disk go without a word.
+
+    Raises
+    ------
+    Interrupted, DataError
+        Say what is kept, and how to go on.
+    """
     try:
         yield
     except Interrupted:
@@ -331,6 +339,11 @@ def _how_to_go_on(out: Path) -> Iterator[None]:
         if (out / RESUME).exists():
             raise Interrupted(f"{out} can be gone on from with --resume") from None
         raise Interrupted("stopped before an epoch was finished; nothing is kept") from None
+    except OSError as error:
+        kept = "; the last finished epoch is kept, and --resume goes on from it"
+        raise DataError(
+            f"{cannot_write(out, error)}{kept if (out / RESUME).exists() else ''}"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,7 +414,8 @@ def _measure(
     from tssan.plots import draw_curves
 
     weights = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-    write_atomically(out / CHECKPOINT, lambda path: save_file(weights, path))
+    # Not by safetensors' own `save_file`, which gives the file to nobody but its owner.
+    write_atomically(out / CHECKPOINT, lambda path: path.write_bytes(save(weights)))
     draw_curves(out / METRICS, out / CURVES, title=recipe.name)
     if not test:
         names = ("test_accuracy", "test_top5", "test_correct", "test_sequences")

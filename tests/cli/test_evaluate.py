@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tssan.run_folder import read_evaluations
 from tssan.training import TrainedRun, train
 
 from tests.training import toy
@@ -91,3 +92,18 @@ def test_what_cannot_be_evaluated_is_said_in_words(
     code, _, err = answer(monkeypatch, capsys, "evaluate", data, "--data", data)
     assert code == 2
     assert "holds no trained run" in " ".join(err.split())
+
+
+def test_a_folder_that_cannot_be_made_costs_no_look_at_the_test_part(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_evaluations(run)
+    out = run / "recipe.yaml"
+    words = ("evaluate", run, "--data", data, "--out")
+    code, _, err = answer(monkeypatch, capsys, *words, out)
+    assert code == 2
+    assert "this is a file, and a folder is needed" in " ".join(err.split())
+    code, _, err = answer(monkeypatch, capsys, *words, out / "inside")
+    assert code == 2
+    assert "cannot be made: Not a directory" in " ".join(err.split())
+    assert read_evaluations(run) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -277,7 +278,7 @@ def test_a_run_stopped_after_its_last_epoch_needs_no_further_training(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(tssan.training, "save_file", no_space_left)
+        patch.setattr(tssan.training, "save", no_space_left)
         with pytest.raises(Stop):
             train(RECIPE, toys, tmp_path / "run", seed=1, progress=False)
     run = train(RECIPE, toys, tmp_path / "run", seed=1, progress=False, resume=True)
@@ -383,6 +384,33 @@ def test_ctrl_c_outside_the_epochs_is_answered_too(
             train(RECIPE, toys, out, seed=1, progress=False)
     run = train(RECIPE, toys, out, seed=1, progress=False, resume=True)
     assert run.checkpoint_sha256 == finished.checkpoint_sha256
+
+
+def test_a_full_disk_is_said_and_costs_an_epoch_at_the_most(
+    toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainedRun
+) -> None:
+    from lightning.pytorch import Trainer
+
+    out, save = tmp_path / "run", Trainer.save_checkpoint
+
+    def half_of_it(trainer: Trainer, path: Path) -> None:
+        save(trainer, path)
+        if trainer.current_epoch == 2:
+            os.truncate(path, path.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", half_of_it)
+        with pytest.raises(DataError, match=r"run: No space left on device; .* --resume goes on"):
+            train(RECIPE, toys, out, seed=1, progress=False)
+    assert {path.name for path in out.iterdir()} == {"metrics.csv", "recipe.yaml", "resume.ckpt"}
+    run = train(RECIPE, toys, out, seed=1, progress=False, resume=True)
+    assert run.checkpoint_sha256 == finished.checkpoint_sha256
+
+
+def test_whoever_may_read_the_run_may_read_its_weights(finished: TrainedRun) -> None:
+    modes = {path.stat().st_mode for path in finished.path.iterdir() if path.is_file()}
+    assert len(modes) == 1
 
 
 def test_joints_that_the_clips_need_are_missed_before_anything_is_written(

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tssan_viz.cli.common import console, err_console
+from tssan_viz.cli.common import console, err_console, make_folder
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def benchmark(
     for one in settings:
         if one not in SETTINGS:
             raise UserError(f"--setting {one}: there are {', '.join(SETTINGS)}")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: this is a file, and a folder is needed")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     results = []
     try:
         for one in settings:

@@ -54,6 +54,16 @@ def open_store(url: str | None, option: str | None = None) -> AttentionStore:
     return open_attention_store(url or option)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder for what is asked now, so that no work is done for one that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--out {path}: this is a file, and a folder is needed") from None
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be made: {error.strerror}") from error
+
+
 @contextmanager
 def cluster(scheduler: str | None) -> Iterator[None]:
     """Let a Dask cluster do the work, where one is named."""

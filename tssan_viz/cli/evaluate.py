@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tssan_viz.cli.common import DataOption, console
+from tssan_viz.cli.common import DataOption, console, make_folder
 
 if TYPE_CHECKING:
     from tssan.evaluation import Evaluation
@@ -58,8 +58,12 @@ def evaluate(
     from tssan.training import load_run
 
     trained = load_run(run)
-    evaluation = evaluate_run(trained, SkeletonDataset.open(data), split.value)
-    files = evaluation.write(out or run / f"evaluation-{split.value}")
+    dataset = SkeletonDataset.open(data)
+    folder = out or run / f"evaluation-{split.value}"
+    trained.refuse_other(dataset)
+    make_folder(folder)
+    evaluation = evaluate_run(trained, dataset, split.value)
+    files = evaluation.write(folder)
     if as_json:
         typer.echo(json.dumps(evaluation.summary(), indent=2, allow_nan=False))
         return

@@ -11,7 +11,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tssan_viz.cli.common import DataOption, StoreOption, console, progress_bar, signed
+from tssan_viz.cli.common import (
+    DataOption,
+    StoreOption,
+    console,
+    make_folder,
+    progress_bar,
+    signed,
+)
 from tssan_viz.cli.explain import TrainedRunOption
 from tssan_viz.errors import UserError
 
@@ -110,6 +117,8 @@ def faithfulness(
         label = int(opened.dataset.index["label"].iloc[indices[0]])
     if limit is not None:
         indices = spread(opened, indices, limit)
+    if out is not None:
+        make_folder(out)
     found = ask_faithfulness(opened, what, indices, methods, replace=replace, seed=seed)
     sanity = ask_sanity(opened, indices, methods, seed=seed)
     importance = ask_heads(opened, what, indices, seed=seed) if heads else None
