@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tssan_viz.errors import UserError
@@ -39,4 +40,5 @@ def write_text(target: Path, text: str, option: str) -> None:
     except OSError as error:
         raise UserError(f"{option} {target} cannot be written: {error.strerror}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only folder says no even where nothing is there
+            beside.unlink()
