@@ -18,6 +18,7 @@ from flask import Flask, current_app
 
 from tssan_dash.filtering import Question, find
 from tssan_viz.errors import UserError
+from tssan_viz.store.schema import MEASURES
 from tssan_viz.views.payload import head_view_payload
 
 if TYPE_CHECKING:
@@ -118,20 +119,10 @@ class Recordings:
 
     def head_measures(self, run: str) -> pd.DataFrame:
         """Return the mean of each recorded measure per layer and head, over the newest step."""
-
-        def read() -> pd.DataFrame:
-            selection = self.store.select(run=run)
-            rows = self.store.rows(run)
-            measures = self.store.measures(run)
-            measures = measures[measures["stream"] == selection.stream]
-            if rows["step"].nunique() > 1:
-                newest = rows.loc[rows["step"] == rows["step"].max(), "row_id"]
-                measures = measures[measures["row_id"].isin(newest)]
-            measures = measures.drop(columns=["row_id", "run", "site", "stream"])
-            means = measures.groupby(["layer", "head"], as_index=False).mean()
-            return means.astype({"layer": int, "head": int})
-
-        return self._once(run, ("head measures",), read)
+        means = self._mean_measures(run)
+        if means["step"].notna().any():
+            means = means[means["step"] == means["step"].max()]
+        return means.drop(columns="step").reset_index(drop=True)
 
     def steps(self, run: str) -> pd.DataFrame:
         """Return per step and head the mean of each recorded measure, and the accuracy of the step.
@@ -143,18 +134,33 @@ class Recordings:
         """
 
         def read() -> pd.DataFrame:
-            selection = self.store.select(run=run)
+            means = self._mean_measures(run).dropna(subset="step")
             rows = self.store.rows(run)
-            measures = self.store.measures(run)
-            measures = measures[measures["stream"] == selection.stream]
-            measures = measures.drop(columns=["run", "site", "stream"])
-            merged = measures.merge(rows[["row_id", "step"]], on="row_id").drop(columns="row_id")
-            means = merged.groupby(["step", "layer", "head"], as_index=False).mean()
             once = rows.drop_duplicates(["step", "sample"]).dropna(subset=["correct"])
             right = once["correct"].astype(float).groupby(once["step"]).mean()
             return means.assign(accuracy=means["step"].map(right).astype(float))
 
         return self._once(run, ("steps",), read)
+
+    def _mean_measures(self, run: str) -> pd.DataFrame:
+        """Return the mean of each recorded measure per step, layer and head."""
+
+        def read() -> pd.DataFrame:
+            # Millions of lines, of which a table in memory would take as much as all else together.
+            measures = self.store.dataset("measures")
+            there = [] if measures is None else measures.schema.names
+            names = [f'"{name}"' for name in there if name not in MEASURES.names]
+            means = "".join(f", avg({n}) FILTER (NOT isnan({n})) AS {n}" for n in names)
+            name, stream = (
+                word.replace("'", "''") for word in (run, self.store.select(run=run).stream)
+            )
+            found = self.store.sql(
+                f"SELECT step, layer, head{means} FROM maps WHERE run = '{name}' "
+                f"AND stream = '{stream}' GROUP BY ALL ORDER BY ALL"
+            )
+            return found.drop(columns=[n for n in found.columns[3:] if found[n].isna().all()])
+
+        return self._once(run, ("measures",), read)
 
     def classes(self, run: str) -> list[Any]:
         """Return the catalogue's classes of which the run has videos."""
