@@ -80,6 +80,7 @@ def first_look(recordings: Recordings, asked: Asked) -> pd.DataFrame | None:
     try:
         for layer, (kept, at, heads, places) in cells.layers.items():
             within, between = kept_within_and_between(kept, at, label, places, other)
+            kept.release()
             columns = {"head": heads, "W": within, "B": between, "delta": within - between}
             parts.append(pd.DataFrame({"layer": layer, **columns}))
     except DamagedCells:

@@ -103,8 +103,10 @@ def test_what_cells_say_at_once_is_what_the_comparison_says(
     two_runs: AttentionStore, query: dict[str, str]
 ) -> None:
     asked, answer = answered(two_runs, query)
-    found = first_look(Recordings(two_runs), asked)
+    recordings = Recordings(two_runs)
+    found, again = first_look(recordings, asked), first_look(recordings, asked)
     assert found is not None
+    pd.testing.assert_frame_equal(found, again)
     table = answer.table[["layer", "head", "W", "B", "delta"]]
     pd.testing.assert_frame_equal(found, table, check_dtype=False, check_exact=False, atol=1e-6)
 

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import io
 import json
+import mmap
 import os
 import zipfile
 import zlib
@@ -157,6 +158,16 @@ class KeptLayer:
         if not _is_all(columns, array.shape[1]):
             array = array[:, columns]
         return array if _is_all(heads, array.shape[2]) else array[..., list(heads)]
+
+    def release(self) -> None:
+        """Give back the pages that were read: the system keeps them, and no process counts them.
+
+        Who answers for hours would otherwise hold the greatest part of the files.
+        """
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for array in self._arrays.values():
+                if isinstance(array.base, np.memmap):
+                    array.base._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def check(self) -> list[Path]:
         """Return the files that are not what was written, all of them read."""
