@@ -216,6 +216,17 @@ def test_an_interrupted_recording_goes_on_without_computing_twice(
     assert rows["predicted"].notna().all()
 
 
+def test_ctrl_c_is_answered_with_how_to_go_on(monkeypatch, capsys, tmp_path, dataset, trained):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(trained), "clips", pressed)
+    where = ("--run", trained.path, "--data", dataset.path, "--store", tmp_path / "s")
+    code, _, err = run_command(monkeypatch, capsys, "record", *where)
+    assert code == 130
+    assert "the same command goes on there" in " ".join(err.split())
+
+
 def test_another_checkpoint_of_the_same_name_is_refused(
     monkeypatch, capsys, tmp_path, dataset, trained
 ):

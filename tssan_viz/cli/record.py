@@ -13,7 +13,7 @@ import typer
 from rich.filesize import decimal
 from rich.markup import escape
 
-from tssan_viz.cli.common import DataOption, console, counting_bar, quoted
+from tssan_viz.cli.common import DataOption, console, counting_bar, err_console, quoted
 from tssan_viz.errors import UserError
 from tssan_viz.site import SAMPLE_COLUMNS
 
@@ -104,15 +104,19 @@ def record(
     trained = load_run(run)
     dataset = SkeletonDataset.open(data)
     store = open_store(out, create=True)
-    recorded = record_run(trained, dataset, store, split=split.value, batch_size=batch_size)
-    if queries:
-        from tssan_viz.cli.queries import record_queries
+    try:
+        recorded = record_run(trained, dataset, store, split=split.value, batch_size=batch_size)
+        if queries:
+            from tssan_viz.cli.queries import record_queries
 
-        chosen = chosen_videos(trained, dataset, split.value)
-        kept = record_queries(
-            trained, dataset, store, [i for i, _ in chosen], batch_size=batch_size
-        )
-        console.print(f"queries and keys of {kept} videos")
+            chosen = chosen_videos(trained, dataset, split.value)
+            kept = record_queries(
+                trained, dataset, store, [i for i, _ in chosen], batch_size=batch_size
+            )
+            console.print(f"queries and keys of {kept} videos")
+    except KeyboardInterrupt:
+        err_console.print("interrupted: what is recorded is kept; the same command goes on there")
+        raise typer.Exit(130) from None
     _print_outcome(recorded, split.value, given=out)
 
 
