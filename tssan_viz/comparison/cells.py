@@ -100,22 +100,45 @@ def lay_out(rows: pd.DataFrame) -> Layout:
     -------
     Layout
     """
-    columns = ["subject", "label", "segment", "replication", "camera"]
-    keys = rows[columns].astype("Int64").fillna(-1).to_numpy(dtype=np.int64)
-    cells, cell = np.unique(keys[:, :2], axis=0, return_inverse=True)
-    subjects, subject = np.unique(cells[:, 0], return_inverse=True)
-    segments, segment = np.unique(keys[:, 2], return_inverse=True)
+    names, number = {}, {}
+    for column in ("subject", "label", "segment", "replication", "camera"):
+        values = rows[column].to_numpy(np.float64, na_value=-1.0).astype(np.int64)
+        names[column], number[column] = _numbered(values)
+
+    def within(pile: NDArray[np.intp], column: str) -> NDArray[np.intp]:
+        return _numbered(pile * len(names[column]) + number[column])[1]
+
+    n_labels = len(names["label"])
+    cells, cell = _numbered(number["subject"] * n_labels + number["label"])
+    trial = within(within(cell, "segment"), "replication")
     return Layout(
-        subjects=tuple(subjects.tolist()),
-        labels=tuple(np.unique(cells[:, 1]).tolist()),
-        segments=tuple(segments.tolist()),
-        subject=subject,
-        label=cells[:, 1],
-        cell=cell.reshape(-1),
-        segment=segment,
-        trial=np.unique(keys[:, :4], axis=0, return_inverse=True)[1].reshape(-1),
-        view=np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1),
+        subjects=tuple(names["subject"].tolist()),
+        labels=tuple(names["label"].tolist()),
+        segments=tuple(names["segment"].tolist()),
+        subject=cells // n_labels,
+        label=names["label"][cells % n_labels],
+        cell=cell,
+        segment=number["segment"],
+        trial=trial,
+        view=within(trial, "camera"),
     )
+
+
+def _numbered(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return what occurs, in order, and which of it each is: `np.unique` with its inverse.
+
+    Numbers that lie as close together as those of subjects and cells need no sorting.
+    """
+    if not len(values):
+        return values, values.astype(np.intp)
+    low = int(values.min())
+    span = int(values.max()) - low + 1
+    if span > 8 * len(values) + 1024:
+        found, number = np.unique(values, return_inverse=True)
+        return found, number.reshape(-1)
+    there = np.zeros(span, bool)
+    there[values - low] = True
+    return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[values - low]
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,8 +113,12 @@ def choose_rows(
     if not known.all():
         unknown = rows.loc[~known, "sample"].nunique()
         notes.append(f"left out: {counted(unknown, 'video')} without a subject or a class")
-    samples = list(dict.fromkeys(rows.loc[known, "sample"]))
-    copies = _copies(selection, samples)
+    originals = selection.store.duplicates(selection.run)
+    if known.all() and not originals:
+        return selection, chosen
+    samples = rows.loc[known, "sample"].unique().tolist()
+    here = set(samples)
+    copies = [name for name in samples if originals.get(name) in here]
     if copies:
         notes.append(
             f"left out: {counted(len(copies), 'video')} whose file is that of another one here: "
@@ -133,13 +137,6 @@ def narrow(selection: Selection, **conditions: Any) -> Selection:
     if not len(narrowed):
         raise UserError(f"there is nothing to compare: {narrowed.empty_because}")
     return narrowed
-
-
-def _copies(selection: Selection, samples: list[str]) -> list[str]:
-    """Return the samples whose file is that of another one among them."""
-    there = set(samples)
-    originals = selection.store.duplicates(selection.run)
-    return [name for name in samples if originals.get(name) in there]
 
 
 def check_subjects(

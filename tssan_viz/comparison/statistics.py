@@ -297,14 +297,19 @@ class _SubjectPairs:
         own, rest = design.of_class, ~design.of_class
         sides = (own, rest) if design.two_classes else (own,)
 
-        def table(values: NDArray[np.float32], first: NDArray, second: NDArray) -> Floats:
-            return _by_subjects(values, design.subject, first, second)
+        def total(first: NDArray, second: NDArray) -> Floats:
+            return _by_subjects(gram.values, design.subject, first, second)
+
+        def count(first: NDArray, second: NDArray) -> Floats:
+            if gram.counted is not None:
+                return _by_subjects(gram.weights, design.subject, first, second)
+            return _pairs_of_subjects(design.subject, first, second, gram.values.shape[2])
 
         return cls(
-            within_sum=np.stack([table(gram.values, side, side) for side in sides]),
-            within_count=np.stack([table(gram.weights, side, side) for side in sides]),
-            between_sum=table(gram.values, own, rest),
-            between_count=table(gram.weights, own, rest),
+            within_sum=np.stack([total(side, side) for side in sides]),
+            within_count=np.stack([count(side, side) for side in sides]),
+            between_sum=total(own, rest),
+            between_count=count(own, rest),
         )
 
     def means(self) -> tuple[Floats, Floats]:
@@ -348,6 +353,16 @@ def _by_subjects(
     np.add.at(table, subject[first], by_second)
     table[np.arange(n), np.arange(n)] = 0.0
     return table
+
+
+def _pairs_of_subjects(
+    subject: NDArray[np.intp], first: NDArray, second: NDArray, n_heads: int
+) -> Floats:
+    """Count the pairs of cells of each two different subjects: (s, s, h)."""
+    n = int(subject.max()) + 1
+    pairs = np.outer(*(np.bincount(subject[side], minlength=n) for side in (first, second)))
+    np.fill_diagonal(pairs, 0)
+    return np.repeat(pairs[..., None].astype(np.float64), n_heads, axis=2)
 
 
 def without_each_subject(table: Floats) -> Floats:
@@ -469,15 +484,16 @@ def null_deltas(gram: Gram, design: Design) -> Floats:
     (played,) = design.played
     pairs = list(combinations(range(played.shape[1]), 2))
     within = _sum_over(gram.values, played, played, pairs)
-    every = _with_other_subjects(gram.values, design.subject)[played].sum(axis=1)
+    cells = np.unique(played)
+    every = _with_other_subjects(gram.values, design.subject, cells)[played].sum(axis=1)
     if gram.counted is None:
         n_within = np.array(float(len(pairs)))
-        cells = np.bincount(design.subject)
-        others = len(design.subject) - cells[design.subject[design.of_class]]
+        own = np.bincount(design.subject)[design.subject[design.of_class]]
+        others = len(design.subject) - own
         n_every = np.array(float(others.sum()))
     else:
         n_within = _sum_over(gram.weights, played, played, pairs)
-        n_every = _with_other_subjects(gram.weights, design.subject)[played].sum(axis=1)
+        n_every = _with_other_subjects(gram.weights, design.subject, cells)[played].sum(axis=1)
     return ratio(within, n_within) - ratio(every - 2 * within, n_every - 2 * n_within)
 
 
@@ -506,12 +522,16 @@ def _sum_over(
     return total
 
 
-def _with_other_subjects(values: NDArray[np.float32], subject: NDArray[np.intp]) -> Floats:
-    """Sum of each cell's values with all cells of other subjects: (r, h)."""
-    total = values.sum(axis=1, dtype=np.float64)
-    for s in np.unique(subject):
-        mine = np.flatnonzero(subject == s)
-        total[mine] -= values[np.ix_(mine, mine)].sum(axis=1, dtype=np.float64)
+def _with_other_subjects(
+    values: NDArray[np.float32], subject: NDArray[np.intp], cells: NDArray[np.intp]
+) -> Floats:
+    """Sum of some cells' values with all cells of other subjects: (r, h), 0 for other cells."""
+    total = np.zeros((len(values), values.shape[2]))
+    chosen = values if len(cells) == len(values) else values[cells]
+    total[cells] = chosen.sum(axis=1, dtype=np.float64)
+    for s in np.unique(subject[cells]):
+        mine, asked = np.flatnonzero(subject == s), cells[subject[cells] == s]
+        total[asked] -= values[np.ix_(asked, mine)].sum(axis=1, dtype=np.float64)
     return total
 
 
