@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
-from tests.stores import make_store
-from tssan_viz.views import heatmaps_payload, sample_payload
+from tests.stores import JOINTS, make_catalogue, make_poses, make_sites, make_store
+from tssan_viz.comparison.difference import difference_maps
+from tssan_viz.store import StoredSample, open_store
+from tssan_viz.views import (
+    difference_payload,
+    evolution_payload,
+    heatmaps_payload,
+    query_key_payload,
+    sample_payload,
+)
 from tssan_viz.views import page as page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-VIEWS = ("head", "model", "heat", "player", "explore", "heatmaps")
+    from tssan_viz.selection import Selection
+    from tssan_viz.views import Payload
+
+VIEWS = (
+    *("head", "model", "heat", "player", "explore", "heatmaps"),
+    *("joints", "compare", "evolution", "query-key"),
+)
 ALONE = tuple(view for view in VIEWS if view != "explore")  # which begins with the head view
 PICTURES = Path(__file__).parent / "pictures"
 SIDE = 64
@@ -27,12 +43,66 @@ SIDE = 64
 def payloads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("appearance") / "store"
     store = make_store(path, subjects=1, cameras=(1,), replications=(1,), classes=("reading",))
-    found = {view: sample_payload(store.select(), view=view) for view in VIEWS[:-1]}
+    found = {view: sample_payload(store.select(), view=view) for view in VIEWS[:5]}
     maps = np.random.default_rng(0).dirichlet(np.full(16, 0.3), (3, 16))
     titles = ["reading", "drink water", "difference"]
     shown = np.stack([maps[0], maps[1], maps[0] - maps[1]])
     found["heatmaps"] = heatmaps_payload(shown, titles, ["seq", "seq", "div"])
+    lost = np.linspace(-0.2, 1, len(JOINTS)).tolist()
+    found["joints"] = replace(
+        found["player"], manifest={**found["player"].manifest, "joints_lost": [lost]}
+    )
+    pair = ("reading", "drink water")
+    planted = make_store(
+        tmp_path_factory.mktemp("groups") / "store",
+        cameras=(1,),
+        frames=8,
+        planted="reading",
+        classes=pair,
+    )
+    groups = [planted.select(class_name=name) for name in pair]
+    difference = difference_maps(*groups, permutations=200)
+    found["compare"] = difference_payload(difference, pair)
+    found["evolution"] = evolution_payload(trained(tmp_path_factory), layer=1, head=2)
+    found["query-key"] = attending(tmp_path_factory)
     return found
+
+
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Selection:
+    """Return videos of two classes whose maps grow apart over four steps."""
+    rng = np.random.default_rng(1)
+    sites = make_sites(1, 2, 12)
+    pattern = rng.normal(size=(12, 12))
+    store = open_store(tmp_path_factory.mktemp("steps") / "store", create=True)
+    catalogue = make_catalogue(["reading", "drink water"])
+    names = [entry.name for entry in catalogue.classes]
+    with store.writer("run", sites=sites, catalogue=catalogue, info={}) as writer:
+        for grown, step in enumerate((0, 10, 50, 100)):
+            for n in range(8):
+                scores = 0.8 * grown * pattern * (1 if n % 2 else -1)
+                row = {"sample": f"v{n}", "label": n % 2, "class_name": names[n % 2]}
+                row |= {"segment": 1, "person": 1, "step": step, "subject": n // 2}
+                maps = softmax(scores + 0.3 * rng.normal(size=(1, 2, 12, 12)), axis=-1)
+                columns = {name: [value] for name, value in row.items()}
+                writer.add(columns, {sites[0].name: maps.astype(np.float16)})
+    return store.select()
+
+
+def attending(tmp_path_factory: pytest.TempPathFactory) -> Payload:
+    """Return a video's queries and keys, beside the maps that they made."""
+    rng = np.random.default_rng(0)
+    q, k = rng.normal(size=(2, 1, 1, 1, 2, 12, 6)).astype(np.float32)
+    maps = softmax(q @ np.swapaxes(k, -1, -2) / np.sqrt(6), axis=-1)
+    frames = np.arange(12, dtype=np.float32)[None]
+    sites = make_sites(1, 2, 12)
+    store = open_store(tmp_path_factory.mktemp("queries") / "store", create=True)
+    with store.writer("run", sites=sites, catalogue=make_catalogue(["reading"]), info={}) as writer:
+        poses, there = make_poses(rng, 1, 1, 12), np.ones((1, 1), bool)
+        described = ("a", 0, "reading", "A011", 1, 1)
+        writer.add_samples([StoredSample(*described, frames, frames / 30, poses, there)])
+        row = {"sample": ["a"], "label": 0, "segment": [1], "person": 1}
+        writer.add(row, {sites[0].name: maps[0, 0].astype(np.float16)})
+    return query_key_payload(store.select(), q, k)
 
 
 def opened(browser: Browser, payload: Any, path: Path, theme: Any, **state: Any) -> Page:
@@ -54,7 +124,7 @@ def test_axe_finds_nothing_serious(
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    locked = {"locked": {"side": "query", "frame": 4}}
+    locked = {"locked": {"side": "query", "frame": 4}, "lit": "joints"}
     page = opened(browser, payloads[view], tmp_path / "view.html", theme, **locked)
     try:
         assert page.locator("h1").count() == page.locator("main").count() == 1
@@ -92,10 +162,15 @@ def test_views_look_as_they_were_kept(
 ) -> None:
     """To keep a new picture, delete the old one, run this test, look at the new one, commit it."""
     locked = {"locked": {"side": "query", "frame": 4}, "orientation": "horizontal"}
+    if view == "joints":
+        locked["lit"] = "joints"
+    if view == "compare":
+        locked |= {"layer": 2, "head": 1}
     page = opened(browser, payloads[view], tmp_path / "view.html", theme, **locked)
     try:
         parts = page.locator(".stage canvas, .maps canvas")
-        seen = coarse(parts.nth(0).screenshot())
+        # Of a comparison it is the difference that is kept.
+        seen = coarse(parts.nth(2 if view == "compare" else 0).screenshot())
     finally:
         page.context.close()
     kept = PICTURES / f"{view}-{theme}.png"

@@ -92,6 +92,14 @@ def test_the_compare_view_shows_subjects_one_by_one(page, groups, tmp_path: Path
     titles = page.locator("figcaption").all_inner_texts()
     assert titles[3:5] == ["a · subject 1", "a · subject 2"]
     assert page.locator("figure").count() == 3 + 16
+    marks = page.get_by_text(f"▾ even attention, {1 / 8:.3f}")
+    assert marks.count() == 2, "on the scale of the means and on that of the single maps"
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(300)
+    boxes = [canvas.bounding_box() for canvas in page.locator("figure canvas").all()]
+    assert len({round(box["x"]) for box in boxes[:3]}) == 1
+    assert len({round(box["x"]) for box in boxes[3:]}) == 2, "many small ones stand in two columns"
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
 
 
 def test_the_evolution_view_has_the_stores_means(trained) -> None:

@@ -1,6 +1,5 @@
 // Two groups' mean maps and their difference, head by head; cells that differ significantly are outlined.
 
-import { weightText } from "./attention.js";
 import { decode } from "./decode.js";
 import { element } from "./dom.js";
 import { heatMaps } from "./heat-maps.js";
@@ -51,7 +50,7 @@ export function compareView(root, manifest, tensors, given, onState) {
     maps = heatMaps(
       inner,
       {
-        titles: manifest.titles, kinds: ["seq", "seq", "div"], labels: manifest.labels, units: manifest.units,
+        titles: manifest.titles, kinds: ["seq", "seq", "div"], labels: manifest.labels, units: manifest.units, even: 1 / keys,
         maps: { dtype: "f4", shape: [3, queries, keys] },
       },
       { maps: values.subarray(place * 3 * plane, (place + 1) * 3 * plane), outlined: cells },
@@ -62,7 +61,7 @@ export function compareView(root, manifest, tensors, given, onState) {
       multiples = heatMaps(
         below,
         {
-          titles: manifest.part_titles, kinds: Array(count).fill("seq"), labels: manifest.labels, units: manifest.units,
+          titles: manifest.part_titles, kinds: Array(count).fill("seq"), labels: manifest.labels, units: manifest.units, even: 1 / keys,
           maps: { dtype: "f4", shape: [count, queries, keys] },
         },
         { maps: parts.subarray(place * count * plane, (place + 1) * count * plane) },
@@ -72,7 +71,7 @@ export function compareView(root, manifest, tensors, given, onState) {
     let count = 0;
     for (let i = 0; i < cells.length; i++) count += cells[i] ? 1 : 0;
     const said = manifest.tested === false ? "" : count ? `${count} of ${plane} cells differ significantly and are outlined.` : "No cell differs significantly.";
-    note.textContent = [said, `Even attention is ${weightText(1 / keys)}.`, manifest.test ?? "", ...(manifest.notes ?? [])].filter(Boolean).join(" ");
+    note.textContent = [said, manifest.test ?? "", ...(manifest.notes ?? [])].filter(Boolean).join(" ");
   }
 
   function accept(difference) {

@@ -44,7 +44,7 @@ export function evolutionView(root, manifest, tensors, given, onState) {
     const at = manifest.steps.indexOf(state.step);
     maps = heatMaps(
       inner,
-      { titles: [`step ${state.step}`], kinds: ["seq"], labels: manifest.labels, units: { seq: `mean attention weight (even: ${weightText(1 / keys)})` },
+      { titles: [`step ${state.step}`], kinds: ["seq"], labels: manifest.labels, units: { seq: "mean attention weight" }, even: 1 / keys,
         maps: { dtype: "f4", shape: [1, queries, keys] }, ranges: { seq: range } },
       { maps: values.subarray(at * plane, (at + 1) * plane) },
       {},

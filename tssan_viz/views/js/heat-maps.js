@@ -50,7 +50,8 @@ export function ticks(frames, count) {
  * frame that a head view beside them holds is marked).
  *
  * Manifest: titles (one per map), kinds ("seq" | "div"), maps {dtype, shape [n, q, s]}, labels (of the
- * frames, or null), units {seq, div} (what the colour bars are called).
+ * frames, or null), units {seq, div} (what the colour bars are called), even (where attention that is
+ * spread evenly lies, marked on the scale of "seq"; or nothing).
  */
 export function heatMaps(root, manifest, tensors, given) {
   const values = decode(manifest.maps, tensors.maps);
@@ -100,12 +101,20 @@ export function heatMaps(root, manifest, tensors, given) {
 
   const images = [];
   for (let n = 0; n < maps; n++) images.push(image(values, n, queries, keys, kinds[n], scale[kinds[n]]));
-  for (const kind of ["seq", "div"]) if (scale[kind]) bars.append(colourBar(kind, scale[kind], manifest.units));
+  const painters = [];
+  for (const kind of ["seq", "div"]) {
+    if (!scale[kind]) continue;
+    const [bar, paint] = colourBar(kind, scale[kind], manifest.units, kind === "seq" ? manifest.even : undefined);
+    bars.append(bar);
+    painters.push(paint);
+  }
 
   const redraw = oncePerFrame(draw);
 
   function cell() {
-    const fit = Math.min(maps, Math.max(1, Math.floor((width + 18) / (180 + LEFT + 18))));
+    // Many maps on a phone stand in two columns: side by side they can be compared.
+    const least = maps > 4 && width < 480 ? 100 : 180;
+    const fit = Math.min(maps, Math.max(1, Math.floor((width + 18) / (least + LEFT + 18))));
     const beside = Math.ceil(maps / Math.ceil(maps / fit));
     const room = (width - (beside - 1) * 18) / beside - LEFT - 4;
     return Math.max(96, Math.min(room, maps <= 3 ? 340 : 260));
@@ -115,6 +124,7 @@ export function heatMaps(root, manifest, tensors, given) {
     if (!width) return;
     const size = Math.floor(cell());
     const ink = inks(root);
+    for (const paint of painters) paint(ink);
     const tall = Math.round((size * Math.min(queries, 4 * keys)) / Math.max(keys, queries / 4));
     for (let n = 0; n < maps; n++) {
       const g = sizeCanvas(canvases[n], LEFT + size + 4, tall + BOTTOM);
@@ -253,14 +263,28 @@ function outline(g, marked, queries, keys, { x, wide, tall }) {
   g.stroke();
 }
 
-function colourBar(kind, [low, high], units) {
+/** A bar with its ends in words, and what paints it; an arrow is at even attention where that is shown. */
+function colourBar(kind, [low, high], units, even) {
   const canvas = element("canvas", { attributes: { "aria-hidden": "true" } });
-  const g = sizeCanvas(canvas, 128, 12);
-  const table = TABLES[kind];
-  for (let i = 0; i < 256; i++) {
-    g.fillStyle = `#${table.slice(6 * i, 6 * i + 6)}`;
-    g.fillRect(i / 2, 0, 1, 12);
-  }
+  const marked = even >= low && even <= high && high > low;
+  const paint = (ink) => {
+    const g = sizeCanvas(canvas, 136, 20);
+    const table = TABLES[kind];
+    for (let i = 0; i < 256; i++) {
+      g.fillStyle = `#${table.slice(6 * i, 6 * i + 6)}`;
+      g.fillRect(4 + i / 2, 6, 1, 12);
+    }
+    if (!marked) return;
+    const x = 4 + (128 * (even - low)) / (high - low);
+    g.fillStyle = ink.ink;
+    g.beginPath();
+    g.moveTo(x, 6);
+    g.lineTo(x - 4, 0);
+    g.lineTo(x + 4, 0);
+    g.fill();
+  };
   const name = units?.[kind] ?? (kind === "div" ? "difference" : "attention weight");
-  return element("div", { className: "scale" }, `${name}: ${weightText(low)}`, canvas, weightText(high));
+  const bar = element("div", { className: "scale" }, `${name}: ${weightText(low)}`, canvas, weightText(high));
+  if (marked) bar.append(element("span", {}, `▾ even attention, ${weightText(even)}`));
+  return [bar, paint];
 }
