@@ -49,6 +49,12 @@ _INDEX = """<!DOCTYPE html>
         <meta name="color-scheme" content="light dark">
         {%favicon%}
         {%css%}
+        <style>
+            /* Plotly writes one colour into its words; here they follow light and dark. */
+            .js-plotly-plot :is(.xtick, .ytick, .textpoint) text,
+            .js-plotly-plot :is(.g-xtitle, .g-ytitle) text, .js-plotly-plot .legendtext
+            { fill: var(--mantine-color-dimmed) !important; }
+        </style>
     </head>
     <body>
         {%app_entry%}
@@ -85,6 +91,8 @@ _THEME: dict[str, Any] = {
     },
 }
 
+
+_FADING = "linear-gradient(to right, #000 calc(100% - 24px), transparent)"
 
 _PAGES = (overview, explore, compare, subjects, training, evidence)
 
@@ -278,9 +286,10 @@ def _layout(app: Dash) -> dmc.MantineProvider:
                 [
                     dmc.Title("tssan-viz", order=1, size="h4", visibleFrom="md"),
                     dmc.ScrollArea(
-                        html.Nav(dmc.Group(links, gap=4, wrap="nowrap")),
+                        html.Nav(dmc.Group(links, gap=4, wrap="nowrap", pr=24)),
                         type="never",
-                        style={"minWidth": 0, "flex": "0 1 auto"},
+                        # On a phone the last of them fade: there are more.
+                        style={"minWidth": 0, "flex": "0 1 auto", "maskImage": _FADING},
                     ),
                 ],
                 gap="md",
@@ -396,6 +405,10 @@ def _register_shell(app: Dash, recordings: Recordings) -> None:
         kept = {name: query[name] for name in ("class", "with", "measure") if name in query}
         return go_to({"run": run} | kept)
 
+    app.clientside_callback(
+        ClientsideFunction("tssan_dash", "showLink"),
+        *[Input(f"link-{name}", "active") for name in names],
+    )
     app.clientside_callback(
         ClientsideFunction("tssan_dash", "goTo"), Input("go", "data"), prevent_initial_call=True
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tssan_dash.conditions import checked
 from tssan_viz.errors import UserError
@@ -13,6 +13,8 @@ from tssan_viz.errors import UserError
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
     from tssan_viz.store import AttentionStore
+
+T = TypeVar("T")
 
 # What groups can be made of, and how a person calls it.
 GROUPED = {"camera": "Cameras", "subject": "Subjects", "correct": "Right or wrong", "step": "Steps"}
@@ -194,7 +196,17 @@ class Asked:
             where.append(conditions["where"])
         if where:
             words += ["--where", " AND ".join(where)]
-        return shlex.join(words)
+        return shlex.join([*words, "--csv", "comparison.csv", "--figure", "comparison.pdf"])
+
+
+def asked_in(
+    read: Callable[[AttentionStore, str, Mapping[str, str]], T],
+    store: AttentionStore,
+    question: Mapping[str, Any],
+) -> T:
+    """Read a question that has been in a browser, as `read` reads an address."""
+    query = {str(name): str(value) for name, value in question["query"].items()}
+    return read(store, store.checked_run(query.get("run")), query)
 
 
 def whole_number(

@@ -295,6 +295,14 @@
     return { state: state, view: view };
   }
 
+  /* On a phone not all links have room: the one to the page that is shown is among those seen. */
+  function showLink() {
+    setTimeout(function () {
+      var link = document.querySelector("nav [data-active]");
+      if (link) link.scrollIntoView({ inline: "center", block: "nearest" });
+    }, 0);
+  }
+
   function showRow(rows, state) {
     if (!rows || !rows.length) return window.dash_clientside.no_update;
     return Object.assign({}, state, { layer: rows[0].layer, head: rows[0].head });
@@ -345,6 +353,7 @@
     carryClass: carryClass,
     chooseView: chooseView,
     askForLines: askForLines,
+    showLink: showLink,
     showRow: showRow,
     keepHeadInAddress: keepHeadInAddress,
     followHeadView: followHeadView,

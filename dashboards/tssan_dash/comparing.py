@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tssan_dash.asked import Asked
+from tssan_dash.asked import Asked, asked_in
+from tssan_dash.figure_files import write_file
 from tssan_dash.work import answer_key
 from tssan_viz.comparison import compare
 from tssan_viz.comparison.class_matrix import class_matrix
@@ -24,6 +23,7 @@ from tssan_viz.views.payload import heatmaps_payload
 if TYPE_CHECKING:
     from tssan_viz.comparison import Comparison
     from tssan_viz.comparison.reading import Progress
+    from tssan_viz.figures import PaperFigure
     from tssan_viz.store import AttentionStore
     from tssan_viz.views.payload import Payload
 
@@ -96,7 +96,7 @@ def compare_job(
     store: AttentionStore, report: Progress, keep: Keep, question: Mapping[str, Any]
 ) -> dict[str, str]:
     """Answer a question that came from a browser; returns where the answer lies."""
-    asked = _asked(store, question)
+    asked = asked_in(Asked.of, store, question)
     keep(key_of(store, asked), _answer(store, asked, report))
     return {"key": key_of(store, asked)}
 
@@ -105,32 +105,28 @@ def export_job(
     store: AttentionStore, report: Progress, keep: Keep, wish: Mapping[str, Any]
 ) -> dict[str, str]:
     """Write a file with a figure or the report; returns where its bytes lie, and its name."""
-    asked = _asked(store, wish)
-    ending = wish["ending"]
-    if ending not in FILES:
-        raise UserError(f"a comparison is saved as {', '.join(FILES)}, not as {ending!r}")
-    comparison = _compare(store, asked, report)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / f"comparison.{ending}"
+    asked = asked_in(Asked.of, store, wish)
+
+    def make(ending: str) -> PaperFigure | str:
+        comparison = _compare(store, asked, report)
         if ending == "html":
             from tssan_viz.comparison.further import ANALYSES
             from tssan_viz.comparison.outputs.report import report as page
 
-            further = analyse(comparison, list(ANALYSES), progress=report)
-            target.write_text(page(comparison, further), encoding="utf-8")
-        else:
-            from tssan_viz.figures import save_figure
+            return page(comparison, analyse(comparison, list(ANALYSES), progress=report))
+        return comparison.plot()
 
-            save_figure(comparison.plot(), target)
-        key = answer_key({**asked.plain(), "ending": ending}, store.arrow_rows(asked.run))
-        keep(key, target.read_bytes())
-    return {"key": key, "name": target.name}
-
-
-def _asked(store: AttentionStore, question: Mapping[str, Any]) -> Asked:
-    # It has been in the browser, and is read as an address is.
-    query = {str(name): str(value) for name, value in question["query"].items()}
-    return Asked.of(store, store.checked_run(query.get("run")), query)
+    return write_file(
+        keep,
+        wish,
+        FILES,
+        what="a comparison",
+        name=lambda ending: f"comparison.{ending}",
+        key=lambda ending: answer_key(
+            {**asked.plain(), "ending": ending}, store.arrow_rows(asked.run)
+        ),
+        make=make,
+    )
 
 
 def _compare(store: AttentionStore, asked: Asked, report: Progress) -> Comparison:

@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tssan_dash.figure_files import figure_bytes
+from tssan_dash.figure_files import figure_bytes, write_file
 from tssan_dash.work import answer_key
 from tssan_viz.errors import UserError
-from tssan_viz.evidence.kept import FAITHFULNESS, kept_evidence
+from tssan_viz.evidence.kept import FAITHFULNESS, HEADS, kept_evidence
 
 if TYPE_CHECKING:
     from tssan_viz.comparison.reading import Progress
+    from tssan_viz.figures import PaperFigure
     from tssan_viz.store import AttentionStore
 
 Keep = Callable[[str, Any], None]
 
-FILES = {"pdf": "Curves (PDF)", "svg": "Curves (SVG)", "png": "Curves (PNG)"}
+_TITLES = {
+    FAITHFULNESS: "Frames taken away and put back: areas under the curves",
+    HEADS: "Heads changed one at a time: rise of the loss",
+}
+
+FILES = {
+    "pdf": "Curves (PDF)",
+    "svg": "Curves (SVG)",
+    "png": "Curves (PNG)",
+    "html": "Page (HTML)",
+    "heads": "Heads (CSV)",
+}
 
 
-def chosen(store: AttentionStore, run: str, class_name: str | None) -> dict[str, Any] | None:
-    """Return the curves that a page gives away: of a class, or the first; None if there are none.
+def tested(store: AttentionStore, run: str) -> list[int | None]:
+    """Return about which classes something was found; None, all of them, comes first."""
+    labels = {finding["label"] for finding in kept_evidence(store, run)}
+    return sorted(labels, key=lambda label: -1 if label is None else label)
+
+
+def chosen(store: AttentionStore, run: str, class_name: str | None) -> list[dict[str, Any]]:
+    """Return what was found about a class; about all, or the first, where none is named.
 
     Raises
     ------
     UserError
-        There are curves, but none of this class.
+        There are findings, but none about this class.
     """
-    found = kept_evidence(store, run, kind=FAITHFULNESS)
-    if class_name is None or not found:
-        return found[0] if found else None
-    label = store.catalogue(run).resolve(class_name).label
-    for finding in found:
-        if finding["label"] == label:
-            return finding
-    raise UserError(f"Nothing was tested about the class {class_name!r} of the run {run!r}.")
+    labels = tested(store, run)
+    if not labels:
+        return []
+    label = labels[0]
+    if class_name is not None:
+        label = store.catalogue(run).resolve(class_name).label
+        if label not in labels:
+            raise UserError(
+                f"Nothing was tested about the class {class_name!r} of the run {run!r}."
+            )
+    return [finding for finding in kept_evidence(store, run) if finding["label"] == label]
+
+
+def of_kind(findings: Sequence[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    """Return the finding of a kind, None where there is none."""
+    return next((finding for finding in findings if finding["kind"] == kind), None)
 
 
 def curves(finding: Mapping[str, Any]) -> pd.DataFrame:
@@ -63,30 +91,78 @@ def python(store: AttentionStore, run: str, label: int | None) -> str:
 def command(store: AttentionStore, run: str, label: int | None) -> str:
     """Return the command that tests the same; DIR stands for the folder of the prepared data."""
     words = ["tssan-viz", "faithfulness", "--run", run, "--data", "DIR"]
-    of = [] if label is None else ["--class", str(store.catalogue(run).name_of(label))]
-    return shlex.join([*words, *of, "--store", store.url, "--out", "faithfulness"])
+    of = [] if label is None else ["--class", of_class(store, run, label)]
+    heads = ["--heads"] if any(one["label"] == label for one in _heads(store, run)) else []
+    return shlex.join([*words, *of, *heads, "--store", store.url, "--out", "faithfulness"])
+
+
+def _heads(store: AttentionStore, run: str) -> list[dict[str, Any]]:
+    return kept_evidence(store, run, kind=HEADS)
 
 
 def export_job(
     store: AttentionStore, report: Progress, keep: Keep, wish: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Write the figure; returns where its bytes lie, and its name."""
+    """Write the figure, the page or the table of heads; returns where it lies, and its name."""
     run = store.checked_run(str(wish.get("run") or "") or None)
-    name = str(wish.get("class") or "") or None
-    ending = wish["ending"]
-    if ending not in FILES:
-        raise UserError(f"curves are saved as {', '.join(FILES)}, not as {ending!r}")
-    finding = chosen(store, run, name)
-    if finding is None:
+    findings = chosen(store, run, str(wish.get("class") or "") or None)
+    if not findings:
         raise UserError(f"Nothing was tested about the run {run!r} yet.")
-    report("drawing", 0, 1)
-    from tssan_viz.evidence.drawing import curves_figure
+    label = findings[0]["label"]
 
-    label = finding["label"]
-    of = "all classes" if label is None else store.catalogue(run).name_of(label)
-    figure = curves_figure(curves(finding), title=f"{of}, run {run}")
-    key = answer_key(
-        {"what": "curves", "run": run, "label": label, "file": ending}, store.arrow_rows(run)
+    def make(ending: str) -> PaperFigure | str:
+        if ending == "heads":
+            heads = of_kind(findings, HEADS)
+            if heads is None:
+                raise UserError("No head was taken out: tssan-viz faithfulness --heads does it.")
+            return pd.DataFrame(heads["table"]).to_csv(index=False)
+        from tssan_viz.evidence.drawing import curves_figure
+
+        drawn = of_kind(findings, FAITHFULNESS)
+        if drawn is None:
+            raise UserError(f"There are no curves about {of_class(store, run, label)}.")
+        figure = curves_figure(curves(drawn), title=f"{of_class(store, run, label)}, run {run}")
+        return _page(store, run, figure, findings) if ending == "html" else figure
+
+    return write_file(
+        keep,
+        wish,
+        FILES,
+        what="what was found",
+        name=lambda ending: (
+            "heads.csv"
+            if ending == "heads"
+            else f"{'evidence' if ending == 'html' else 'curves'}.{ending}"
+        ),
+        key=lambda ending: answer_key(
+            {"what": "curves", "run": run, "label": label, "file": ending}, store.arrow_rows(run)
+        ),
+        make=make,
     )
-    keep(key, figure_bytes(figure, ending))
-    return {"key": key, "name": f"curves.{ending}"}
+
+
+def of_class(store: AttentionStore, run: str, label: int | None) -> str:
+    """Say about which class something was found."""
+    return "all classes" if label is None else str(store.catalogue(run).name_of(label))
+
+
+def _page(
+    store: AttentionStore, run: str, figure: PaperFigure, findings: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return the curves and all tables of what was found about one class as a page of their own."""
+    from tssan_viz.comparison.outputs.report import bare_page, table_html
+
+    of = of_class(store, run, findings[0]["label"])
+    title = f"Does attention point at what matters? {of}, run {run}"
+    drawn = base64.b64encode(figure_bytes(figure, "svg")).decode()
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        f'<figure><img src="data:image/svg+xml;base64,{drawn}" style="aspect-ratio: auto" '
+        'alt="Curves of deletion and insertion; their areas stand in the table below"></figure>',
+    ]
+    for finding in findings:
+        body += [f"<h2>{_TITLES[finding['kind']]}</h2>", table_html(pd.DataFrame(finding["table"]))]
+        if finding.get("together"):
+            together = pd.DataFrame(finding["together"])
+            body += ["<h2>All heads changed at once</h2>", table_html(together)]
+    return bare_page(title, body, of=f"store {store.url} · run {run}")

@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tssan_dash.asked import whole_number
-from tssan_dash.figure_files import figure_bytes
+from tssan_dash.asked import asked_in, whole_number
+from tssan_dash.figure_files import write_file
 from tssan_dash.work import answer_key
 from tssan_viz.errors import UserError
 from tssan_viz.views.groups import evolution_payload
 
 if TYPE_CHECKING:
     from tssan_viz.comparison.reading import Progress
+    from tssan_viz.figures import PaperFigure
     from tssan_viz.store import AttentionStore
 
 Keep = Callable[[str, Any], None]
@@ -80,17 +81,11 @@ class EvolutionAsked:
         )
 
 
-def asked_in(store: AttentionStore, question: Mapping[str, Any]) -> EvolutionAsked:
-    """Read a question that has been in a browser, as an address is read."""
-    query = {str(name): str(value) for name, value in question["query"].items()}
-    return EvolutionAsked.of(store, store.checked_run(query.get("run")), query)
-
-
 def evolution_job(
     store: AttentionStore, report: Progress, keep: Keep, question: Mapping[str, Any]
 ) -> dict[str, str]:
     """Average one head's maps at each step."""
-    asked = asked_in(store, question)
+    asked = asked_in(EvolutionAsked.of, store, question)
     report("averaging maps", 0, 1)
     rows = store.select(run=asked.run)
     keep(asked.key(store), evolution_payload(rows, layer=asked.layer, head=asked.head))
@@ -101,20 +96,25 @@ def export_job(
     store: AttentionStore, report: Progress, keep: Keep, wish: Mapping[str, Any]
 ) -> dict[str, str]:
     """Write the figure or the page; returns where its bytes lie, and its name."""
-    asked = asked_in(store, wish)
-    ending = wish["ending"]
-    if ending not in FILES:
-        raise UserError(f"the page is saved as {', '.join(FILES)}, not as {ending!r}")
-    report("drawing", 0, 1)
+    asked = asked_in(EvolutionAsked.of, store, wish)
     rows = store.select(run=asked.run)
-    if ending == "html":
-        from tssan_viz.views.html import page
 
-        payload = evolution_payload(rows, layer=asked.layer, head=asked.head)
-        data = page(payload, title=payload.manifest["title"]).encode()
-    else:
+    def make(ending: str) -> PaperFigure | str:
+        if ending == "html":
+            from tssan_viz.views.html import page
+
+            payload = evolution_payload(rows, layer=asked.layer, head=asked.head)
+            return page(payload, title=payload.manifest["title"])
         from tssan_viz.figures import evolution
 
-        data = figure_bytes(evolution(rows, layer=asked.layer, head=asked.head), ending)
-    keep(asked.key(store, ending), data)
-    return {"key": asked.key(store, ending), "name": f"evolution.{ending}"}
+        return evolution(rows, layer=asked.layer, head=asked.head)
+
+    return write_file(
+        keep,
+        wish,
+        FILES,
+        what="the page",
+        name=lambda ending: f"evolution.{ending}",
+        key=lambda ending: asked.key(store, ending),
+        make=make,
+    )

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from tssan_dash.asked import whole_number
-from tssan_dash.figure_files import figure_bytes
+from tssan_dash.figure_files import write_file
 from tssan_dash.work import answer_key
-from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
     from tssan_viz.comparison.reading import Progress
@@ -186,19 +185,24 @@ def export_job(
 ) -> dict[str, str]:
     """Write the figure or the page; returns where its bytes lie, and its name."""
     asked = SampleAsked.of(store, wish)
-    ending = wish["ending"]
-    if ending not in FILES:
-        raise UserError(f"a video is saved as {', '.join(FILES)}, not as {ending!r}")
-    report("drawing", 0, 1)
-    if ending == "html":
-        from tssan_viz.views.html import page
-        from tssan_viz.views.payload import sample_payload
 
-        rows = store.select(run=asked.run, sample=asked.sample)
-        state = {"layer": asked.layer, "segment": asked.segment or 1, "person": asked.person}
-        heads = {"heads": list(asked.heads)} if asked.heads else {}
-        data = page(sample_payload(rows, asked.sample, view="explore"), state | heads).encode()
-    else:
-        data = figure_bytes(asked.figure(store), ending)
-    keep(asked.key(store, ending), data)
-    return {"key": asked.key(store, ending), "name": f"{asked.sample}.{ending}"}
+    def make(ending: str) -> PaperFigure | str:
+        if ending == "html":
+            from tssan_viz.views.html import page
+            from tssan_viz.views.payload import sample_payload
+
+            rows = store.select(run=asked.run, sample=asked.sample)
+            state = {"layer": asked.layer, "segment": asked.segment or 1, "person": asked.person}
+            heads = {"heads": list(asked.heads)} if asked.heads else {}
+            return page(sample_payload(rows, asked.sample, view="explore"), state | heads)
+        return asked.figure(store)
+
+    return write_file(
+        keep,
+        wish,
+        FILES,
+        what="a video",
+        name=lambda ending: f"{asked.sample}.{ending}",
+        key=lambda ending: asked.key(store, ending),
+        make=make,
+    )

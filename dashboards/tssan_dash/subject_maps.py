@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tssan_dash.asked import whole_number
-from tssan_dash.figure_files import figure_bytes
+from tssan_dash.asked import asked_in, whole_number
+from tssan_dash.figure_files import write_file
 from tssan_dash.work import answer_key
 from tssan_viz.comparison.camera_means import camera_mean_maps
 from tssan_viz.comparison.cell_layers import choose, iter_cell_maps
 from tssan_viz.errors import UserError
+from tssan_viz.views.payload import heatmaps_payload
 
 if TYPE_CHECKING:
     from tssan_viz.comparison.reading import Progress
     from tssan_viz.figures import PaperFigure
     from tssan_viz.store import AttentionStore
+    from tssan_viz.views.payload import Payload
 
 Keep = Callable[[str, Any], None]
 
@@ -29,6 +31,7 @@ FILES = {
     "pdf": "Subjects (PDF)",
     "svg": "Subjects (SVG)",
     "png": "Subjects (PNG)",
+    "html": "Subjects (HTML)",
     "decoding": "Person or action (PDF)",
 }
 
@@ -109,6 +112,12 @@ class SubjectsAsked:
             lines.append(["tssan-viz", "compare", *of, *where, "--show", "variance,decoding"])
         return "\n".join(shlex.join(line) for line in lines)
 
+    @property
+    def title(self) -> str:
+        """What the large maps show."""
+        what = self.class_name or "all classes together"
+        return f"{what[:1].upper()}{what[1:]}: layer {self.layer}, head {self.head}"
+
     def figure(self, store: AttentionStore) -> PaperFigure:
         """Draw one head's mean map of every subject, for paper."""
         from tssan_viz.figures import subjects
@@ -188,7 +197,7 @@ def maps_job(
     store: AttentionStore, report: Progress, keep: Keep, question: Mapping[str, Any]
 ) -> dict[str, str]:
     """Work out the maps of all heads of a layer, so that another head is there at once."""
-    asked = asked_in(store, question)
+    asked = asked_in(SubjectsAsked.of, store, question)
     chosen = choose(store.select(run=asked.run), layer=asked.layer)
     labels = list(chosen.layout.labels)
     ((_, heads, cells),) = iter_cell_maps(chosen, report)
@@ -217,27 +226,45 @@ def maps_job(
 def export_job(
     store: AttentionStore, report: Progress, keep: Keep, wish: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Write a figure; returns where its bytes lie, and its name."""
-    asked = asked_in(store, wish)
-    ending = wish["ending"]
-    if ending not in FILES:
-        raise UserError(f"the page is saved as {', '.join(FILES)}, not as {ending!r}")
-    report("drawing", 0, 1)
-    if ending == "decoding":
-        from tssan_viz.figures import decoding
+    """Write a figure or the page; returns where its bytes lie, and its name."""
+    asked = asked_in(SubjectsAsked.of, store, wish)
 
-        figure, name = decoding(store, run=asked.run), "decoding.pdf"
-    else:
-        figure, name = asked.figure(store), f"subjects.{ending}"
-    key = answer_key({**asked.query(), "file": ending}, store.arrow_rows(asked.run))
-    keep(key, figure_bytes(figure, name.rpartition(".")[2]))
-    return {"key": key, "name": name}
+    def make(ending: str) -> PaperFigure | str:
+        if ending == "html":
+            from tssan_viz.views.html import page
+
+            kept: dict[str, SubjectMaps] = {}
+            maps_job(store, report, kept.__setitem__, wish)
+            payload = large_payload(kept[asked.key(store)], asked.class_name)
+            return page(payload, title=asked.title)
+        if ending == "decoding":
+            from tssan_viz.figures import decoding
+
+            return decoding(store, run=asked.run)
+        return asked.figure(store)
+
+    return write_file(
+        keep,
+        wish,
+        FILES,
+        what="the page",
+        name=lambda ending: "decoding.pdf" if ending == "decoding" else f"subjects.{ending}",
+        key=lambda ending: answer_key(
+            {**asked.query(), "file": ending}, store.arrow_rows(asked.run)
+        ),
+        make=make,
+    )
 
 
-def asked_in(store: AttentionStore, question: Mapping[str, Any]) -> SubjectsAsked:
-    """Read a question that has been in a browser, as an address is read."""
-    query = {str(name): str(value) for name, value in question["query"].items()}
-    return SubjectsAsked.of(store, store.checked_run(query.get("run")), query)
+def large_payload(maps: SubjectMaps, class_name: str | None) -> Payload:
+    """Return the mean map of each subject in a class (None: any), on the scale of all of them."""
+    who, large = maps.at_large(class_name)
+    payload = heatmaps_payload(
+        large.astype("<f4"),
+        titles=[f"subject {n}" for n in who],
+        units={"seq": "mean attention weight"},
+    )
+    return replace(payload, manifest=payload.manifest | {"ranges": {"seq": [maps.low, maps.high]}})
 
 
 def _subject_maps(

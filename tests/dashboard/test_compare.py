@@ -55,8 +55,12 @@ def answered(store: AttentionStore, query: dict[str, str]) -> tuple[Asked, Answe
 
 @pytest.mark.parametrize("query", QUESTIONS)
 def test_page_python_and_command_give_the_same_numbers(
-    two_runs: AttentionStore, query: dict[str, str]
+    two_runs: AttentionStore,
+    query: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     asked, answer = answered(two_runs, query)
     names: dict[str, object] = {}
     *lines, last = asked.python(two_runs).splitlines()
@@ -70,6 +74,8 @@ def test_page_python_and_command_give_the_same_numbers(
     pd.testing.assert_frame_equal(
         table[shared].astype(float), answer.table[shared].astype(float), check_exact=False
     )
+    assert len(pd.read_csv("comparison.csv")) == len(answer.table)
+    assert Path("comparison.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,7 @@ def test_the_page_shows_what_cells_say_while_the_test_runs(
     titles = shown.evaluate("e => [...e.querySelectorAll('[title]')].map(cell => cell.title)")
     assert titles == [
         f"layer {int(cell['layer'])}, head {int(cell['head'])}: W {cell['W']:.4f}, "
-        f"B {cell['B']:.4f}, Δ: {cell['delta']:.3f}"
+        f"B {cell['B']:.4f}, Δ: {cell['delta']:.4f}"
         for _, cell in expected.iterrows()
     ]
     wait_drawn(page, "compare-maps")

@@ -120,7 +120,7 @@ def test_a_step_that_is_recorded_meanwhile_appears_by_itself(page: Page, tmp_pat
 def test_what_was_kept_of_heads_is_shown(page: Page, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", subjects=2, cameras=(1,), classes=("reading",))
     table = [
-        {"layer": layer, "head": head, "zero_loss": layer + head / 10}
+        {"stream": "main", "layer": layer, "head": head, "zero_loss": layer + head / 10}
         for layer in (1, 2)
         for head in (1, 2)
     ]

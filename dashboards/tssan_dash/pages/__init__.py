@@ -41,7 +41,7 @@ def in_words(layout: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return layout(*args, **query)
         except UserError as error:
-            if _nothing_recorded():
+            if _nothing_recorded(one(query, "run")):
                 return alert(str(error), title="Nothing recorded so far", color="blue")
             return alert(str(error))
         except Exception as error:
@@ -54,9 +54,11 @@ def in_words(layout: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _nothing_recorded() -> bool:
+def _nothing_recorded(run: str | None) -> bool:
+    """Tell whether the store has no run, or the run no row."""
+    recordings = current()
     try:
-        return not current().runs()
+        return not recordings.runs() or recordings.store.rows(recordings.run(run)).empty
     except UserError:
         return False
 

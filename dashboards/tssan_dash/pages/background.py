@@ -112,7 +112,7 @@ def frame(name: str, question: dict[str, Any] | None, words: str, *, height: str
     words
         What is said beside the bar before anything is reported.
     height
-        The least of the answer, as CSS has it.
+        Kept free for the answer until it is there, as CSS has it.
     """
     # Two pages that ask the same at the same time each get an answer.
     asked = None if question is None else question | {"nonce": secrets.token_hex(8)}
@@ -142,7 +142,7 @@ def frame(name: str, question: dict[str, Any] | None, words: str, *, height: str
                 p="lg",
                 style=HIDDEN,
             ),
-            html.Div(id=f"{name}-result", style={"minHeight": height}),
+            html.Div(html.Div(style={"minHeight": height}), id=f"{name}-result"),
         ]
     )
 

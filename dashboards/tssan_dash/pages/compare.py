@@ -9,11 +9,12 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.asked import Asked
+from tssan_dash.asked import Asked, asked_in
 from tssan_dash.comparing import FILES, compare_job, export_job
 from tssan_dash.pages import background, files, go_to, in_words
 from tssan_dash.pages.compare_answer import answer_of, known_already, shown
-from tssan_dash.pages.compare_form import FORM, first_group, form
+from tssan_dash.pages.compare_form import FORM, first_group, first_groups, form
+from tssan_dash.pages.missing import too_little_said
 from tssan_dash.recordings import Recordings, current
 
 
@@ -96,9 +97,7 @@ def _said(value: Any) -> str:
 
 
 def _asked(recordings: Recordings, question: dict[str, Any]) -> Asked:
-    # The question has been in the browser: it is read as an address is.
-    query = {str(name): str(value) for name, value in question["query"].items()}
-    return Asked.of(recordings.store, recordings.run(query.get("run")), query)
+    return asked_in(Asked.of, recordings.store, question)
 
 
 @in_words
@@ -107,6 +106,11 @@ def layout(**query: Any) -> Any:
     recordings = current()
     given = {name: str(v[-1] if isinstance(v, list) else v) for name, v in query.items() if v}
     run = recordings.run(given.get("run"))
+    missing = too_little_said(recordings, run)
+    if missing is not None:
+        return missing
+    if not (recordings.classes(run) or "by" in given):
+        given |= first_groups(recordings, run)
     asked = Asked.of(recordings.store, run, given)
     kept = asked.query()
     if len(recordings.runs()) == 1:

@@ -6,9 +6,7 @@ import math
 from typing import Any
 from urllib.parse import urlencode
 
-import dash_ag_grid as dag
 import dash_mantine_components as dmc
-import pandas as pd
 
 from tssan_dash.asked import Asked
 from tssan_dash.bridge import View
@@ -17,7 +15,7 @@ from tssan_dash.first_look import first_look
 from tssan_dash.pages import in_words
 from tssan_dash.pages.background import NotYet
 from tssan_dash.pages.files import section_of_files
-from tssan_dash.pages.parts import section, shaded_table
+from tssan_dash.pages.parts import head_grid, section, shaded_table
 from tssan_dash.recordings import Recordings
 from tssan_dash.routes import below_prefix, buffer_url, module_url
 from tssan_viz.errors import UserError
@@ -68,10 +66,11 @@ def known_already(recordings: Recordings, asked: Asked) -> Any:
             [f"Layer {layer}" for layer in layers],
             [str(head) for head in heads],
             corner="Δ = W − B",
-            form=".3f",
+            form=".4f",
             label=words,
             id="compare-first",
         ),
+        mt="md",
         words="From kept cells, with W and B at each head. Intervals, the test and the maps follow "
         "as soon as they are worked out.",
     )
@@ -90,14 +89,10 @@ def shown(recordings: Recordings, asked: Asked, answer: Answer, place: dict[str,
     place
         ``layer`` and ``head`` of which the address wants the maps; empty: the strongest.
     """
-    table = answer.table.copy()
-    table["key"] = (
-        table["layer"].astype(int).astype(str) + "-" + table["head"].astype(int).astype(str)
-    )
     chosen = answer.strongest
     if place:
-        key = f"{place.get('layer')}-{place.get('head')}"
-        if key not in set(table["key"]):
+        there = zip(answer.table["layer"], answer.table["head"], strict=True)
+        if (place.get("layer"), place.get("head")) not in {(str(n), str(h)) for n, h in there}:
             raise UserError(
                 f"The run {asked.run!r} has no head {place.get('head')} in a layer "
                 f"{place.get('layer')}."
@@ -109,7 +104,12 @@ def shown(recordings: Recordings, asked: Asked, answer: Answer, place: dict[str,
             _maps(recordings, asked, answer, chosen),
             section(
                 "Every layer and head",
-                _grid(table, None if chosen is None else f"{chosen[0]}-{chosen[1]}"),
+                head_grid(
+                    answer.table,
+                    _COLUMNS,
+                    selected=None if chosen is None else f"{chosen[0]}-{chosen[1]}",
+                    id="compare-table",
+                ),
                 words="A row shows its maps above.",
             ),
             *_classes(recordings, asked, answer),
@@ -174,57 +174,6 @@ def _maps(
         words="Outlined where the difference holds for all cells of all heads together "
         f"(p max-T ≤ {answer.alpha:g}).",
     )
-
-
-def _grid(table: pd.DataFrame, selected: str | None) -> dag.AgGrid:
-    names = [name for name, *_ in _COLUMNS]
-    rows = [
-        {"key": row["key"], **{n: None if _missing(row[n]) else row[n] for n in names}}
-        for row in table.to_dict("records")
-    ]
-    columns = [
-        {
-            "field": field,
-            "headerName": title,
-            "headerTooltip": words,
-            "type": "rightAligned",
-            "minWidth": 84,
-            "pinned": "left" if form == "d" else None,
-            "valueFormatter": {
-                "function": f"params.value == null ? '–' : d3.format('{form}')(params.value)"
-            },
-        }
-        for field, title, form, words in _COLUMNS
-    ]
-    return dag.AgGrid(
-        id="compare-table",
-        rowData=rows,
-        columnDefs=columns,
-        getRowId="params.data.key",
-        selectedRows={"ids": [] if selected is None else [selected]},
-        scrollTo=None if selected is None else {"rowId": selected, "rowPosition": "middle"},
-        columnSize="responsiveSizeToFit",
-        defaultColDef={"sortable": True, "resizable": True, "suppressMovable": True},
-        dashGridOptions={
-            "theme": "themeQuartz",
-            "rowSelection": {
-                "mode": "singleRow",
-                "checkboxes": False,
-                "enableClickSelection": True,
-            },
-            "rowHeight": 34,
-            "headerHeight": 36,
-            "domLayout": "autoHeight" if len(rows) <= 20 else "normal",
-            "tooltipShowDelay": 300,
-            "animateRows": False,
-        },
-        style={"width": "100%", **({} if len(rows) <= 20 else {"height": "32rem"})},
-        className="",
-    )
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _classes(recordings: Recordings, asked: Asked, answer: Answer) -> list[Any]:

@@ -30,6 +30,14 @@ def first_group(recordings: Recordings, run: str, by: str) -> dict[str, str]:
     return {"a": ",".join(values[: max(1, len(values) // 2)] if by == "subject" else values[:1])}
 
 
+def first_groups(recordings: Recordings, run: str) -> dict[str, str]:
+    """Return by what a run without class names is compared before it is chosen."""
+    for by in GROUPED:
+        if len(values_of(recordings, run, by)) > 1:
+            return {"by": by} | first_group(recordings, run, by)
+    return {}
+
+
 def form(recordings: Recordings, asked: Asked) -> dmc.Paper:
     """Return the controls, as `asked` says."""
     run = asked.run

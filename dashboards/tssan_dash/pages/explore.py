@@ -127,7 +127,7 @@ def layout(**query: Any) -> Any:
     run = recordings.run(one(query, "run"))
     samples = recordings.samples(run)
     if samples.empty:
-        return alert(f"The run {run!r} holds no video.")
+        raise UserError(f"The run {run!r} holds no video yet.")
     named = one(query, "sample")
     question = videos.asked_in(query)
     of_class = one(query, "class")

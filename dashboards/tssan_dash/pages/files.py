@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -117,6 +117,7 @@ def section_of_files(
     link: str,
     words: str = "",
     folded: bool = False,
+    missing: Collection[str] = (),
 ) -> dmc.Paper:
     """Return the part of a page from which things are taken away.
 
@@ -133,6 +134,8 @@ def section_of_files(
         The address of the page as it is shown.
     words
         What the files show.
+    missing
+        Endings of files for which there is nothing to write: their buttons are not shown.
     folded
         Whether it is shown after a click only: the value of ``name-taking`` is then ``open``.
     """
@@ -159,7 +162,13 @@ def section_of_files(
         dmc.Group(
             [
                 *[
-                    dmc.Button(says, id=f"{name}-save-{ending}", variant="default", size="xs")
+                    dmc.Button(
+                        says,
+                        id=f"{name}-save-{ending}",
+                        variant="default",
+                        size="xs",
+                        display="none" if ending in missing else None,
+                    )
                     for ending, says in {**files, "csv": "Numbers (CSV)"}.items()
                 ],
                 dmc.Anchor("Permanent link", href=link, id=f"{name}-link", size="sm"),

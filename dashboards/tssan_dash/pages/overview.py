@@ -14,7 +14,7 @@ from dash.exceptions import PreventUpdate
 
 from tssan_dash.head_findings import findings_job
 from tssan_dash.overview_files import FILES, command, export_job, python
-from tssan_dash.pages import alert, background, files, go_to, in_words, one, parameters
+from tssan_dash.pages import background, files, go_to, in_words, one, parameters
 from tssan_dash.pages.background import findings
 from tssan_dash.pages.parts import card, scrolling, section, shaded_table
 from tssan_dash.recordings import Recordings, current
@@ -99,21 +99,25 @@ def layout(**query: Any) -> Any:
     run = recordings.run(one(query, "run"))
     samples = recordings.samples(run)
     if samples.empty:
-        return alert(
+        raise UserError(
             f"The run {run!r} holds no video yet. While it is being recorded they come by "
-            "themselves: reload the page.",
-            title="Nothing recorded so far",
-            color="blue",
+            "themselves: reload the page."
         )
     address = {"run": run} if len(recordings.runs()) > 1 else {}
+    offered = _offered(recordings, run)
+    recorded = [name for name in offered if name not in _FOUND]
+    measure = _measure(run, offered, one(query, "measure"))
     return dmc.Stack(
         [
+            dcc.Store(
+                id="overview-shown", data={"measure": measure, "search": "?" + urlencode(address)}
+            ),
             dmc.Title("What was recorded", order=2, size="h3"),
             _cards(recordings, run, samples, address),
             dmc.Grid(
                 [
                     dmc.GridCol(
-                        _heads(recordings, run, address, one(query, "measure")),
+                        _heads(recordings, run, address, offered, measure),
                         span={"base": 12, "md": 7},
                     ),
                     dmc.GridCol(_runs(recordings, run), span={"base": 12, "md": 5}),
@@ -124,10 +128,12 @@ def layout(**query: Any) -> Any:
             files.section_of_files(
                 "overview",
                 FILES,
-                python=python(recordings.store, run),
-                command=command(recordings.store, run),
+                python=python(recordings.store, run, recorded),
+                command=command(recordings.store, run, recorded),
                 link=f"{below_prefix('/')}?{urlencode(_kept(run, query))}",
-                words="The figure shows the mean map of every head; the numbers are the measures.",
+                missing=() if offered else ("csv",),
+                words="The figure and the page show the mean map of every head"
+                + ("; the numbers are the measures." if offered else "."),
             ),
         ],
         gap="md",
@@ -183,33 +189,44 @@ def _named(values: pd.Series) -> str:
     return f"of {', '.join(names[:3])}" if names else ""
 
 
-def _heads(
-    recordings: Recordings, run: str, address: dict[str, str], asked: str | None
-) -> dmc.Paper:
-    table = recordings.head_measures(run)
-    names = [name for name in table.columns if name not in ("layer", "head")]
+def _offered(recordings: Recordings, run: str) -> list[str]:
+    """Return the measures by which the heads can be coloured: those recorded, then the others."""
+    names = [n for n in recordings.head_measures(run).columns if n not in ("layer", "head")]
     samples = recordings.samples(run).dropna(subset=["label", "subject"])
-    found = samples["label"].nunique() > 1 and samples["subject"].nunique() > 1
-    offered = [*names, *(_FOUND if found else ())]
-    if not offered:
+    if samples["label"].nunique() > 1 and samples["subject"].nunique() > 1:
+        names += _FOUND
+    return names
+
+
+def _measure(run: str, offered: list[str], asked: str | None) -> str | None:
+    """Return the measure that is shown, None where there is none."""
+    if asked is None or not offered:
+        return "entropy" if "entropy" in offered else next(iter(offered), None)
+    if asked not in offered:
+        raise UserError(
+            f"The run {run!r} was recorded without a measure {asked!r}; "
+            f"it has {', '.join(offered)}."
+        )
+    return asked
+
+
+def _heads(
+    recordings: Recordings,
+    run: str,
+    address: dict[str, str],
+    offered: list[str],
+    measure: str | None,
+) -> dmc.Paper:
+    if measure is None:
         return section(
             "Layers and heads",
             dmc.Text("The run was recorded without measures of its maps.", c="dimmed", size="sm"),
+            h="100%",
         )
-    measure = offered[0] if asked is None else asked
-    if "entropy" in names and asked is None:
-        measure = "entropy"
-    if measure not in offered:
-        raise UserError(
-            f"The run {run!r} was recorded without a measure {measure!r}; "
-            f"it has {', '.join(offered)}."
-        )
+    table = recordings.head_measures(run)
     question = {"query": {"run": run, "measure": measure}} if measure in _FOUND else None
     return section(
         "Layers and heads",
-        dcc.Store(
-            id="overview-shown", data={"measure": measure, "search": "?" + urlencode(address)}
-        ),
         dmc.Select(
             id="overview-measure",
             label="Measure",

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import dash_ag_grid as dag
 import dash_mantine_components as dmc
 import numpy as np
+import pandas as pd
 from dash import dcc, html
 from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
@@ -134,9 +136,21 @@ def shaded_table(
         )
 
     name = {"fontWeight": 500, "fontSize": 13, "padding": "2px 8px", "whiteSpace": "nowrap"}
+    above = name
+    if max(map(len, columns), default=0) > 4:
+        # Names of classes: broken, so that all columns are of one width.
+        above = name | {
+            "whiteSpace": "normal",
+            "overflowWrap": "anywhere",
+            "fontSize": 12,
+            "minWidth": 80,
+            "maxWidth": 80,
+            "padding": "2px 4px",
+            "verticalAlign": "bottom",
+        }
     head = html.Tr(
         [html.Th(corner, scope="col", style=name | {"textAlign": "left"})]
-        + [html.Th(c, scope="col", style=name) for c in columns]
+        + [html.Th(c, scope="col", style=above) for c in columns]
     )
     body = [
         html.Tr(
@@ -151,6 +165,77 @@ def shaded_table(
         style={"borderCollapse": "separate", "borderSpacing": 3},
     )
     return scrolling(table, name=id.replace("-", " "), height=760)
+
+
+def head_grid(
+    table: pd.DataFrame,
+    columns: Sequence[tuple[str, str, str, str]],
+    *,
+    selected: str | None = None,
+    id: str,
+) -> dag.AgGrid:
+    """Return a table of numbers with a line per layer and head, which can be sorted.
+
+    Parameters
+    ----------
+    table
+        ``layer``, ``head`` and further numbers.
+    columns
+        Of each column its name in `table`, its title, how it is written (``.4f``; ``d`` for those
+        that stay at the left), and what it is.
+    selected
+        ``layer-head`` of the line that is chosen.
+    id
+        The table's id.
+    """
+    names = [name for name, *_ in columns]
+    rows = [
+        {
+            "key": f"{int(row['layer'])}-{int(row['head'])}",
+            **{name: None if pd.isna(row[name]) else row[name] for name in names},
+        }
+        for row in table.to_dict("records")
+    ]
+    shown = [
+        {
+            "field": field,
+            "headerName": title,
+            "headerTooltip": words,
+            "type": "rightAligned",
+            "minWidth": 68 if form == "d" else 84,
+            **({"pinned": "left", "lockPinned": True} if form == "d" else {}),
+            "valueFormatter": {
+                "function": f"params.value == null ? '–' : d3.format('{form}')(params.value)"
+            },
+        }
+        for field, title, form, words in columns
+    ]
+    # As high as its lines and the bar below them; beyond twenty it scrolls.
+    height = 36 + 34 * min(len(rows), 20) + 18
+    return dag.AgGrid(
+        id=id,
+        rowData=rows,
+        columnDefs=shown,
+        getRowId="params.data.key",
+        selectedRows={"ids": [] if selected is None else [selected]},
+        scrollTo=None if selected is None else {"rowId": selected, "rowPosition": "middle"},
+        columnSize="responsiveSizeToFit",
+        defaultColDef={"sortable": True, "resizable": True, "suppressMovable": True},
+        dashGridOptions={
+            "theme": "themeQuartz",
+            "rowSelection": {
+                "mode": "singleRow",
+                "checkboxes": False,
+                "enableClickSelection": True,
+            },
+            "rowHeight": 34,
+            "headerHeight": 36,
+            "tooltipShowDelay": 300,
+            "animateRows": False,
+        },
+        style={"width": "100%", "height": height},
+        className="",
+    )
 
 
 def scrolling(content: Any, *, name: str, height: int = 480) -> html.Div:
@@ -180,9 +265,16 @@ def colour_bar(low: float, high: float, even: float | None, name: str) -> dmc.Gr
     }
     return dmc.Group(
         [
-            dmc.Text(f"{name}: {low:.3g}", size="sm"),
-            html.Div([] if even is None else html.Div(style=mark), style=bar),
-            dmc.Text(f"{high:.3g}", size="sm"),
+            dmc.Text(name, size="sm"),
+            dmc.Group(
+                [
+                    dmc.Text(f"{low:.3g}", size="sm"),
+                    html.Div([] if even is None else html.Div(style=mark), style=bar),
+                    dmc.Text(f"{high:.3g}", size="sm"),
+                ],
+                gap="xs",
+                wrap="nowrap",
+            ),
             *([] if even is None else [dmc.Text(f"▏even attention {even:.3g}", size="sm")]),
         ],
         gap="xs",

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
+from tssan_dash.asked import asked_in
 from tssan_dash.bridge import View
 from tssan_dash.head_findings import HeadFindings, findings_job
 from tssan_dash.pages import (
@@ -25,7 +26,8 @@ from tssan_dash.pages import (
     in_words,
 )
 from tssan_dash.pages.background import findings
-from tssan_dash.pages.charts import COLOURS, chart
+from tssan_dash.pages.charts import COLOURS, chart, marks_of_heads
+from tssan_dash.pages.missing import too_little_said
 from tssan_dash.pages.parts import colour_bar, scrolling, section, small_multiples
 from tssan_dash.recordings import Recordings, current
 from tssan_dash.routes import below_prefix, buffer_url, module_url
@@ -33,11 +35,10 @@ from tssan_dash.subject_maps import (
     FILES,
     SubjectMaps,
     SubjectsAsked,
-    asked_in,
     export_job,
+    large_payload,
     maps_job,
 )
-from tssan_viz.views.payload import heatmaps_payload
 
 # Beyond so many small maps they are no links: a page of thousands of them is slow.
 _MOST_LINKED = 800
@@ -81,7 +82,7 @@ def register(app: Dash, recordings: Recordings) -> None:
         return go_to(({"run": old["run"]} if "run" in old else {}) | wish)
 
     def show_maps(question: dict[str, Any]) -> Any:
-        asked = asked_in(recordings.store, question)
+        asked = asked_in(SubjectsAsked.of, recordings.store, question)
         return _maps(recordings, asked, _answer(recordings, asked))
 
     def show_heads(question: dict[str, Any]) -> Any:
@@ -125,6 +126,9 @@ def layout(**query: Any) -> Any:
     recordings = current()
     given = {name: str(v[-1] if isinstance(v, list) else v) for name, v in query.items() if v}
     run = recordings.run(given.get("run"))
+    missing = too_little_said(recordings, run)
+    if missing is not None:
+        return missing
     asked = SubjectsAsked.of(recordings.store, run, given)
     kept = asked.query()
     if len(recordings.runs()) == 1:
@@ -239,24 +243,16 @@ def _maps(recordings: Recordings, asked: SubjectsAsked, answer: SubjectMaps) -> 
 
 
 def _large(asked: SubjectsAsked, answer: SubjectMaps, key: str) -> dmc.Paper:
-    who, maps = answer.at_large(asked.class_name)
-    payload = heatmaps_payload(
-        maps.astype("<f4"),
-        titles=[f"subject {n}" for n in who],
-        units={"seq": "mean attention weight"},
-    )
+    payload = large_payload(answer, asked.class_name)
     part = "large"
     if asked.class_name is not None:
         part = f"large-{answer.labels[answer.classes.index(asked.class_name)]}"
-    what = asked.class_name or "all classes together"
     return section(
-        f"{what[:1].upper()}{what[1:]}: layer {asked.layer}, head {asked.head}",
+        asked.title,
         View(
             id="subjects-large",
             module=module_url(),
-            values={
-                "manifest": payload.manifest | {"ranges": {"seq": [answer.low, answer.high]}},
-            },
+            values={"manifest": payload.manifest},
             buffers={"maps": buffer_url(payload.buffers["maps"], answer=key, part=part)},
             label="Mean map of each subject",
         ),
@@ -371,28 +367,13 @@ def _shares(table: pd.DataFrame) -> Any:
 
 
 def _decoding(table: pd.DataFrame) -> Any:
-    marks = []
-    for place, (layer, part) in enumerate(table.groupby("layer")):
-        colour = COLOURS[place % len(COLOURS)]
-        surely = part["class_p_max_t"].le(0.05).tolist()
-        marks.append(
-            go.Scatter(
-                x=part["class_accuracy"].tolist(),
-                y=part["subject_accuracy"].tolist(),
-                text=[f"{layer}.{head}" for head in part["head"]],
-                name=f"layer {layer}",
-                mode="markers+text",
-                textposition="top center",
-                textfont={"size": 10},
-                marker={
-                    "size": 10,
-                    "color": [colour if sure else "rgba(0,0,0,0)" for sure in surely],
-                    "line": {"color": colour, "width": 1.5},
-                },
-                hovertemplate="layer.head %{text}<br>action %{x:.1%}<br>person %{y:.1%}"
-                "<extra></extra>",
-            )
-        )
+    marks = marks_of_heads(
+        table,
+        "class_accuracy",
+        "subject_accuracy",
+        "class_p_max_t",
+        ["action %{x:.1%}", "person %{y:.1%}"],
+    )
     figure = chart(marks, height=420, below="action read rightly")
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(tickformat=".0%", title="person read rightly")

@@ -15,8 +15,9 @@ import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
+from tssan_dash.asked import asked_in
 from tssan_dash.bridge import View
-from tssan_dash.evolving import FILES, EvolutionAsked, asked_in, evolution_job, export_job
+from tssan_dash.evolving import FILES, EvolutionAsked, evolution_job, export_job
 from tssan_dash.head_findings import step_key, steps_job
 from tssan_dash.pages import background, files, go_to, in_words
 from tssan_dash.pages.charts import COLOURS, DASHES, chart
@@ -61,7 +62,7 @@ def register(app: Dash, recordings: Recordings) -> None:
         prevent_initial_call=True,
     )
     def follow(_n: int | None, shown: dict[str, Any], before: int) -> tuple[Any, ...]:
-        asked = asked_in(recordings.store, shown)
+        asked = asked_in(EvolutionAsked.of, recordings.store, shown)
         rows = len(recordings.store.rows(asked.run))
         if rows == before:
             raise PreventUpdate
@@ -93,7 +94,7 @@ def register(app: Dash, recordings: Recordings) -> None:
         return _share_chart(known, _steps(recordings, run))
 
     def show_head(question: dict[str, Any]) -> Any:
-        asked = asked_in(recordings.store, question)
+        asked = asked_in(EvolutionAsked.of, recordings.store, question)
         key = asked.key(recordings.store)
         payload = recordings.jobs.answer(key)
         if not isinstance(payload, Payload):
@@ -206,7 +207,7 @@ def _form(recordings: Recordings, asked: EvolutionAsked) -> dmc.Group:
 def _charts(recordings: Recordings, run: str) -> Any:
     table = recordings.steps(run)
     if table["step"].nunique() < 2:
-        command = ["tssan-viz", "train", "--config", "RECIPE", "--data", "DIR", "--out", "RUN"]
+        command = ["tssan-viz", "train", "RECIPE", "--data", "DIR", "--out", "RUN"]
         return dmc.Alert(
             [
                 dmc.Text(
