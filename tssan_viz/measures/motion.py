@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tssan_viz.measures.rows import as_maps
@@ -60,15 +61,22 @@ def coupling_to_motion(maps: ArrayLike, speed: ArrayLike) -> NDArray[np.float64]
     (...) float64
         NaN where either is the same at all frames, or speed is not known.
     """
-    from scipy.stats import rankdata
-
     received = received_attention(maps)
     moved = np.broadcast_to(np.asarray(speed, np.float64), received.shape)
     known = np.asarray(np.isfinite(moved).all(axis=-1))
-    a = rankdata(received, axis=-1)
-    b = rankdata(np.where(known[..., None], moved, 0.0), axis=-1)
+    a = _ranks(received)
+    b = _ranks(np.where(known[..., None], moved, 0.0))
     a = a - a.mean(axis=-1, keepdims=True)
     b = b - b.mean(axis=-1, keepdims=True)
     size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
     defined = known & (size > 0)
     return np.where(defined, (a * b).sum(axis=-1) / np.where(defined, size, 1.0), np.nan)
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank along the last axis, ties at their mean rank.
+
+    As `scipy.stats.rankdata` does; all of `scipy.stats` takes longer to import than this takes.
+    """
+    lines = pd.DataFrame(values.reshape(-1, values.shape[-1]))
+    return lines.rank(axis=1).to_numpy().reshape(values.shape)

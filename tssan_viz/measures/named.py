@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tssan_viz.errors import UserError
 from tssan_viz.measures import concentration, motion, position
+from tssan_viz.measures.rows import as_maps
 
 MEASURES: dict[str, str] = {
     "entropy": "row entropy over ln s: 0 one frame, 1 all frames alike",
@@ -95,6 +96,7 @@ def measure(
         No measure has that name, or the maps are no probabilities.
     """
     check_measures(names)
+    maps = as_maps(maps)
     q, s = maps.shape[-2:]
     found = {}
     nothing = np.full(maps.shape[:-2], np.nan)
