@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,36 @@ def test_a_run_that_is_added_appears(shown: Shown) -> None:
     (data,) = [part["data"] for name, part in shown.header()["response"].items() if name == "run"]
     assert data == ["later", "generated"]
     assert "later" in shown.page("/")
+
+
+def test_pages_are_answered_while_another_process_records(
+    shown: Shown, logged: pytest.LogCaptureFixture
+) -> None:
+    recorder = Path(__file__).parents[1] / "store" / "record_until_killed.py"
+    process = subprocess.Popen(
+        [sys.executable, str(recorder), shown.store.url, "later", "240", "4"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    assert int(process.stdout.readline()) == 4
+    rounds = 0
+    while rounds == 0 or process.poll() is None:
+        for path in PAGES:
+            words = shown.page(path, "?run=later")
+            assert "error of its own" not in words, path
+            assert "cannot be read" not in words, path
+        page = shown.page("/explore", "?run=later&sample=v3")
+        url = next(part for part in page.split('"') if "part=maps" in part)
+        assert shown.client.get(url).status_code == 200
+        assert shown.header()["response"]["run"]["data"] == ["later", "generated"]
+        rounds += 1
+    assert process.stdout.read().endswith("240\ndone\n")
+    assert process.wait(timeout=60) == 0
+    assert "240" in shown.page("/", "?run=later")
+    assert "v239" in shown.page("/explore", "?run=later&sample=v239")
+    assert not logged.records
 
 
 @pytest.mark.parametrize("part", ["rows", "maps", "samples", "measures", "sites", "catalogue"])
