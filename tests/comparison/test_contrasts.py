@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.comparison.test_statistics import Cells
-from tssan_viz.comparison.contrasts import (
-    GroupCells,
-    estimate_groups,
-    group_deltas,
-)
+from tssan_viz.comparison.contrasts import estimate_groups, group_deltas
+from tssan_viz.comparison.group_cells import GroupCells
 from tssan_viz.comparison.group_exchange import design_groups, in_the_same_classes
 from tssan_viz.comparison.statistics import (
     Estimates,

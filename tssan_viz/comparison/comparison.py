@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from tssan_viz.comparison.similarity import METRICS
+from tssan_viz.comparison.words import counted, decimals, format_p
 
 if TYPE_CHECKING:
     from tssan_viz.figures import PaperFigure
@@ -172,8 +173,6 @@ class Comparison(ABC):
     @property
     def exchanged(self) -> str:
         """What the test exchanges, in words."""
-        from tssan_viz.comparison.words import counted
-
         return " ".join([*self.exchange_words, counted(self.n_exchanged, "subject")])
 
     @property
@@ -197,10 +196,9 @@ class Comparison(ABC):
 
     @property
     def summary(self) -> list[str]:
-        """The answer in sentences, which claim no more than what was tested."""
-        from tssan_viz.comparison.summary import sentences
-
-        return sentences(self)
+        """The answer in two or three sentences, which claim no more than what was tested."""
+        said = [_answer(self), _strongest(self), _test(self)]
+        return [sentence for sentence in said if sentence is not None]
 
     def plot(self) -> PaperFigure:
         """Draw Δ with intervals for every head, and the mean maps of the strongest."""
@@ -297,3 +295,73 @@ def intervals_without_p(table: pd.DataFrame, alpha: float) -> list[str]:
         "interval asks about other subjects (would Δ be above 0 again?), the test about other "
         "classes (is Δ larger than that of any class?)"
     ]
+
+
+# ---- the sentences of a summary
+
+
+def _answer(c: Comparison) -> str:
+    videos = f"{counted(len(c.subjects), 'subject')}, {counted(c.n_samples, 'video')}"
+    if not c.tested:
+        return f"Described, not tested: whether {c.claim} ({videos}, for this network)."
+    found = c.significant
+    n = int(c.table["p_max_t"].notna().sum())
+    level = f"p max-T ≤ {c.alpha:g}"
+    if found.empty:
+        none = "The one head tested does not show" if n == 1 else f"No head of {n} shows"
+        return (
+            f"{none} that {c.claim} ({level}; {videos}, for this network). "
+            "That is no evidence that they do not."
+        )
+    where = "the one head tested" if n == 1 else f"{len(found)} of {n} heads"
+    return f"In {where} {c.claim} ({level}; {videos}, for this network): {_heads(found)}."
+
+
+def _heads(found: pd.DataFrame) -> str:
+    layers = [
+        f"layer {layer} head{'s' * (len(lines) > 1)} {', '.join(map(str, lines['head']))}"
+        for layer, lines in found.groupby("layer")
+    ]
+    return "; ".join(layers)
+
+
+def _strongest(c: Comparison) -> str | None:
+    line = c.strongest
+    if line is None:
+        return None
+    digits = decimals(line["delta"])
+    interval = ""
+    if not np.isnan(line["low"]):
+        ends = f"{line['low']:+.{digits}f} to {line['high']:+.{digits}f}"
+        interval = f" ({1 - c.alpha:.0%} interval {ends})"
+    by = "Largest Δ" if np.isnan(line["p_max_t"]) else "Smallest p max-T"
+    tested = "" if np.isnan(line["p_max_t"]) else f", p max-T {format_p(line['p_max_t'])}"
+    return (
+        f"{by} in layer {line['layer']:.0f} head {line['head']:.0f}: "
+        f"{f'distance ({c.metric})' if c.is_distance else 'similarity'} "
+        f"{line['W']:.{digits}f} within, {line['B']:.{digits}f} between, "
+        f"Δ {line['delta']:+.{digits}f}{interval}{tested}."
+    )
+
+
+def _test(c: Comparison) -> str:
+    if not c.tested:
+        return f"There are no p-values: {c.reason}."
+    what, where = c.exchange_words
+    how = (
+        f"all {c.n_assignments:,} ways to exchange {what}"
+        if c.enumerated
+        else f"{c.n_permutations:,} random exchanges of {what} (seed {c.seed})"
+    )
+    sentence = (
+        f"One-sided permutation test: {how} {where} {counted(c.n_exchanged, 'subject')}; smallest "
+        f"possible p {format_p(c.smallest_p)}"
+    )
+    if c.smallest_p > c.alpha:
+        sentence += f", so that p ≤ {c.alpha:g} is out of reach with so few subjects"
+    n = int(c.table["p_max_t"].notna().sum())
+    if n > 1:
+        sentence += (
+            f"; p max-T (Westfall–Young) and q (Benjamini–Hochberg) account for the {n} heads"
+        )
+    return sentence + "."

@@ -15,7 +15,6 @@ from tssan_viz.comparison.cells import Layout, cell_mean_maps, lay_out, sum_unit
 from tssan_viz.comparison.choosing import choose_layers, choose_rows, narrow
 from tssan_viz.comparison.comparison import Accuracy, Comparison, records, reversals
 from tssan_viz.comparison.contrasts import (
-    GroupCells,
     GroupEstimates,
     describe_groups_of_subjects,
     estimate_groups,
@@ -23,6 +22,7 @@ from tssan_viz.comparison.contrasts import (
     subject_similarities,
 )
 from tssan_viz.comparison.distances import draw_distances
+from tssan_viz.comparison.group_cells import GroupCells
 from tssan_viz.comparison.group_exchange import Exchange, GroupDesign, design_groups
 from tssan_viz.comparison.groups import group_by_condition, group_rows
 from tssan_viz.comparison.kept import KeptCells

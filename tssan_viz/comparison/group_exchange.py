@@ -33,15 +33,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tssan_viz.comparison.group_cells import GroupCells
 from tssan_viz.comparison.statistics import list_or_draw
-
-if TYPE_CHECKING:
-    from tssan_viz.comparison.contrasts import GroupCells
 
 Exchange = Literal["within", "alike", "subjects"]
 
