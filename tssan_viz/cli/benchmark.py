@@ -89,6 +89,8 @@ def benchmark(
     """Plant what carries the class, train on it, and score every attribution against the plant.
 
     Takes minutes on two cores, and goes on where it was interrupted.
+
+        tssan-viz benchmark known-answer --seeds 1
     """
     from tssan.run_folder import Interrupted, write_text
     from tssan.skeletons.synthetic.planted import SETTINGS

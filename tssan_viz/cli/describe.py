@@ -49,6 +49,10 @@ def describe(
 
     Everything is counted from the network that is built for the skeletons of the recipe's data set
     (of your own recipes: NTU RGB+D's), or for those that you give.
+
+        tssan-viz describe
+
+        tssan-viz describe t1_ts-san-v2 --set network.norm=pre
     """
     if recipe is None:
         _list(as_json)

@@ -52,6 +52,8 @@ def evaluate(
 
     Writes predictions, per-class accuracy and the confusion matrix as tables and as a picture.
     Each look at the test part is counted in the run's folder.
+
+        tssan-viz evaluate run --data utd
     """
     from tssan.dataset import SkeletonDataset
     from tssan.evaluation import evaluate as evaluate_run

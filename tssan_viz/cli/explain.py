@@ -69,6 +69,10 @@ def explain(
 
     What is asked about is the video's own class. Whether a method's answer can be believed is what
     `tssan-viz faithfulness` tests.
+
+        tssan-viz explain a10_s2_t1 --run run --data utd -o explained.pdf
+
+        tssan-viz explain --class "draw X" --run run --data utd --method received --method occlusion
     """
     from tssan_viz.cli.explained_run import open_explained, store_of
     from tssan_viz.evidence.attributions import METHODS, checked_methods

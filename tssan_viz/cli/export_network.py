@@ -28,6 +28,8 @@ def export_network(
 
     The file takes clips of the recipe's shape, any number of them at once, and gives logits. It is
     opened again right away and compared with the network before it gets its name.
+
+        tssan-viz export-network run -o ts-san.onnx
     """
     from rich.filesize import decimal
     from rich.text import Text

@@ -94,6 +94,10 @@ def faithfulness(
 
     Beside each method stand random orders and occlusion; subjects are the units of all intervals
     and tests. What comes out is kept beside the maps of the run where a store holds it.
+
+        tssan-viz faithfulness --class "draw X" --run run --data utd -o evidence
+
+        tssan-viz faithfulness --run run --data utd --limit 100 --heads -o evidence
     """
     from tssan_viz.cli.explained_run import open_explained, store_of
     from tssan_viz.cli.needed_heads import ask_heads, print_heads, with_decodability

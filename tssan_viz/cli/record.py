@@ -95,6 +95,10 @@ def record(
 
     What the store holds already is not computed again, so that an interrupted recording goes on
     where it was.
+
+        tssan-viz record --run run --data utd
+
+        tssan-viz record --run run --data utd --split all --out s3://lab/attention
     """
     from tssan.dataset import SkeletonDataset
     from tssan.training import load_run

@@ -41,7 +41,12 @@ def sites(
         ),
     ] = None,
 ) -> None:
-    """List the attention that a recording of a network would hold."""
+    """List the attention that a recording of a network would hold.
+
+    tssan-viz sites --run run
+
+    tssan-viz sites my_package.networks:make_network --only "encoder.*"
+    """
     from tssan_viz.recording import find_sites
 
     if (factory is None) == (run is None):

@@ -120,6 +120,12 @@ def train(
 
     The test part is not looked at before, unless `--paper-protocol` wants it: what the recipe
     selects by is held out of the training part. Ctrl-C leaves a run that `--resume` goes on with.
+
+        tssan-viz train utd-mhad --data utd --out run
+
+        tssan-viz train t1_ts-san-v2 --data ntu60 --out run-xview --protocol xview --precision bf16
+
+        tssan-viz train demo --data made-up --out try --set network.heads=4
     """
     import dataclasses
 
