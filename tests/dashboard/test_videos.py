@@ -280,3 +280,14 @@ def test_back_to_the_address_that_dash_knows_draws_its_video(page: Page, dashboa
     wait_query(page, sample=first)
     page.go_forward()
     wait_text(page, "#explore-head", "S001C001P002R002A014")
+
+
+def test_a_row_is_chosen_again_after_the_arrow_has_led_away(page: Page, dashboard: str) -> None:
+    open_page(page, f"{dashboard}/explore?sample=S001C001P002R001A014")
+    page.wait_for_selector(CELL)
+    chosen = page.locator(CELL).nth(3).inner_text()
+    for _ in range(2):
+        page.locator(CELL).nth(3).click()
+        wait_text(page, "#explore-head", chosen)
+        page.click("#explore-next")
+        wait_text(page, "#explore-head", page.locator(CELL).nth(4).inner_text())
