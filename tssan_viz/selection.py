@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from tssan_viz.errors import UserError
 from tssan_viz.site import SAMPLE_COLUMNS, counted_heads, ranges
 from tssan_viz.store.catalogue import Catalogue
 from tssan_viz.store.reader import AttentionStore, unknown_sample
-from tssan_viz.store.schema import StoredSample, decode, named
+from tssan_viz.store.schema import StoredSample, decode_pieces, named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tssan_viz.store.codes import Code
     from tssan_viz.store.lazy import StoredMaps
     from tssan_viz.store.nearest import MapIndex
+
+T = TypeVar("T")
 
 # What each condition on rows is compared with, and how a person calls it.
 _CLASSES = {"class_name": "label", "label": "label", "predicted": "predicted"}
@@ -61,7 +63,7 @@ CONDITIONS = (
 # Maps are added up and compared in parts of this size (as float32).
 _MEAN_BYTES = 32 << 20
 # So many values stay in the processor's cache between being decoded and added.
-_CACHED_VALUES = 1 << 15
+_CACHED_VALUES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -524,6 +526,10 @@ class Selection:
         ids = frame["row_id"].to_numpy(np.int64)
         return self.store.read_maps(self.run, ids, self._wanted)
 
+    def _read_pieces(self, frame: pd.DataFrame) -> list[list[np.ndarray]]:
+        ids = frame["row_id"].to_numpy(np.int64)
+        return self.store.read_pieces(self.run, ids, self._wanted)
+
     def _refuse_empty(self) -> None:
         if not len(self):
             raise UserError(f"there is nothing to read: {self.empty_because}")
@@ -641,10 +647,20 @@ class Selection:
         counts = np.bincount(group[~missing], minlength=len(sums))
         group[missing] = -1
         rows = max(1, _MEAN_BYTES // (4 * int(np.prod(shape))))
+        pieces = chain.from_iterable(
+            read for _, read in self._ahead(self._frame, rows, self._read_pieces)
+        )
+        by_head = sums.reshape(len(sums), -1, query, key)
+        together = max(1, _CACHED_VALUES // max(1, by_head[0].size))
         start = 0
-        for part, maps in self.iter_maps(rows):
-            add_up(sums, group[start : start + len(part)], maps)
-            start += len(part)
+        for maps in decode_pieces(pieces, together):
+            for number, value in zip(
+                group[start : start + maps.shape[1]].tolist(), maps.swapaxes(0, 1), strict=True
+            ):
+                if number >= 0:
+                    there = by_head[number]
+                    np.add(there, value, there)
+            start += maps.shape[1]
         with np.errstate(invalid="ignore"):
             means = sums / counts.reshape(-1, 1, 1, 1, 1)
         return xarray.DataArray(
@@ -827,8 +843,8 @@ class Selection:
 
     @staticmethod
     def _ahead(
-        frame: pd.DataFrame, rows: int, read: Callable[[pd.DataFrame], np.ndarray]
-    ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        frame: pd.DataFrame, rows: int, read: Callable[[pd.DataFrame], T]
+    ) -> Iterator[tuple[pd.DataFrame, T]]:
         """Go through what is read of some lines, while the next ones are read."""
         parts = [frame.iloc[i : i + rows] for i in range(0, len(frame), rows)]
         if len(parts) < 2:
@@ -906,26 +922,6 @@ class Selection:
             error = unknown_sample(name, known, self.run)
             raise UserError(f"not in this selection: {error}")
         return self.store.sample(name, self.run)
-
-
-def add_up(sums: np.ndarray, group: np.ndarray, maps: np.ndarray) -> None:
-    """Add maps to the sums of their groups.
-
-    Parameters
-    ----------
-    sums : float64 (g, …)
-        Is changed.
-    group : int (r,)
-        Which sum each row belongs to; −1 for none.
-    maps : float16 or float32 (r, …)
-        As `Selection.iter_maps` gives them.
-    """
-    together = max(1, _CACHED_VALUES // max(1, int(np.prod(maps.shape[1:]))))
-    for start in range(0, len(maps), together):
-        values = decode(maps[start : start + together], double=True)
-        for number, value in zip(group[start : start + together].tolist(), values, strict=True):
-            if number >= 0:
-                sums[number] += value
 
 
 def _checked_conditions(conditions: Mapping[str, Any]) -> dict[str, Any]:

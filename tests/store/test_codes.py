@@ -11,9 +11,16 @@ from tests.stores import make_catalogue, make_sites, softmax_maps
 from tssan_viz.errors import UserError
 from tssan_viz.store import Site, open_store
 from tssan_viz.store.codes import CODES, decode_lines, decode_tensor, encode
-from tssan_viz.store.schema import decode
+from tssan_viz.store.schema import decode, decode_pieces
 
 CATALOGUE = make_catalogue(("put on jacket", "reading"))
+
+
+def a_softmax(query, key, sharpness, seed):
+    """Three maps, from spread-out to sharp."""
+    score = sharpness * np.random.default_rng(seed).normal(size=(3, query, key))
+    p = np.exp(score.astype(np.float32) - score.astype(np.float32).max(-1, keepdims=True))
+    return (p / p.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def through(maps, code):
@@ -47,10 +54,7 @@ def test_precise_is_finer_than_float16_and_compact_keeps_divergences():
     st.integers(0, 2**32 - 1),
 )
 def test_any_softmax_comes_back_as_one(code, query, key, sharpness, seed):
-    rng = np.random.default_rng(seed)
-    score = (sharpness * rng.normal(size=(3, query, key))).astype(np.float32)
-    p = np.exp(score - score.max(-1, keepdims=True))
-    p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
+    p = a_softmax(query, key, sharpness, seed)
     back = through(p, code)
     assert np.isfinite(back).all()
     np.testing.assert_allclose(back.sum(-1), 1, atol=1e-5)
@@ -119,10 +123,7 @@ def test_there_are_three_codes(tmp_path):
     st.integers(0, 2**32 - 1),
 )
 def test_torch_decodes_what_numpy_decodes(code, query, key, sharpness, seed):
-    rng = np.random.default_rng(seed)
-    score = (sharpness * rng.normal(size=(3, query, key))).astype(np.float32)
-    p = np.exp(score - score.max(-1, keepdims=True))
-    p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
+    p = a_softmax(query, key, sharpness, seed)
     p[1, 0] = 0
     lines = encode(p, code)
     stored = torch.from_numpy(lines.reshape(3, query, key))
@@ -131,6 +132,23 @@ def test_torch_decodes_what_numpy_decodes(code, query, key, sharpness, seed):
     assert not back[1, 0].any()
     numpys = decode(decode_lines(lines, code, query, key))
     np.testing.assert_allclose(back.numpy(), numpys, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("small_is_zero", [False, True])
+@pytest.mark.parametrize("last", [0x7C00, 0x10000], ids=["finite and positive", "every code"])
+def test_float16_is_decoded_exactly(last, small_is_zero):
+    halves = np.arange(last, dtype=np.uint16).view(np.float16).reshape(-1, 32, 32)
+    with np.errstate(invalid="ignore"):
+        expected = halves.astype(np.float32)
+    # As `torch.set_flush_denormal` tells a thread to, and some libraries when they are loaded.
+    torch.set_flush_denormal(small_is_zero)
+    try:
+        found = decode(halves)
+        (pieces,) = (few.copy() for few in decode_pieces([[halves, halves]], len(halves)))
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(pieces, [expected, expected])
 
 
 @pytest.mark.parametrize("code", CODES)

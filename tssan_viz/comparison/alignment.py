@@ -210,6 +210,10 @@ class AlignedSelection(Selection):
     def _read(self, frame: pd.DataFrame) -> np.ndarray:
         return self.alignment.warp(decode(super()._read(frame)), row_keys(frame))
 
+    def _read_pieces(self, frame: pd.DataFrame) -> list[list[np.ndarray]]:
+        maps = self._read(frame)
+        return [[*maps.reshape(len(maps), -1, *maps.shape[3:]).swapaxes(0, 1)]]
+
     def _read_stored(self, frame: pd.DataFrame) -> np.ndarray:
         return self._read(frame)
 

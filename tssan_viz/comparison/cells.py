@@ -13,19 +13,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tssan_viz.comparison.similarity import unit_vectors
-from tssan_viz.store.schema import decode_heads
+from tssan_viz.store.schema import decode_pieces
 
 # Values that are read at once: about 32 MB of float32.
 _CHUNK_VALUES = 1 << 23
 # Values that are worked on at once stay in the processor's cache.
-_CACHED_VALUES = 1 << 16
+_CACHED_VALUES = 1 << 17
 
 PLAIN = "plain"
 """What stands for a metric where the maps are summed as they are."""
 
-ReadMaps = Callable[[int], Iterator[NDArray[np.floating] | Sequence[NDArray[np.floating]]]]
-"""Goes through the maps of the layout's rows in order, at most so many at a time, as they are
-stored: an array (n, h, q, s), or for each head one (n, q, s)."""
+ReadMaps = Callable[[int], Iterator[NDArray[np.floating]]]
+"""Goes through the maps (n, h, q, s) of the layout's rows in order, at most so many at a time, as
+they are stored."""
+
+ReadPieces = Callable[[int], Iterator[Sequence[NDArray[np.floating]]]]
+"""The same for each head (n, q, s), as `AttentionStore.read_pieces` gives them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +204,7 @@ def sides_of(layout: Layout, label: int) -> tuple[NDArray[np.intp], int]:
 def sum_units(
     layout: Layout,
     groups: tuple[NDArray[np.intp], int],
-    read: ReadMaps,
+    read: ReadMaps | ReadPieces,
     metric: str,
     *,
     heads: int,
@@ -326,19 +329,19 @@ def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> 
 
 
 def _pieces(
-    read: ReadMaps, heads: int, size: tuple[int, int]
+    read: ReadMaps | ReadPieces, heads: int, size: tuple[int, int]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Go through decoded maps (h, n, q, s) with the rows that they belong to; of each few."""
     values = heads * size[0] * size[1]
     together = max(1, _CACHED_VALUES // values)
+    by_head = (
+        [*maps.swapaxes(0, 1)] if isinstance(maps, np.ndarray) else maps
+        for maps in read(max(1, _CHUNK_VALUES // values))
+    )
     start = 0
-    for maps in read(max(1, _CHUNK_VALUES // values)):
-        by_head = maps.swapaxes(0, 1) if isinstance(maps, np.ndarray) else maps
-        rows = len(by_head[0])
-        for i in range(0, rows, together):
-            few = decode_heads([those[i : i + together] for those in by_head])
-            yield slice(start + i, start + i + few.shape[1]), few
-        start += rows
+    for few in decode_pieces(by_head, together):
+        yield slice(start, start + few.shape[1]), few
+        start += few.shape[1]
 
 
 def _add(

@@ -21,7 +21,7 @@ from tssan_viz.comparison.cells import (
     PLAIN,
     Cells,
     Layout,
-    ReadMaps,
+    ReadPieces,
     lay_out,
     sum_units,
     vector_length,
@@ -331,7 +331,7 @@ def _sums_elsewhere(store: AttentionStore, plan: Plan, heads: range) -> Cells:
     return _sums_of(plan, heads, read)
 
 
-def _sums_of(plan: Plan, heads: range, read: ReadMaps) -> Cells:
+def _sums_of(plan: Plan, heads: range, read: ReadPieces) -> Cells:
     return sum_units(
         plan.layout,
         (plan.group, len(plan.fresh.groups)),
@@ -366,10 +366,10 @@ class _Counter:
 
 def _reader(
     store: AttentionStore, plan: Plan, heads: range, stop: threading.Event, counter: _Counter
-) -> ReadMaps:
+) -> ReadPieces:
     number = plan.site["site"]
     numbers = store.stored_sites(plan.run)[number - 1].numbers
-    wanted = [numbers[place] for place in heads]
+    sites = {number: [numbers[place] for place in heads]}
     share = len(heads) / plan.site["heads"]
 
     def read(rows: int) -> Iterator[Sequence[NDArray[np.floating]]]:
@@ -377,7 +377,7 @@ def _reader(
             if stop.is_set():
                 raise _Stopped
             ids = plan.row_ids[start : start + rows]
-            yield from store.read_pieces(plan.run, ids, number, wanted)
+            yield from store.read_pieces(plan.run, ids, sites)
             counter.add(len(ids) * share)
 
     return read
@@ -401,7 +401,7 @@ class _Making:
             compared=plan.metric != PLAIN,
         )
 
-    def make(self, heads: range, read: ReadMaps) -> None:
+    def make(self, heads: range, read: ReadPieces) -> None:
         """Make some heads from their maps and the version before, and write them."""
         self.put(heads, _sums_of(self.plan, heads, read))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import lance
@@ -17,8 +18,17 @@ _STRETCH = 5
 _STRETCH_BYTES = 256 << 20
 # So few rows are picked, wherever they lie.
 _FEW = 16
-# Lines that are copied to their place while the next ones are read.
-_LINES = 64
+# Lines that are worked on while the next ones are read.
+_LINES = 256
+
+
+class Differing(Exception):
+    """A map differs from its checksum: which of the rows that are read, which column."""
+
+    def __init__(self, row: int, column: str) -> None:
+        super().__init__(row, column)
+        self.row = row
+        self.column = column
 
 
 @dataclass(frozen=True)
@@ -82,20 +92,26 @@ def read_into(
     columns: dict[str, Code],
     out: np.ndarray,
     compared: np.ndarray,
-) -> tuple[int, str] | None:
+) -> None:
     """Fill `out` (r, columns, q, s) with the lines at `positions`, as they are stored or decoded.
 
     They stay as they are stored where `out` is of their type.
 
-    Returns
-    -------
-    Where a map of the rows `compared` differs from its checksum: which row, which column; or None.
+    Raises
+    ------
+    Differing
+        A map of the rows `compared` is not as recorded.
     """
+    if lie_together(positions):
+        start = 0
+        for piece in stretch(dataset, index, positions, columns, compared):
+            for c, (lines, code) in enumerate(zip(piece, columns.values(), strict=True)):
+                out[start : start + len(lines), c] = _as(out.dtype, lines, code, *out.shape[2:])
+            start += len(piece[0])
+        return
     first, last = int(positions.min()), int(positions.max())
     span = last - first + 1
     dense = span <= _STRETCH * len(positions) and span * out[0].nbytes <= _STRETCH_BYTES
-    if len(positions) > _FEW and span == len(positions) and (np.diff(positions) == 1).all():
-        return _stretch_into(dataset, index, first, columns, out, compared)
     checked = _Compared(index, positions, compared)
     if len(positions) > _FEW and dense:
         table = dataset.to_table(columns=[*columns], offset=first, limit=span, batch_size=_LINES)
@@ -108,36 +124,46 @@ def read_into(
         lines = fixed_size_values(table[column], table.num_rows)
         if not as_they_lie:
             lines = lines[wanted]
-        differing = checked.differing(column, lines, 0)
-        if differing is not None:
-            return differing, column
+        checked.compare(column, lines, 0)
         out[:, c] = _as(out.dtype, lines, code, *out.shape[2:])
-    return None
 
 
-def _stretch_into(
+def lie_together(positions: np.ndarray) -> bool:
+    """Return whether lines lie one behind the other, and are too many to be picked."""
+    return len(positions) > _FEW and bool((np.diff(positions) == 1).all())
+
+
+def stretch(
     dataset: lance.LanceDataset,
     index: RowIndex,
-    first: int,
-    columns: dict[str, Code],
-    out: np.ndarray,
+    positions: np.ndarray,
+    columns: Iterable[str],
     compared: np.ndarray,
-) -> tuple[int, str] | None:
-    """Fill `out` with lines that lie one behind the other, as they come."""
-    checked = _Compared(index, first + np.arange(len(out)), compared)
+) -> Iterator[list[np.ndarray]]:
+    """Go through lines that lie one behind the other as they come from the disk, uncopied.
+
+    Yields
+    ------
+    For each column the lines (n, values) as they are stored; all pieces together are all lines.
+
+    Raises
+    ------
+    Differing
+        A map of the rows `compared` is not as recorded.
+    """
+    checked = _Compared(index, positions, compared)
+    names = [*columns]
     start = 0
     for batch in dataset.to_batches(
-        columns=[*columns], offset=first, limit=len(out), batch_size=_LINES
+        columns=names, offset=int(positions[0]), limit=len(positions), batch_size=_LINES
     ):
-        count = batch.num_rows
-        for c, (column, code) in enumerate(columns.items()):
-            lines = batch[column].flatten().to_numpy().reshape(count, -1)
-            differing = checked.differing(column, lines, start)
-            if differing is not None:
-                return differing, column
-            out[start : start + count, c] = _as(out.dtype, lines, code, *out.shape[2:])
-        start += count
-    return None
+        piece = []
+        for column in names:
+            lines = batch[column].flatten().to_numpy().reshape(batch.num_rows, -1)
+            checked.compare(column, lines, start)
+            piece.append(lines)
+        yield piece
+        start += batch.num_rows
 
 
 def _as(dtype: np.dtype, lines: np.ndarray, code: Code, query: int, key: int) -> np.ndarray:
@@ -156,14 +182,13 @@ class _Compared:
             self._rows = compared
             self._stored = index.checksums[positions[compared]]
 
-    def differing(self, column: str, lines: np.ndarray, start: int) -> int | None:
-        """Return which of the rows from `start` on, whose lines these are, is not as recorded."""
+    def compare(self, column: str, lines: np.ndarray, start: int) -> None:
+        """Raise Differing where one of the rows from `start` on, whose lines these are, does."""
         low, high = np.searchsorted(self._rows, [start, start + len(lines)])
         if low == high:
-            return None
+            return
         # Columns lie in the order of the checksums, behind the row's number.
         stored = self._stored[low:high, self._columns.index(column) - 1]
         for row, checksum in zip(self._rows[low:high].tolist(), stored.tolist(), strict=True):
             if zlib.crc32(lines[row - start]) != checksum:
-                return row
-        return None
+                raise Differing(row, column)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lance
 import numpy as np
@@ -18,7 +18,14 @@ import pyarrow.compute as pc
 from tssan_viz.errors import UserError
 from tssan_viz.store.catalogue import Catalogue, ClassEntry
 from tssan_viz.store.codes import Code, checked_code, code_dtype, code_of
-from tssan_viz.store.map_reading import Ranks, RowIndex, read_into
+from tssan_viz.store.map_reading import (
+    Differing,
+    Ranks,
+    RowIndex,
+    lie_together,
+    read_into,
+    stretch,
+)
 from tssan_viz.store.opened import Datasets, Opened, damaged_file
 from tssan_viz.store.places import Place, beside, size_of
 from tssan_viz.store.schema import (
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
     from tssan_viz.selection import Selection
     from tssan_viz.store.nearest import MapIndex
     from tssan_viz.store.writer import RunWriter
+
+T = TypeVar("T")
 
 _SAMPLES_AT_A_TIME = 256
 
@@ -449,13 +458,81 @@ class AttentionStore:
         """Fill `out` (r, columns, q, s) with maps that one process recorded."""
         if not len(row_ids):
             return
-        name = f"maps/{run_folder(run)}/{maps_folder(out.shape[2], out.shape[3], rank)}"
-        self._readings += 1
-        step = 1 if compare_all else max(1, len(row_ids) // _COMPARED)
-        # Other rows are compared each time.
-        compared = np.arange(self._readings % step, len(row_ids), step)
+        compared = self._compared(len(row_ids), every=compare_all)
 
-        def read(opened: Opened) -> tuple[int, str] | None:
+        def read(dataset: lance.LanceDataset, index: RowIndex, positions: np.ndarray) -> None:
+            read_into(dataset, index, positions, columns, out, compared)
+
+        self._read_lines(run, rank, row_ids, out.shape[2:], read)
+
+    def read_pieces(
+        self, run: str, row_ids: np.ndarray, sites: Mapping[int, Sequence[int]]
+    ) -> list[list[np.ndarray]]:
+        """Return the maps of rows as they come from the disk: for what adds them up at once.
+
+        Where rows lie as they were recorded, nothing is copied.
+
+        Parameters
+        ----------
+        run, row_ids, sites
+            As for `read_maps`.
+
+        Returns
+        -------
+        list of list of float16 (n, q, s), or float32 in a run of another code
+            For each piece, in the order asked for, the maps of each site and head.
+
+        Raises
+        ------
+        StoreDamaged
+            As `read_maps`.
+        """
+        stored = self.stored_sites(run)
+        code = self.stored_code(run)
+        found = None
+        plain = {code_of(code, stored[number - 1].kind) for number in sites} == {"float16"}
+        shapes = {(stored[number - 1].query, stored[number - 1].key) for number in sites}
+        if plain and len(shapes) == 1 and len(row_ids) and self._ranks(run) is None:
+            (shape,) = shapes
+            compared = self._compared(len(row_ids), every=False)
+            columns = [
+                name for number, heads in sites.items() for name in map_columns(number, heads)
+            ]
+
+            def read(
+                dataset: lance.LanceDataset, index: RowIndex, positions: np.ndarray
+            ) -> list[list[np.ndarray]] | None:
+                if not lie_together(positions):
+                    return None
+                return [
+                    [lines.reshape(-1, *shape) for lines in piece]
+                    for piece in stretch(dataset, index, positions, columns, compared)
+                ]
+
+            found = self._read_lines(run, 0, row_ids, shape, read)
+        if found is None:
+            maps = self.read_maps(run, row_ids, sites)
+            found = [[*maps.reshape(len(maps), -1, *maps.shape[3:]).swapaxes(0, 1)]]
+        return found
+
+    def _compared(self, rows: int, *, every: bool) -> np.ndarray:
+        """Return which rows of a reading are compared with their checksums: others each time."""
+        self._readings += 1
+        step = 1 if every else max(1, rows // _COMPARED)
+        return np.arange(self._readings % step, rows, step)
+
+    def _read_lines(
+        self,
+        run: str,
+        rank: int,
+        row_ids: np.ndarray,
+        shape: tuple[int, ...],
+        work: Callable[[lance.LanceDataset, RowIndex, np.ndarray], T],
+    ) -> T:
+        """Return what `work` reads of the lines of rows that one process recorded."""
+        name = f"maps/{run_folder(run)}/{maps_folder(shape[0], shape[1], rank)}"
+
+        def read(opened: Opened) -> tuple[T]:
             index = opened.once("index", RowIndex.of)
             positions = index.positions(row_ids)
             if positions is None:
@@ -463,21 +540,22 @@ class AttentionStore:
                 raise StoreDamaged(
                     f"{self.path / name} lacks maps of rows that the store lists{why}"
                 )
-            return read_into(opened.dataset, index, positions, columns, out, compared)
+            return (work(opened.dataset, index, positions),)
 
-        differing = self._datasets.read(name, read)
-        if self._datasets.open(name) is None:
-            raise StoreDamaged(f"{self.path / name} lacks maps of rows that the store lists")
-        if differing is not None:
-            at, column = differing
+        try:
+            found = self._datasets.read(name, read)
+        except Differing as error:
             row = self.rows(run)
-            row = row[row["row_id"] == row_ids[at]].iloc[0]
+            row = row[row["row_id"] == row_ids[error.row]].iloc[0]
             raise StoreDamaged(
-                f"{self.path / name} is damaged: {column} of run {run!r}, sample "
+                f"{self.path / name} is damaged: {error.column} of run {run!r}, sample "
                 f"{row['sample']!r}, segment {row['segment']}, person {row['person']} is not what "
                 "was recorded. `tssan-viz verify` names all that is damaged; what is not is still "
                 "answered"
-            )
+            ) from None
+        if found is None:
+            raise StoreDamaged(f"{self.path / name} lacks maps of rows that the store lists")
+        return found[0]
 
     # ---- samples
 

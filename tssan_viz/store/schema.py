@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -237,28 +238,65 @@ def run_folder(run: str) -> str:
 
 
 _HALF_TO_SINGLE = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
-with np.errstate(invalid="ignore"):  # Some of the codes are signalling NaN.
-    _HALF_TO_DOUBLE = _HALF_TO_SINGLE.astype(np.float64)
 # So many values stay in the processor's cache.
 _PART = 1 << 16
+# The first code that is no finite number, or negative.
+_INFINITE = 0x7C00
+_RAISED = np.float32(2.0**112)
+_SMALLEST = np.array([1 << 13], np.uint32).view(np.float32)
 
 
-def decode(maps: np.ndarray, *, double: bool = False) -> np.ndarray:
-    """Return float16 maps as float32, exactly (a table look-up, faster than NumPy's cast).
+def decode(maps: np.ndarray) -> np.ndarray:
+    """Return float16 maps as float32, exactly, several times as fast as NumPy's cast.
 
-    Maps that are float32 already, of a run with another code, are returned as they are. With
-    `double`, as float64: what is to be added up in it would be cast one by one.
+    Maps that are float32 already, of a run with another code, are returned as they are.
     """
     if maps.dtype == np.float32:
-        return maps.astype(np.float64) if double else maps
-    table = _HALF_TO_DOUBLE if double else _HALF_TO_SINGLE
+        return maps
     codes = np.ascontiguousarray(maps).view(np.uint16).reshape(-1)
-    values = np.empty(codes.size, table.dtype)
+    values = np.empty(codes.size, np.float32)
     for start in range(0, codes.size, _PART):
         part = slice(start, start + _PART)
-        # Every code is in the table: "clip" saves the copy that "raise" makes.
-        np.take(table, codes[part], out=values[part], mode="clip")
+        _decode_bits(codes[part].astype(np.uint32), values[part])
     return values.reshape(maps.shape)
+
+
+def decode_pieces(pieces: Iterable[Sequence[np.ndarray]], rows: int) -> Iterator[np.ndarray]:
+    """Go through the maps (n, q, s) of each head as float32 (h, n, q, s), so many rows at a time.
+
+    They share one piece of memory, which stays in the processor's cache: what is yielded is
+    overwritten by the next.
+    """
+    bits, values = np.empty(0, np.uint32), np.empty(0, np.float32)
+    for maps in pieces:
+        for start in range(0, len(maps[0]), rows):
+            few = [those[start : start + rows] for those in maps]
+            shape = (len(few), *few[0].shape)
+            size = math.prod(shape)
+            if len(values) < size:
+                bits, values = np.empty(size, np.uint32), np.empty(size, np.float32)
+            codes, decoded = bits[:size].reshape(shape), values[:size].reshape(shape)
+            is_half = few[0].dtype == np.float16
+            for there, raw, those in zip(decoded, codes, few, strict=True):
+                if is_half:
+                    raw[...] = those.view(np.uint16)
+                else:
+                    there[...] = those
+            if is_half:
+                _decode_bits(codes, decoded)
+            yield decoded
+
+
+def _decode_bits(codes: np.ndarray, values: np.ndarray) -> None:
+    """Put the values of float16 codes (uint32, which are lost) into `values` (float32)."""
+    # A thread may have been told to take numbers as small as `_SMALLEST` for zero.
+    if codes.max(initial=0) < _INFINITE and (_SMALLEST * _RAISED)[0]:
+        # Shifted to where float32 has its exponent, which counts from another number.
+        codes <<= 13
+        np.multiply(codes.view(np.float32), _RAISED, out=values)
+    else:
+        # Every code is in the table: "clip" saves the copy that "raise" makes.
+        np.take(_HALF_TO_SINGLE, codes, out=values, mode="clip")
 
 
 def row_sums(maps: np.ndarray) -> np.ndarray:
