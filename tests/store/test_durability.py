@@ -415,14 +415,20 @@ def files_no_longer_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_what_the_system_refuses_to_write_may_be_tried_again(tmp_path):
-    path = tmp_path / "store"
+def four_stored_and_one_added(path):
+    """A writer that has a row in memory, behind four on the disk."""
     record(path, "a", 4, 4)
     catalogue = make_catalogue(("put on jacket", "reading"))
     writer = open_store(path).writer("a", sites=SITES, catalogue=catalogue)
     maps = maps_of(4)
     peaks = {k: v.astype(np.float32).max(-1).mean(-1) for k, v in maps.items()}
     writer.add({"sample": ["v4"], "label": [0]}, maps, {"peak": peaks})
+    return writer
+
+
+def test_what_the_system_refuses_to_write_may_be_tried_again(tmp_path):
+    path = tmp_path / "store"
+    writer = four_stored_and_one_added(path)
     # Where the last bytes of a file do not come, Lance commits it all the same.
     for size in (0, 900, 1800, 2300):
         with files_no_longer_than(size), pytest.raises(StoreWriteError) as caught:
@@ -468,12 +474,7 @@ def test_a_merge_that_the_disk_had_no_room_for_loses_nothing(tmp_path, monkeypat
 @pytest.mark.parametrize("where", ["maps/a/8x8", "measures", "rows"])
 def test_a_refused_append_may_be_tried_again(tmp_path, monkeypatch, where):
     path = tmp_path / "store"
-    record(path, "a", 4, 4)
-    catalogue = make_catalogue(("put on jacket", "reading"))
-    writer = open_store(path).writer("a", sites=SITES, catalogue=catalogue)
-    maps = maps_of(4)
-    peaks = {k: v.astype(np.float32).max(-1).mean(-1) for k, v in maps.items()}
-    writer.add({"sample": ["v4"], "label": [0]}, maps, {"peak": peaks})
+    writer = four_stored_and_one_added(path)
     whole = lance.write_dataset
 
     def refuse(table, target, **options):
