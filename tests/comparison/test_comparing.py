@@ -374,6 +374,9 @@ def test_accuracy_is_mentioned_and_chance_is_warned_of(tmp_path: Path) -> None:
     good = compare(write(tmp_path / "good", rows), class_name=0)
     assert good.accuracy is not None
     assert good.accuracy.share == 1
+    for by in ("correct", "predicted"):
+        with pytest.raises(UserError, match="right on all these videos"):
+            compare(good.selection, by=by)
     assert not any("guessing" in note for note in good.notes)
 
 
@@ -401,6 +404,27 @@ def test_a_distance_is_tested_like_a_similarity(tmp_path: Path) -> None:
         assert f"distance ({metric})" in result.summary[1]
     people = compare(store, groups=["subject:1,2,3"], metric="jsd")
     assert people.table["W"].gt(0).all()
+
+
+def test_predictions_that_people_have_in_other_classes_too_take_no_part(tmp_path: Path) -> None:
+    rows = every(subjects=6, classes=4, cameras=4)
+    # 0 is taken for 0 or 1 and 1 for 1 or 2, so that 1 is exchanged with 0 or with 2, not both.
+    rows["predicted"] = rows["label"] + (rows["label"].isin([0, 1]) & (rows["camera"] > 2))
+    # Whom nobody else is like: one video of class 3 is taken for 0.
+    rows.loc[rows["sample"] == "S2L3C1", "predicted"] = 0
+    rows["correct"] = rows["predicted"] == rows["label"]
+    store = write(tmp_path / "store", rows, maps=imprinted("predicted", 0.9))
+    found = compare(store, by="predicted")
+    assert isinstance(found, GroupComparison)
+    assert (found.exchange, found.n_samples, found.n_assignments) == ("alike", 24, 2**6)
+    assert len(found.names) == 2
+    assert found.significant["head"].tolist() == [1]
+    said = " ".join(found.notes)
+    assert "28 videos of predictions that a person has in other classes" in said
+    assert "left out: 2 groups without two videos that could be compared" in said
+    # Asked for by name, a group that nothing is left of is an error.
+    with pytest.raises(UserError, match="no video is left in group"):
+        compare(store, groups=["predicted:0", "predicted:3"])
 
 
 def test_every_comparison_is_plain_for_json(cameras: AttentionStore) -> None:

@@ -157,7 +157,7 @@ def check_subjects(
         if n == 1:
             raise UserError(
                 f"only one subject has {wanted}: a comparison is across subjects and needs at "
-                "least two; record more subjects"
+                "least two; record more subjects, or ask for more with --subjects"
             )
     if len(layout.labels) == 1:
         raise UserError(

@@ -151,6 +151,11 @@ def group_rows(
             f"the network is {_say(selection, by, there[0])} on all these videos: there is "
             "nothing to compare right with wrong"
         )
+    if by == "predicted" and (rows["predicted"] == rows["label"]).all():
+        raise UserError(
+            "the network is right on all these videos: those of one class are all taken for it, "
+            "and there is nothing to compare them with"
+        )
     if len(members) < 2 and by == "duration":
         raise UserError(
             "in each class all videos are equally long: there are no short and long ones to compare"
