@@ -380,7 +380,9 @@ print(json.dumps([m for m in sys.modules if m.split(".")[0] in ("torch", "tssan"
 
 
 def test_a_video_of_a_selection_is_the_same_however_it_is_asked_for(tmp_path: Path) -> None:
-    selection = make_store(tmp_path / "s", subjects=3, segments=2, cameras=(1,)).select(subject=[1, 2])
+    selection = make_store(tmp_path / "s", subjects=3, segments=2, cameras=(1,)).select(
+        subject=[1, 2]
+    )
     for name in selection.samples()["sample"].tolist()[::3]:
         one, other = selection.of_sample(name), selection.select(sample=name)
         pd.testing.assert_frame_equal(one.rows(), other.rows())
