@@ -21,7 +21,7 @@ from tssan_viz.comparison.difference import difference_maps
 from tssan_viz.comparison.variance import variance_shares
 from tssan_viz.errors import UserError
 from tssan_viz.figures import PaperFigure, save_with_numbers
-from tssan_viz.figures.sheet import weight_scale
+from tssan_viz.figures.sheet import BAR, MARGIN, Sheet, colour_bar, signed_scale, weight_scale
 from tssan_viz.figures.style import RC, VENUES, latex_escaped
 
 STEPS = (0, 100, 300, 600)
@@ -313,6 +313,20 @@ def test_nearly_even_attention_is_told_apart_but_rounding_is_not():
     assert np.ptp(weight_scale([rounded]).norm(rounded)) < 0.1
     # Scores that are no shares have no even attention.
     assert weight_scale([4 * tilted]).even is None
+
+
+def test_small_numbers_stand_beside_their_scale_in_thousandths(monkeypatch):
+    width = VENUES["elsevier"][1]
+    small = signed_scale([np.linspace(-0.0047, 0.0047, 64).reshape(8, 8)])
+    for scale, shortened in ((small, True), (signed_scale([np.linspace(-0.3, 0.3, 4)]), False)):
+        with matplotlib.rc_context(RC):
+            sheet = Sheet(1.4, width)
+            colour_bar(sheet, scale, width - MARGIN - BAR + 0.06, 0.1, 0.8, "difference")
+        drawn = drawn_texts(sheet.figure, monkeypatch)
+        assert_on_the_page(drawn, sheet.figure)
+        words = [text.get_text() for text, _ in drawn]
+        assert ("× 0.001" in words) == shortened
+        assert ("−2.5" in words) == shortened, words
 
 
 def overlap(a, b):

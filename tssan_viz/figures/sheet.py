@@ -26,6 +26,7 @@ TITLE = 0.22
 NAME = 0.17
 LOWER = 0.27
 BAR = 0.74
+_LONGEST = 6  # letters of a number that stand beside a colour scale
 FOOT = 0.20
 
 # Dots per inch at which texts are measured.
@@ -253,6 +254,10 @@ def end_ticks(
     axes.tick_params(bottom=below, labelbottom=below, left=beside, labelleft=beside)
 
 
+def _thousandfold(value: float, _: int | None) -> str:
+    return f"{1000 * value:.4g}".replace("-", "−")
+
+
 def colour_bar(
     sheet: Sheet,
     scale: Scale,
@@ -273,10 +278,15 @@ def colour_bar(
     )
     if bar.solids is not None:
         bar.solids.set(rasterized=False, edgecolor="face")
-    bar.set_label(label, labelpad=2)
     axis = axes.xaxis if lying else axes.yaxis
     axis.set_major_locator(matplotlib.ticker.MaxNLocator(2 if lying else 4))
-    axis.set_major_formatter(matplotlib.ticker.ScalarFormatter(useOffset=False))
+    plain = matplotlib.ticker.ScalarFormatter(useOffset=False)
+    axis.set_major_formatter(plain)
+    ticks = plain.format_ticks(axis.get_majorticklocs())
+    if not lying and any(len(words) > _LONGEST for words in ticks):
+        axis.set_major_formatter(matplotlib.ticker.FuncFormatter(_thousandfold))
+        sheet.text(left, top + length + 0.08, "× 0.001", align="left")
+    bar.set_label(label, labelpad=2)
     if scale.even is not None:
         axes.plot(
             -0.25, scale.even, ">", color="#000000", markersize=3, clip_on=False,
