@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tssan_viz.views.payload import Payload
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _EXTENSION = "tssan_dash"
 
@@ -69,6 +72,16 @@ class Recordings:
     def attach(self, server: Flask) -> None:
         """Make these the recordings that `current` gives while `server` answers a request."""
         server.extensions[_EXTENSION] = self
+
+    def read_ahead(self) -> None:
+        """Read what the first page asks of the newest run, so that its visitor need not wait."""
+        try:
+            run = self.run(None)
+            self.samples(run)
+            self.head_measures(run)
+        except UserError as error:
+            # Whoever opens the page is told.
+            log.info("Nothing is read ahead: %s", error)
 
     def _once(self, run: str, question: tuple[Any, ...], work: Callable[[], T]) -> T:
         # The store gives the same object until a run's rows have a new version.
@@ -264,6 +277,11 @@ class Videos:
                 of_label.setdefault(label, []).append(place)
         places = {name: place for place, name in enumerate(names)}
         return cls(names, places, labels, subjects, predicted, of_label)
+
+
+def of_server(server: Flask) -> Recordings:
+    """Return the recordings that a dashboard's server shows."""
+    return server.extensions[_EXTENSION]
 
 
 def current() -> Recordings:

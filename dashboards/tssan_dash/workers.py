@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -66,8 +67,11 @@ def serve_with_threads(listening: socket.socket, workers: int, served: dict[str,
 
 def _application(served: dict[str, Any]) -> Flask:
     from tssan_dash.app import create_app
+    from tssan_dash.recordings import of_server
 
-    return create_app(**served).server
+    server = create_app(**served).server
+    threading.Thread(target=of_server(server).read_ahead, daemon=True).start()
+    return server
 
 
 def _main(descriptor: str, workers: str) -> None:

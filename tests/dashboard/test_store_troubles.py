@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from dash import Dash
 from tssan_dash.app import create_app
+from tssan_dash.recordings import Recordings
 
 from tests.dashboard.test_fuzz import request_of
 from tests.stores import make_store
@@ -92,6 +93,16 @@ def test_maps_of_a_store_that_vanishes_are_said(shown: Shown) -> None:
     answer = fresh.get(url)
     assert answer.status_code == 404
     assert "is gone" in answer.text
+
+
+def test_what_cannot_be_read_ahead_stops_no_worker(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "attention-store", subjects=2, cameras=(1,))
+    recordings = Recordings(store)
+    recordings.read_ahead()
+    assert recordings.samples("generated") is recordings.samples("generated")
+    shutil.rmtree(store.url)
+    Recordings(store).read_ahead()
+    Recordings(open_store(tmp_path / "empty", create=True)).read_ahead()
 
 
 def test_a_store_that_comes_back_is_shown_again(shown: Shown) -> None:
