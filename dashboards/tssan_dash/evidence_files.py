@@ -91,13 +91,18 @@ def python(store: AttentionStore, run: str, label: int | None) -> str:
 def command(store: AttentionStore, run: str, label: int | None) -> str:
     """Return the command that tests the same; DIR stands for the folder of the prepared data."""
     words = ["tssan-viz", "faithfulness", "--run", run, "--data", "DIR"]
+    about = [finding for finding in kept_evidence(store, run) if finding["label"] == label]
+    found = of_kind(about, FAITHFULNESS)
+    if found is not None:
+        # As many videos as were asked about: all, where it was all.
+        words += ["--limit", str(len(found["videos"]))]
+        if found.get("replaced", "interpolated") != "interpolated":
+            words += ["--replace", found["replaced"]]
+        if found.get("seed"):
+            words += ["--seed", str(found["seed"])]
     of = [] if label is None else ["--class", of_class(store, run, label)]
-    heads = ["--heads"] if any(one["label"] == label for one in _heads(store, run)) else []
+    heads = [] if of_kind(about, HEADS) is None else ["--heads"]
     return shlex.join([*words, *of, *heads, "--store", store.url, "--out", "faithfulness"])
-
-
-def _heads(store: AttentionStore, run: str) -> list[dict[str, Any]]:
-    return kept_evidence(store, run, kind=HEADS)
 
 
 def export_job(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tssan_dash.asked import asked_in, whole_number
 from tssan_dash.figure_files import write_file
+from tssan_dash.overview_files import measures_sql
 from tssan_dash.work import answer_key
 from tssan_viz.errors import UserError
 from tssan_viz.views.groups import evolution_payload
@@ -57,28 +58,40 @@ class EvolutionAsked:
         question = {"what": "evolution", "file": ending, **self.query()}
         return answer_key(question, store.arrow_rows(self.run))
 
-    def python(self, store: AttentionStore) -> str:
-        """Return the lines of Python that give the same."""
+    def python(self, store: AttentionStore, measures: Sequence[str]) -> str:
+        """Return the lines of Python that give the same, where these measures were recorded."""
         place = f"layer={self.layer}, head={self.head}"
         return "\n".join(
             [
                 "import tssan_viz.figures",
                 f"store = tssan_viz.open_store({store.url!r})",
                 f"rows = store.select(run={self.run!r})",
-                "rows.measures()",
+                *(
+                    [
+                        'rows.measures().groupby(["step", "layer", "head"])'
+                        f"[{list(measures)!r}].mean()"
+                    ]
+                    if measures
+                    else []
+                ),
                 f"tssan_viz.figures.evolution(rows, {place})",
             ]
         )
 
-    def command(self, store: AttentionStore) -> str:
-        """Return the command that gives the same."""
-        return shlex.join(
+    def command(self, store: AttentionStore, measures: Sequence[str]) -> str:
+        """Return the commands that give the same."""
+        lines = [
             [
                 *("tssan-viz", "figure", "evolution"),
                 *("--layer", str(self.layer), "--head", str(self.head)),
                 *("--store", store.url, "--run", self.run, "--out", "evolution.pdf"),
             ]
-        )
+        ]
+        if measures:
+            question = measures_sql(store, self.run, measures, by="step, layer, head")
+            out = ["--store", store.url, "--out", "training.csv"]
+            lines.append(["tssan-viz", "query", question, *out])
+        return "\n".join(shlex.join(line) for line in lines)
 
 
 def evolution_job(

@@ -43,15 +43,27 @@ def command(store: AttentionStore, run: str, measures: Sequence[str]) -> str:
     lines = [["tssan-viz", "figure", "model", "--store", store.url, "--run", run]]
     lines[0] += ["--out", "model.pdf"]
     if measures:
-        means = ", ".join(f'avg("{name}") as "{name}"' for name in measures)
-        named = run.replace("'", "''")
-        where = f"run = '{named}' and stream = '{store.select(run=run).stream}'"
-        step = _newest_of_several(store, run)
-        if step is not None:
-            where += f" and step = {step}"
-        question = f"select layer, head, {means} from maps where {where} group by all order by all"
+        question = measures_sql(store, run, measures, step=_newest_of_several(store, run))
         lines.append(["tssan-viz", "query", question, "--store", store.url, "--out", "heads.csv"])
     return "\n".join(shlex.join(line) for line in lines)
+
+
+def measures_sql(
+    store: AttentionStore,
+    run: str,
+    measures: Sequence[str],
+    *,
+    step: int | None = None,
+    by: str = "layer, head",
+) -> str:
+    """Return the question whose answer are the means of measures per head, of one step or all."""
+    # A measure that was not taken of a map is no number.
+    means = ", ".join(f'avg("{n}") filter (not isnan("{n}")) as "{n}"' for n in measures)
+    named = run.replace("'", "''")
+    where = f"run = '{named}' and stream = '{store.select(run=run).stream}'"
+    if step is not None:
+        where += f" and step = {step}"
+    return f"select {by}, {means} from maps where {where} group by all order by all"
 
 
 def _newest_of_several(store: AttentionStore, run: str) -> int | None:

@@ -108,8 +108,8 @@ class SubjectsAsked:
             ["tssan-viz", "figure", "subjects", *of, *place, *where, "--out", "subjects.pdf"],
             ["tssan-viz", "figure", "decoding", *where, "--out", "decoding.pdf"],
         ]
-        if self.class_name is not None:
-            lines.append(["tssan-viz", "compare", *of, *where, "--show", "variance,decoding"])
+        about = of or ["--by", "subject"]
+        lines.append(["tssan-viz", "compare", *about, *where, "--show", "variance,decoding"])
         return "\n".join(shlex.join(line) for line in lines)
 
     @property

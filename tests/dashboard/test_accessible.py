@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tssan_dash.app import create_app
+from tssan_dash.pages.charts import names_beside
 
 from tests.conftest import stays_on_this_machine
+from tests.dashboard.conftest import listening
 from tests.dashboard.test_pages import until, wait_drawn, wait_query, wait_text
+from tests.evidence.networks import planted_clips
+from tests.evidence.test_ablation import Small, batches
+from tests.evidence.test_faithfulness import known
+from tests.stores import make_store
+from tssan_viz.evidence.ablation import head_importance
+from tssan_viz.evidence.kept import FAITHFULNESS, HEADS, keep
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -105,6 +118,24 @@ def test_axe_finds_nothing_serious(dashboard: str, visit, scheme: str, width: in
     assert not faults, "\n".join(faults)
 
 
+def test_axe_finds_nothing_serious_in_what_was_tested(visit, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", subjects=3, cameras=(1,), classes=("reading", "jump"))
+    importance = head_importance(Small().eval(), batches(planted_clips(16)))
+    told = replace(importance, decodable=np.array([[0.2, 0.4], [0.3, 0.9]]))
+    keep(store, "generated", HEADS, None, told.to_dict())
+    for label in (None, 1):
+        keep(store, "generated", FAITHFULNESS, label, known().to_dict())
+    page = visit("dark", 390)
+    with listening(create_app(store)) as address:
+        page.goto(f"{address}/evidence")
+        page.locator("#evidence-table-main .ag-row").first.wait_for(timeout=30_000)
+        page.locator("main .js-plotly-plot .legendtext").nth(2).wait_for(timeout=30_000)
+        settled(page)
+        assert not findings(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.goto("about:blank")
+
+
 def focused(page: Page) -> str:
     return page.evaluate(
         """() => {
@@ -163,3 +194,60 @@ def test_every_stop_of_the_keyboard_has_a_name_and_can_be_seen(page: Page, dashb
         if fault:
             nameless.append(fault)
     assert not nameless
+
+
+FAINT_IN_CHARTS = """() => {
+    const light = (text) => {
+        const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((value) => {
+            const part = Number(value) / 255;
+            return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = light(getComputedStyle(document.body).backgroundColor);
+    const words = [...document.querySelectorAll(".js-plotly-plot text")].filter(
+        (node) => node.textContent && node.checkVisibility());
+    const faint = words.filter((node) => {
+        const both = [light(getComputedStyle(node).fill), ground];
+        return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5;
+    });
+    return [words.length, faint.map((node) => node.textContent)];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_of_charts_can_be_read(page: Page, dashboard: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"{dashboard}/subjects")
+    page.locator("#subjects-decoding .js-plotly-plot .legendtext").first.wait_for(timeout=60_000)
+    words, faint = page.evaluate(FAINT_IN_CHARTS)
+    assert words > 20
+    assert not faint
+
+
+def test_a_phone_shows_the_link_of_the_page_that_is_open(page: Page, dashboard: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{dashboard}/evidence")
+    page.locator("#link-evidence[data-active]").wait_for()
+    until(
+        page,
+        """() => {
+            const link = document.querySelector("#link-evidence").getBoundingClientRect();
+            const scheme = document.querySelector("#scheme").getBoundingClientRect();
+            return link.left > 0 && link.right < scheme.left;
+        }""",
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40))
+def test_names_of_marks_do_not_lie_upon_each_other(places: list[tuple[float, float]]) -> None:
+    found = names_beside([x for x, _ in places], [y for _, y in places])
+    assert len(found) == len(places)
+    same = [name for name, place in zip(found, places, strict=True) if place == places[0]]
+    named = [name for name in same if name is not None]
+    assert len(named) == len(set(named))
+
+
+def test_marks_that_are_far_apart_are_all_named() -> None:
+    corners = names_beside([0, 1, 0, 1], [0, 0, 1, 1])
+    assert corners == ["top center"] * 4

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pytest
 from dash import Dash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tssan_dash.app import create_app
 from tssan_dash.pages.parts import shades
+from typer.testing import CliRunner
 
 from tests.dashboard.test_pages import (
     FAINT_WORDS,
@@ -23,6 +26,7 @@ from tests.dashboard.test_pages import (
     wait_text,
 )
 from tests.stores import make_sites, make_store
+from tssan_viz.cli import app as cli
 from tssan_viz.evidence.kept import HEADS, keep
 from tssan_viz.store import AttentionStore, open_store
 
@@ -79,11 +83,19 @@ def test_the_class_goes_along_from_page_to_page(page: Page, dashboard: str) -> N
 
 
 def test_training_without_steps_and_evidence_without_tests_teach_the_command(
-    page: Page, dashboard: str
+    page: Page, dashboard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.goto(f"{dashboard}/training")
     wait_text(page, "#training-charts", "--record")
-    page.click("#link-evidence")
+    for here in ("training", "evidence"):
+        page.click(f"#link-{here}")
+        command = page.locator("main .mantine-Code-root").filter(has_text="--data DIR")
+        words = shlex.split(command.inner_text())
+        # Every option is one there is; only what the words stand for is not there.
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            result = CliRunner().invoke(cli, words[1:])
+        assert ("no recipe" if here == "training" else "no trained run") in str(result.exception)
     wait_text(page, "main", "tssan-viz faithfulness --run wide")
 
 

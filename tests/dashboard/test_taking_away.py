@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from tssan_dash import evidence_files, evolving, head_findings, sample_files, subject_maps
+from tssan_dash import (
+    evidence_files,
+    evolving,
+    head_findings,
+    overview_files,
+    sample_files,
+    subject_maps,
+)
 from tssan_dash.app import create_app
+from tssan_dash.recordings import Recordings
 from tssan_dash.sample_files import SampleAsked
 from tssan_dash.subject_maps import SubjectMaps, SubjectsAsked
 from typer.testing import CliRunner
 
-from tests.dashboard.test_pages import SAMPLE, open_page, until, visiting, wait_text
+from tests.dashboard.test_pages import (
+    SAMPLE,
+    open_page,
+    until,
+    visiting,
+    wait_drawn,
+    wait_query,
+    wait_text,
+)
+from tests.dashboard.test_pages import choose as choose_option
+from tests.evidence.networks import planted_clips
+from tests.evidence.test_ablation import Small, batches
 from tests.evidence.test_faithfulness import known
 from tests.stores import make_store
 from tssan_viz.cli import app as cli
 from tssan_viz.comparison.camera_means import camera_mean_maps
 from tssan_viz.comparison.cell_layers import choose
 from tssan_viz.errors import UserError
-from tssan_viz.evidence.kept import FAITHFULNESS, keep
+from tssan_viz.evidence.ablation import head_importance
+from tssan_viz.evidence.kept import FAITHFULNESS, HEADS, keep
 from tssan_viz.store import AttentionStore
 
 if TYPE_CHECKING:
@@ -81,6 +103,64 @@ def test_a_video_is_saved(two_runs: AttentionStore, ending: str, start: bytes) -
     name, data = written(sample_files.export_job, two_runs, wish)
     assert name == f"{SAMPLE}.{ending}"
     assert data[:40].lower().startswith(start)
+
+
+def answered(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """Run the last of the commands that a page shows, a question in SQL; return its answer."""
+    monkeypatch.chdir(folder)
+    words = shlex.split(command.splitlines()[-1])
+    result = CliRunner().invoke(cli, words[1:])
+    assert result.exit_code == 0, result.output
+    return pd.read_csv(folder / words[words.index("--out") + 1])
+
+
+MEASURES = ["entropy", "distance", "look_ahead", "peak"]
+
+
+def test_lines_of_the_overview_give_its_figure_and_its_numbers(
+    two_runs: AttentionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = overview_files.command(two_runs, "wide", MEASURES)
+    shown = Recordings(two_runs).head_measures("wide")[["layer", "head", *MEASURES]]
+    table = answered(command, tmp_path, monkeypatch)
+    pd.testing.assert_frame_equal(table, shown, check_dtype=False, rtol=1e-6)
+    names: dict[str, Any] = {}
+    *lines, mean, last = overview_files.python(two_runs, "wide", MEASURES).splitlines()
+    exec("\n".join(lines), names)
+    means = eval(mean, names).reset_index()
+    pd.testing.assert_frame_equal(means, shown, check_dtype=False, rtol=1e-6)
+    drawn = eval(last, names).table
+    figure = numbers_of(command, tmp_path, monkeypatch)
+    np.testing.assert_allclose(figure["weight"], drawn["weight"], rtol=1e-5)
+
+
+def test_lines_of_the_training_give_the_numbers_of_each_step(
+    two_runs: AttentionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = evolving.EvolutionAsked.of(two_runs, "wide", {})
+    table = answered(asked.command(two_runs, MEASURES), tmp_path, monkeypatch)
+    names: dict[str, Any] = {}
+    *lines, mean, _ = asked.python(two_runs, MEASURES).splitlines()
+    exec("\n".join(lines), names)
+    pd.testing.assert_frame_equal(
+        table, eval(mean, names).reset_index(), check_dtype=False, rtol=1e-6
+    )
+    assert (table["step"] == 0).all()
+
+
+@pytest.mark.parametrize("job", [overview_files.export_job, subject_maps.export_job])
+def test_pages_of_their_own_need_nobody(two_runs: AttentionStore, job: Any) -> None:
+    query = {"run": "wide", "class": "reading", "layer": "1", "head": "2"}
+    name, data = written(job, two_runs, {"query": query, "ending": "html"})
+    assert name.endswith(".html")
+    text = data.decode()
+    assert "default-src 'none'" in text
+    payload = json.loads(
+        text.split('<script type="application/json" id="payload">')[1].split("</script>")[0]
+    )
+    titles = payload["manifest"]["titles"]
+    assert titles[:2] in (["layer 1, head 1", "layer 1, head 2"], ["subject 1", "subject 2"])
+    assert len(titles) == (8 if "layer" in titles[0] else 7)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +256,6 @@ def test_explore_says_the_lines_and_saves_the_weights(
 def test_subjects_are_beside_each_other_and_another_head_is_in_the_address(
     page: Page, dashboard: str
 ) -> None:
-    from tests.dashboard.test_pages import choose as choose_option
-    from tests.dashboard.test_pages import wait_drawn, wait_query
-
     page.goto(f"{dashboard}/subjects")
     page.locator("#subjects-grid table").wait_for(timeout=60_000)
     assert page.locator("#subjects-subjects-maps [role=img]").count() == 4 * 7
@@ -220,3 +297,41 @@ def test_curves_are_shown_and_taken_away(page: Page, tmp_path: Path) -> None:
         np.testing.assert_allclose(table["deletion"], found.curves["deletion"])
         page.goto(f"{address}/evidence?class=jump")
         wait_text(page, "body", "Nothing was tested about the class 'jump'")
+
+
+def test_heads_that_are_needed_stand_beside_what_their_maps_tell(
+    page: Page, tmp_path: Path
+) -> None:
+    classes = ("reading", "jump", "<b>throw</b>")
+    store = make_store(tmp_path / "store", subjects=3, cameras=(1,), classes=classes)
+    importance = head_importance(Small().eval(), batches(planted_clips(16)))
+    told = replace(importance, decodable=np.array([[0.2, 0.4], [0.3, 0.9]]))
+    keep(store, "generated", HEADS, None, told.to_dict())
+    keep(store, "generated", FAITHFULNESS, None, known().to_dict())
+    keep(store, "generated", FAITHFULNESS, 2, known().to_dict())
+    assert evidence_files.tested(store, "generated") == [None, 2]
+    assert "--heads" in evidence_files.command(store, "generated", None)
+    assert "--heads" not in evidence_files.command(store, "generated", 2)
+    name, data = written(evidence_files.export_job, store, {"run": "generated", "ending": "html"})
+    assert name == "evidence.html"
+    assert b"All heads changed at once" in data
+    name, data = written(
+        evidence_files.export_job, store, {"class": "<b>throw</b>", "ending": "html"}
+    )
+    assert b"<b>throw</b>" not in data
+    with visiting(page, create_app(store)) as address:
+        page.goto(f"{address}/evidence")
+        wait_text(page, "main", "Set to their means")
+        wait_text(page, "main", f"rank correlation {told.goes_with_decodability:+.2f}")
+        lines = page.locator("main tr").filter(has_text="Attending to all frames alike")
+        together = told.together.set_index("edit").loc["uniform"]
+        assert f"{together['loss']:+.3f}" in lines.inner_text()
+        with page.expect_download() as download:
+            page.click("#evidence-save-heads")
+        table = pd.read_csv(download.value.path())
+        np.testing.assert_allclose(table["zero_loss"], told.table["zero_loss"])
+        np.testing.assert_allclose(table["decodable"], told.table["decodable"])
+        choose_option(page, "evidence-class", "throw", "<b>throw</b>")
+        wait_query(page, **{"class": "<b>throw</b>"})
+        wait_text(page, "main", "Deletion and insertion, <b>throw</b>")
+        assert page.locator("#evidence-save-heads").is_hidden()

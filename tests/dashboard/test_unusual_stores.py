@@ -121,6 +121,48 @@ def test_a_comparison_of_it_is_answered_or_refused_in_words(
     assert len(answer.table) == store.sites()["heads"].sum()
 
 
+def test_what_is_missing_for_a_comparison_is_said(stores: dict[str, AttentionStore]) -> None:
+    for path in ("/compare", "/subjects"):
+        words = Shown(stores["unlabelled"]).page(path)
+        assert words.count("not recorded") == 4
+        assert words.count('"needed"') == 2
+        assert "recorder.samples(" in words
+        assert '"href": "/explore"' in words
+
+
+def test_a_run_that_has_just_begun_is_no_fault(stores: dict[str, AttentionStore]) -> None:
+    for path in PAGES[:-1]:
+        words = Shown(stores["begun"]).page(path)
+        assert "Nothing recorded so far" in words
+        assert "That does not work" not in words
+
+
+def test_a_run_without_class_names_is_compared_by_groups(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    sites = make_sites(1, 2, 8)
+    catalogue = Catalogue(dataset="own", classes=(), skeleton=SKELETON, fps=None)
+    rows = [
+        {"sample": f"{label}-{subject}-{camera}", "label": label}
+        | {"subject": subject}
+        | {"camera": camera}
+        for label in (0, 1)
+        for subject in (1, 2, 3)
+        for camera in (1, 2)
+    ]
+    maps = softmax_maps(np.random.default_rng(0), (len(rows), 2, 8, 8)).astype(np.float16)
+    with store.writer("numbers", sites=sites, catalogue=catalogue) as writer:
+        writer.add({name: [row[name] for row in rows] for name in rows[0]}, {sites[0].name: maps})
+    words = Shown(store).page("/compare")
+    assert "compare-by" in words
+    assert '"by": "camera", "a": "1"' in words
+    kept: dict[str, object] = {}
+    query = {"run": "numbers", "by": "camera", "a": "1"}
+    answer = compare_job(store, lambda *_: None, kept.__setitem__, {"query": query})
+    found = kept[answer["key"]]
+    assert isinstance(found, Answer)
+    assert len(found.table) == 2
+
+
 def test_names_with_markup_stay_words_on_every_page(
     page: Page, stores: dict[str, AttentionStore]
 ) -> None:

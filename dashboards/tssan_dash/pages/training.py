@@ -140,12 +140,13 @@ def layout(**query: Any) -> Any:
     several = len(_steps(recordings, run)) > 1
     question = {"query": kept} if several else None
     store = recordings.store
+    measures = _measures(recordings.steps(run))
     link = f"{below_prefix('/training')}?{urlencode(asked.query())}"
     taken = files.section_of_files(
         "training",
         FILES,
-        python=asked.python(store),
-        command=asked.command(store),
+        python=asked.python(store, measures),
+        command=asked.command(store, measures),
         link=link,
         words="The figure and the page show the chosen head along the steps.",
     )
@@ -234,12 +235,16 @@ def _charts(recordings: Recordings, run: str) -> Any:
         ]
         if lines:
             parts.append(_chart(title, lines, steps, share=title == "Accuracy"))
-    measures = [n for n in table.columns if n not in ("step", "layer", "head", "accuracy")]
-    for name in measures:
+    for name in _measures(table):
         means = table.groupby(["layer", "step"])[name].mean()
         title = name.replace("_", " ").capitalize()
         parts.append(_chart(title, _by_layer(means), steps))
     return dmc.SimpleGrid(parts, cols={"base": 1, "md": 2}, spacing="md")
+
+
+def _measures(table: pd.DataFrame) -> list[str]:
+    """Return the measures among the columns of `Recordings.steps`."""
+    return [n for n in table.columns if n not in ("step", "layer", "head", "accuracy")]
 
 
 def _curves(recordings: Recordings, run: str) -> pd.DataFrame:
