@@ -264,7 +264,8 @@ function name(g, { layout, ink, labels }, side, frame) {
 /** What of a name is drawn beside the lines; the whole is read under them. */
 export function short(text) {
   const letters = [...text];
-  return letters.length > 8 ? `${letters.slice(0, 7).join("")}…` : text;
+  // Patches ("row 3 column 5") and joints ("left arm 2") are told apart by their ends.
+  return letters.length > 8 ? `${letters.slice(0, 4).join("")}…${letters.slice(-3).join("")}` : text;
 }
 
 const CELL = { width: 58, height: 74, label: 16, gap: 4 };

@@ -4,6 +4,7 @@ import { countMissing, meanMap } from "./attention.js";
 import { VIRIDIS, pixels } from "./colour-maps.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
+import { short } from "./head-painting.js";
 import { colourIndex, exactText, ticks } from "./heat-maps.js";
 import { drawPose, fitPoses, personsIn, poseScale, readSkeleton } from "./pose.js";
 import { evenText, paintScale, rangeOf } from "./scale.js";
@@ -87,8 +88,7 @@ export function heatMap(root, manifest, tensors, given, onState) {
     g.fillStyle = ink.muted;
     g.textBaseline = "middle";
     g.textAlign = "center";
-    const short = (text) => (text.length > 8 ? `${text.slice(0, 7)}…` : text);
-    for (const i of ticks(keys, wide / 34)) g.fillText(short(name.key(i)), x + ((i + 0.5) * wide) / keys, y + tall + (posed ? 40 : 10));
+    for (const i of ticks(keys, wide / (manifest.token ? 58 : 34))) g.fillText(short(name.key(i)), x + ((i + 0.5) * wide) / keys, y + tall + (posed ? 40 : 10));
     g.fillText(`key ${token}`, x + wide / 2, y + tall + (posed ? 58 : 26));
     g.textAlign = "right";
     for (const i of ticks(queries, tall / 22)) {
