@@ -108,6 +108,8 @@ class GroupComparison(Comparison):
     def title(self) -> str:
         """What is compared with what, as a heading."""
         names = [str(name) for name in self.names]
+        if self.by == "predicted":
+            names[1:] = [name.removeprefix("predicted ") for name in names[1:]]
         if len(names) == 2:
             return f"{names[0]} against {names[1]}"
         shown = names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} more"]

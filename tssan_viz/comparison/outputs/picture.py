@@ -63,7 +63,7 @@ def comparison_figure(comparison: Comparison) -> PaperFigure:
             axis.set_visible(False)
         for axis, one, name in zip(axes, shown, names, strict=False):
             image = axis.imshow(one, cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
-            axis.set_title(_short(name))
+            axis.set_title(_wrapped(name, 18))
             axis.set_xlabel("key frame")
             _scale(right.colorbar(image, ax=axis, orientation="horizontal", aspect=18))
         if two:
@@ -113,11 +113,11 @@ def _deltas(axis: Axes, comparison: Comparison) -> None:
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.set_ylabel("layer.head")
     axis.set_xlabel("Δ = B − W (distance)" if comparison.is_distance else "Δ = W − B (similarity)")
-    title = textwrap.fill(_short(comparison.title, 84), 42)
-    axis.set_title(title, fontsize=8, loc="left")
+    axis.set_title(_wrapped(comparison.title, 42), fontsize=8, loc="left")
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
 
-def _short(text: str, most: int = 18) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _wrapped(text: str, width: int) -> str:
+    """Break text into two lines at most."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=2, placeholder="…"))
