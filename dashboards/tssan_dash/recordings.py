@@ -236,7 +236,7 @@ class Recordings:
         return self._once(
             run,
             ("head view", sample),
-            lambda: head_view_payload(self.everything(run).of_sample(sample)),
+            lambda: head_view_payload(self.everything(run).of_sample(sample), sample),
         )
 
 
