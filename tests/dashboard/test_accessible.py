@@ -169,6 +169,19 @@ def test_a_video_is_reached_and_changed_with_the_keyboard_alone(page: Page, dash
     wait_drawn(page, "explore-head")
 
 
+def test_tab_leaves_a_table_in_which_arrows_go(page: Page, dashboard: str) -> None:
+    page.goto(f"{dashboard}/compare?class=reading")
+    page.locator("#compare-table .ag-row").first.wait_for(timeout=30_000)
+    page.locator("#compare-table [row-id='1-2'] [col-id=W]").click()
+    page.keyboard.press("ArrowRight")
+    at = "document.activeElement.closest('[role=gridcell]')?.getAttribute('col-id')"
+    until(page, f"() => {at} === 'B'")
+    for _ in range(2):  # the second leaves what AG Grid puts behind its cells
+        page.keyboard.press("Tab")
+    assert not page.evaluate("!!document.activeElement.closest('.ag-cell')")
+    assert page.evaluate("document.activeElement.closest('#compare-table') === null")
+
+
 def test_every_stop_of_the_keyboard_has_a_name_and_can_be_seen(page: Page, dashboard: str) -> None:
     page.goto(f"{dashboard}/explore")
     wait_drawn(page, "explore-maps")

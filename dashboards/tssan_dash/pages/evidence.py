@@ -195,7 +195,9 @@ def _curves(found: dict[str, Any], of: str) -> dmc.Paper:
     return section(
         f"Deletion and insertion, {of}",
         *([dmc.SimpleGrid(charts, cols={"base": 1, "md": 2}, mb="md")] if charts else []),
-        _table(["Order of frames", "Deletion AUC", "Insertion AUC"], lines),
+        _table(
+            ["Order of frames", "Deletion AUC", "Insertion AUC"], lines, "Areas under the curves"
+        ),
         words="Deletion: lower is better. Insertion: higher is better. Means over subjects with "
         f"their intervals, {len(found['videos'])} videos.",
     )
@@ -253,6 +255,7 @@ def _heads(found: dict[str, Any], of: str) -> dmc.Paper:
         form="z.3f",
         label=lambda i, j: f"rise of the loss without layer {layers[i]}, head {heads[j]}",
         id=f"evidence-heads-{found['label']}",
+        name="Heads taken out",
     )
     title = f"Heads taken out, {of}"
     words = f"How much the loss rises when a head is set to zero, {found['videos']} videos."
@@ -302,7 +305,11 @@ def _together(found: dict[str, Any]) -> dmc.Paper:
     ]
     return section(
         "All heads changed at once",
-        _table(["What is done", "Rise of the loss", "p max-T", "Change of the accuracy"], lines),
+        _table(
+            ["What is done", "Rise of the loss", "p max-T", "Change of the accuracy"],
+            lines,
+            "All heads changed at once",
+        ),
         words="A network that is as good when all its heads attend uniformly, or when their rows "
         "change places, does not need what its maps show. Means over subjects with their "
         "intervals.",
@@ -335,7 +342,7 @@ def _signed(line: dict[str, Any], name: str, form: str) -> str:
     return words if low is None or high is None else f"{words} ({low:{form}} to {high:{form}})"
 
 
-def _table(head: list[str], lines: list[list[str]]) -> Any:
+def _table(head: list[str], lines: list[list[str]], name: str) -> Any:
     return scrolling(
         dmc.Table(
             [
@@ -345,5 +352,5 @@ def _table(head: list[str], lines: list[list[str]]) -> Any:
                 ),
             ]
         ),
-        name=head[0],
+        name=name,
     )

@@ -83,6 +83,7 @@ def shaded_table(
     label: Callable[[int, int], str],
     address: Callable[[int, int], str] | None = None,
     id: str,
+    name: str = "",
 ) -> html.Div:
     """Return numbers as a table whose cells are shaded by them.
 
@@ -102,6 +103,8 @@ def shaded_table(
         Where a click on a cell leads, by its row and column.
     id
         The table's id.
+    name
+        What the table is called to who cannot see it; by default its id.
     """
     colours = shades(values)
     n = values.shape[1]
@@ -230,6 +233,9 @@ def head_grid(
             },
             "rowHeight": 34,
             "headerHeight": 36,
+            # Arrows go from cell to cell; Tab leaves the table.
+            "tabToNextCell": {"function": "false"},
+            "tabToNextHeader": {"function": "false"},
             "tooltipShowDelay": 300,
             "animateRows": False,
         },

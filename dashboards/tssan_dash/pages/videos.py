@@ -183,6 +183,9 @@ def table(question: Question) -> dmc.Paper:
                     "checkboxes": False,
                     "enableClickSelection": True,
                 },
+                # Arrows go from cell to cell; Tab leaves the table.
+                "tabToNextCell": {"function": "false"},
+                "tabToNextHeader": {"function": "false"},
                 "cacheBlockSize": 100,
                 "maxBlocksInCache": 10,
                 "rowHeight": 34,
