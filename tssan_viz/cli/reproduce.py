@@ -68,6 +68,13 @@ def reproduce(
     folder = out or Path("reproduction")
     runs = reproduction.plan(chosen, name, folder, seeds=_seeds(seeds), settings=set_ or ())
     command = typed()
+    if found.dataset != dataset.name:
+        err_console.print(
+            f"note: {found.name} is of {found.dataset}, and {data} holds {dataset.name}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     numbers = iter(range(1, len(runs) + 1))
 
     def run(planned: Planned) -> dict[str, Any]:
