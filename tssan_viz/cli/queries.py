@@ -68,7 +68,7 @@ def record_queries(
     """
     import torch
 
-    from tssan_viz.views.vectors import is_kept, write
+    from tssan_viz.views.vectors import is_kept, write_queries
 
     run = trained.path.resolve().name
     streams: dict[str, list[Site]] = {}
@@ -99,7 +99,7 @@ def record_queries(
                     "heads": range(1, q.shape[4] + 1),
                 }
                 for n, i in enumerate(batch):
-                    write(store, run, stream, samples[i], (q[n], keys[n]), at)
+                    write_queries(store, run, stream, samples[i], (q[n], keys[n]), at)
             bar.advance(task, len(batch))
     return len(due)
 

@@ -12,7 +12,7 @@ _HOME = {
     "HeadView": "tssan_viz.views.widget",
     "HeatMap": "tssan_viz.views.widget",
     "ModelView": "tssan_viz.views.widget",
-    "Payload": "tssan_viz.views.payload",
+    "Payload": "tssan_viz.views.schema",
     "Player": "tssan_viz.views.widget",
     "QueryKeyView": "tssan_viz.views.query_key",
     "compare_view": "tssan_viz.views.group_widgets",
@@ -25,13 +25,13 @@ _HOME = {
     "head_view_payload": "tssan_viz.views.payload",
     "heat_map": "tssan_viz.views.widget",
     "heatmaps_payload": "tssan_viz.views.payload",
-    "keep_queries": "tssan_viz.views.vectors",
+    "keep_queries": "tssan_viz.views.payload",
     "model_view": "tssan_viz.views.widget",
-    "module_path": "tssan_viz.views.payload",
+    "module_path": "tssan_viz.views.schema",
     "page": "tssan_viz.views.html",
     "player": "tssan_viz.views.widget",
     "sample_payload": "tssan_viz.views.payload",
-    "query_key_payload": "tssan_viz.views.vectors",
+    "query_key_payload": "tssan_viz.views.payload",
     "query_key_view": "tssan_viz.views.query_key",
     "record_attentions": "tssan_viz.views.tokens",
     "save_bertviz": "tssan_viz.views.bertviz",
@@ -96,7 +96,9 @@ if TYPE_CHECKING:
         Payload,
         head_view_payload,
         heatmaps_payload,
+        keep_queries,
         module_path,
+        query_key_payload,
         sample_payload,
     )
     from tssan_viz.views.query_key import (
@@ -104,7 +106,6 @@ if TYPE_CHECKING:
         query_key_view,
     )
     from tssan_viz.views.tokens import from_attentions, record_attentions
-    from tssan_viz.views.vectors import keep_queries, query_key_payload
     from tssan_viz.views.widget import (
         Explore,
         HeadView,

@@ -5,10 +5,9 @@ The attention maps keep the very bits that the store holds; nothing is rounded a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,38 +15,36 @@ import pandas as pd
 
 from tssan_viz.errors import UserError
 from tssan_viz.evidence.kept import evidence_line, kept_joints
+from tssan_viz.views.schema import SCHEMA, Payload, SampleView, module_path
+from tssan_viz.views.vectors import (
+    AXES,
+    checked,
+    kept_queries,
+    with_kept_queries,
+    with_queries,
+    write_queries,
+)
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from tssan_viz.selection import Selection
     from tssan_viz.store.schema import StoredSample
 
-SCHEMA = 1
+__all__ = [
+    "Payload",
+    "SampleView",
+    "frame_labels",
+    "head_view_payload",
+    "heatmaps_payload",
+    "initial_state",
+    "keep_queries",
+    "module_path",
+    "query_key_payload",
+    "sample_payload",
+]
+
 _EARLIER_BYTES = 16 * 2**20
-
-SampleView = Literal["head", "model", "heat", "player", "query-key", "explore"]
-
-
-@dataclass(frozen=True)
-class Payload:
-    """A view's data: ``manifest`` goes as JSON, each of ``buffers`` as bytes.
-
-    Attributes
-    ----------
-    manifest
-        JSON-able; ``view`` says which view it is for; gives every buffer's dtype and shape.
-    buffers
-        Little-endian tensors in C order, by the name under which the manifest describes them.
-    """
-
-    manifest: dict[str, Any]
-    buffers: dict[str, bytes] = field(repr=False)
-
-
-def module_path() -> Path:
-    """Return the path of the ES module that draws every view (``export default { render }``)."""
-    return Path(__file__).parent / "static" / "tssan-views.mjs"
 
 
 def head_view_payload(selection: Selection, sample: str | None = None) -> Payload:
@@ -148,9 +145,7 @@ def head_view_payload(selection: Selection, sample: str | None = None) -> Payloa
         named = [manifest["joint_names"]] * len(segments)
         manifest |= {"token": "joint", "labels": named, "seconds": None}
     if isinstance(first.get("tokens"), str):
-        from tssan_viz.views.tokens import of_tokens
-
-        return of_tokens(Payload(manifest, buffers), first["tokens"])
+        return _of_tokens(Payload(manifest, buffers), first["tokens"])
     return Payload(manifest, buffers)
 
 
@@ -173,8 +168,6 @@ def sample_payload(
         As `head_view_payload`; or the player is asked for, and no poses were recorded, or queries
         and keys, and none were.
     """
-    from tssan_viz.views.vectors import query_key_payload, with_kept_queries
-
     if view == "query-key":
         return query_key_payload(selection, sample=sample)
     payload = head_view_payload(selection, sample)
@@ -185,6 +178,85 @@ def sample_payload(
     if view == "explore":
         payload = with_kept_queries(payload, selection)
     return Payload({**payload.manifest, "view": view}, payload.buffers)
+
+
+def query_key_payload(
+    selection: Selection,
+    queries: ArrayLike | None = None,
+    keys: ArrayLike | None = None,
+    sample: str | None = None,
+) -> Payload:
+    """Collect one sample's queries and keys beside its maps and poses.
+
+    They are drawn in a plane that is as true to both as a plane can be, as AttentionViz has it
+    (Yeh et al. 2023): keys are moved onto the queries' centre and scaled against them, neither of
+    which changes attention; then the two first principal components of all of them.
+
+    Parameters
+    ----------
+    selection, sample
+        Where the maps are; see `head_view_payload`.
+    queries, keys
+        What attended: float (k, m, layer, h, t, d), for the segments, persons, layers and heads
+        that the selection has, in their order. By default those that were recorded.
+
+    Returns
+    -------
+    Payload
+        Of `head_view_payload`, and ``query_vectors``, ``key_vectors`` float16
+        (k, m, layer, h, t, d), ``plane`` float32 (k, m, layer, h, 2, t, 2): queries, then keys;
+        ``explained`` in the manifest: the share (k, m, layer, h) of the variance in the plane.
+
+    Raises
+    ------
+    UserError
+        None were recorded, the arrays have another shape than the maps ask for, or
+        softmax(q kᵀ / √d) does not give the maps.
+    """
+    payload = head_view_payload(selection, sample)
+    if queries is None or keys is None:
+        kept = kept_queries(selection, payload.manifest)
+        if kept is None:
+            raise UserError(
+                f"no queries and keys were recorded of {payload.manifest['sample']}: "
+                "`tssan-viz record --queries` and tssan_viz.keep_queries keep them, and "
+                "`tssan-viz view --kind query-key` takes the file of a video, which the network "
+                "of --run is shown again"
+            )
+        queries, keys = kept
+    # The queries are those of one state of the network.
+    dropped = {"steps", "earlier"}
+    manifest, buffers = (
+        {name: value for name, value in given.items() if name not in dropped}
+        for given in (payload.manifest, payload.buffers)
+    )
+    return with_queries(Payload({**manifest, "view": "query-key"}, buffers), queries, keys)
+
+
+def keep_queries(
+    selection: Selection, queries: ArrayLike, keys: ArrayLike, sample: str | None = None
+) -> None:
+    """Keep the queries and keys of one sample beside its maps, for the views to show.
+
+    Parameters
+    ----------
+    selection, sample
+        Where the maps are; see `tssan_viz.views.head_view_payload`.
+    queries, keys
+        What attended: float (k, m, layer, h, t, d), for the segments, persons, layers and heads
+        that the selection has, in their order. They are kept as float32.
+
+    Raises
+    ------
+    UserError
+        They are not what made the maps, or the store cannot be written to.
+    """
+    payload = head_view_payload(selection, sample)
+    q, k = checked(payload, queries, keys)
+    at = {name: payload.manifest[name] for name in AXES}
+    write_queries(
+        selection.store, selection.run, selection.stream, payload.manifest["sample"], (q, k), at
+    )
 
 
 def initial_state(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -275,6 +347,29 @@ def heatmaps_payload(
 def frame_labels(stored: StoredSample, segment: int) -> list[str]:
     """Return the source frame numbers of a segment (index from 0), rounded, as text."""
     return [str(math.floor(float(frame) + 0.5)) for frame in stored.frames[segment]]
+
+
+def _of_tokens(payload: Payload, tokens: str) -> Payload:
+    """Name the tokens of a payload that was recorded from a text, and leave out its padding.
+
+    Parameters
+    ----------
+    payload
+        Of `tssan_viz.views.payload.head_view_payload`.
+    tokens
+        The column ``tokens`` that `record_attentions` wrote.
+    """
+    texts = json.loads(tokens)
+    manifest = payload.manifest
+    maps = np.frombuffer(payload.buffers["maps"], "<f2").reshape(manifest["maps"]["shape"])
+    kept = np.ascontiguousarray(maps[..., : len(texts), : len(texts)])
+    changed = {
+        "token": "token",
+        "maps": {"dtype": "f2", "shape": list(kept.shape)},
+        "labels": [texts] * len(manifest["segments"]),
+        "seconds": None,
+    }
+    return Payload({**manifest, **changed}, {**payload.buffers, "maps": kept.tobytes()})
 
 
 def _between_joints(manifest: dict[str, Any]) -> bool:

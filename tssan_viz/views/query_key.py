@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tssan_viz.views.vectors import query_key_payload
+from tssan_viz.views.payload import query_key_payload
 from tssan_viz.views.widget import SampleView
 
 if TYPE_CHECKING:

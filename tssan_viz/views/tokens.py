@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tssan_viz.errors import UserError
-from tssan_viz.views.payload import SCHEMA, Payload, SampleView
+from tssan_viz.views.schema import SCHEMA, Payload, SampleView
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -172,29 +172,6 @@ def record_attentions(
             {site.name: maps[:, n] for n, site in enumerate(sites)},
         )
     return store.select(run=run)
-
-
-def of_tokens(payload: Payload, tokens: str) -> Payload:
-    """Name the tokens of a payload that was recorded from a text, and leave out its padding.
-
-    Parameters
-    ----------
-    payload
-        Of `tssan_viz.views.payload.head_view_payload`.
-    tokens
-        The column ``tokens`` that `record_attentions` wrote.
-    """
-    texts = json.loads(tokens)
-    manifest = payload.manifest
-    maps = np.frombuffer(payload.buffers["maps"], "<f2").reshape(manifest["maps"]["shape"])
-    kept = np.ascontiguousarray(maps[..., : len(texts), : len(texts)])
-    changed = {
-        "token": "token",
-        "maps": {"dtype": "f2", "shape": list(kept.shape)},
-        "labels": [texts] * len(manifest["segments"]),
-        "seconds": None,
-    }
-    return Payload({**manifest, **changed}, {**payload.buffers, "maps": kept.tobytes()})
 
 
 def _layers(attention: Sequence[Any], tokens: Sequence[str]) -> np.ndarray:

@@ -26,97 +26,16 @@ if TYPE_CHECKING:
     from tssan_viz.selection import Selection
     from tssan_viz.store import AttentionStore
     from tssan_viz.store.places import Place
-    from tssan_viz.views.payload import Payload
+    from tssan_viz.views.schema import Payload
 
     Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 # float16 keeps three digits of a weight, and rounding of the products adds as much.
 _TOLERANCE = 4e-3
-_AXES = ("segments", "persons", "layers", "heads")
+AXES = ("segments", "persons", "layers", "heads")
 
 
-def query_key_payload(
-    selection: Selection,
-    queries: ArrayLike | None = None,
-    keys: ArrayLike | None = None,
-    sample: str | None = None,
-) -> Payload:
-    """Collect one sample's queries and keys beside its maps and poses.
-
-    They are drawn in a plane that is as true to both as a plane can be, as AttentionViz has it
-    (Yeh et al. 2023): keys are moved onto the queries' centre and scaled against them, neither of
-    which changes attention; then the two first principal components of all of them.
-
-    Parameters
-    ----------
-    selection, sample
-        Where the maps are; see `head_view_payload`.
-    queries, keys
-        What attended: float (k, m, layer, h, t, d), for the segments, persons, layers and heads
-        that the selection has, in their order. By default those that were recorded.
-
-    Returns
-    -------
-    Payload
-        Of `head_view_payload`, and ``query_vectors``, ``key_vectors`` float16
-        (k, m, layer, h, t, d), ``plane`` float32 (k, m, layer, h, 2, t, 2): queries, then keys;
-        ``explained`` in the manifest: the share (k, m, layer, h) of the variance in the plane.
-
-    Raises
-    ------
-    UserError
-        None were recorded, the arrays have another shape than the maps ask for, or
-        softmax(q kᵀ / √d) does not give the maps.
-    """
-    from tssan_viz.views.payload import Payload, head_view_payload
-
-    payload = head_view_payload(selection, sample)
-    if queries is None or keys is None:
-        kept = kept_queries(selection, payload.manifest)
-        if kept is None:
-            raise UserError(
-                f"no queries and keys were recorded of {payload.manifest['sample']}: "
-                "`tssan-viz record --queries` and tssan_viz.keep_queries keep them, and "
-                "`tssan-viz view --kind query-key` takes the file of a video, which the network "
-                "of --run is shown again"
-            )
-        queries, keys = kept
-    # The queries are those of one state of the network.
-    dropped = {"steps", "earlier"}
-    manifest, buffers = (
-        {name: value for name, value in given.items() if name not in dropped}
-        for given in (payload.manifest, payload.buffers)
-    )
-    return with_queries(Payload({**manifest, "view": "query-key"}, buffers), queries, keys)
-
-
-def keep_queries(
-    selection: Selection, queries: ArrayLike, keys: ArrayLike, sample: str | None = None
-) -> None:
-    """Keep the queries and keys of one sample beside its maps, for the views to show.
-
-    Parameters
-    ----------
-    selection, sample
-        Where the maps are; see `tssan_viz.views.head_view_payload`.
-    queries, keys
-        What attended: float (k, m, layer, h, t, d), for the segments, persons, layers and heads
-        that the selection has, in their order. They are kept as float32.
-
-    Raises
-    ------
-    UserError
-        They are not what made the maps, or the store cannot be written to.
-    """
-    from tssan_viz.views.payload import head_view_payload
-
-    payload = head_view_payload(selection, sample)
-    q, k = checked(payload, queries, keys)
-    at = {name: payload.manifest[name] for name in _AXES}
-    write(selection.store, selection.run, selection.stream, payload.manifest["sample"], (q, k), at)
-
-
-def write(
+def write_queries(
     store: AttentionStore,
     run: str,
     stream: str,
@@ -124,10 +43,10 @@ def write(
     vectors: Vectors,
     at: dict[str, Sequence[int]],
 ) -> None:
-    """Write what `keep_queries` keeps, unseen; ``at`` numbers segments, persons, layers, heads."""
+    """Write, unchecked, what `tssan_viz.keep_queries` keeps; ``at`` gives the numbers of `AXES`."""
     path = _path(store, run, stream, sample)
     packed = io.BytesIO()
-    numbers = {name: np.asarray(at[name], np.int32) for name in _AXES}
+    numbers = {name: np.asarray(at[name], np.int32) for name in AXES}
     np.savez(packed, queries=vectors[0], keys=vectors[1], **numbers)  # type: ignore[arg-type]
     try:
         path.parent.mkdir(exist_ok=True)
@@ -167,7 +86,7 @@ def kept_queries(selection: Selection, manifest: dict[str, Any]) -> Vectors | No
         return None
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as packed:
         places = []
-        for name in _AXES:
+        for name in AXES:
             known = packed[name].tolist()
             if not set(manifest[name]) <= set(known):
                 return None
