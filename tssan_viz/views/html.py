@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _START = """
 (async () => {
   const text = (id) => document.getElementById(id).textContent;
-  const packed = Uint8Array.from(atob(text("module")), (letter) => letter.charCodeAt(0));
+  const letters = atob(text("module"));
+  const packed = new Uint8Array(letters.length);
+  for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const script = document.createElement("script");
   script.textContent = await new Response(stream).text();
@@ -43,10 +45,12 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-html {{ color-scheme: light dark; background: #fff; }}
+/* The view's own font: the browser looks each other one up before it can paint. */
+html {{ color-scheme: light dark; background: #fff;
+  font: 13px system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }}
 body {{ margin: 0 auto; padding: 12px 16px; max-width: 1600px; }}
 /* The view says it to the eye; a screen reader looks for a heading. */
-h1 {{ position: absolute; width: 1px; height: 1px; margin: 0; clip-path: inset(50%);
+h1 {{ font: inherit; position: absolute; width: 1px; height: 1px; margin: 0; clip-path: inset(50%);
   overflow: hidden; }}
 @media (prefers-color-scheme: dark) {{ html {{ background: #16191e; }} }}
 @media (max-width: 600px) {{ body {{ padding: 8px; }} }}

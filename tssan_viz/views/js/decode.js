@@ -6,13 +6,15 @@ let table = null;
 export function halfTable() {
   if (table) return table;
   table = new Float32Array(65536);
-  for (let bits = 0; bits < 65536; bits++) {
-    const sign = bits & 0x8000 ? -1 : 1;
-    const exponent = (bits >> 10) & 31;
-    const fraction = bits & 1023;
-    if (exponent === 0) table[bits] = sign * fraction * 2 ** -24;
-    else if (exponent === 31) table[bits] = fraction ? NaN : sign * Infinity;
-    else table[bits] = sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  for (let sign = 0; sign < 2; sign++) {
+    for (let exponent = 0; exponent < 32; exponent++) {
+      const start = (sign << 15) | (exponent << 10);
+      const least = exponent ? 1024 : 0;
+      const unit = (sign ? -1 : 1) * 2 ** (Math.max(exponent, 1) - 25);
+      for (let fraction = 0; fraction < 1024; fraction++) {
+        table[start + fraction] = exponent < 31 ? (least + fraction) * unit : fraction ? NaN : unit * Infinity;
+      }
+    }
   }
   return table;
 }

@@ -132,7 +132,8 @@ export function paint(g, scene, seen, prints) {
   if (focus) paintChosen(g, scene, focus);
   if (seen.pair) paintPaired(g, scene, seen.pair);
   g.fillStyle = ink.muted;
-  g.font = `600 11px ${ink.font}`;
+  // The font of the buttons above, which is there already: to look another up delays the first paint.
+  g.font = `650 12px ${ink.font}`;
   g.textBaseline = "middle";
   for (const { text, x, y, align } of layout.titles) {
     g.textAlign = align;
