@@ -350,9 +350,7 @@ def test_latex_is_a_table_of_booktabs_whatever_the_names(tmp_path: Path) -> None
         assert depth >= 0
     assert depth == 0
     assert r"50 \% \& \$x\_1\$ \#\{a\} \textasciitilde{}\textasciicircum{}" in caption[1]
-    allowed = (
-        "textbackslash textasciitilde textasciicircum textless textgreater Delta leq ldots"
-    )
+    allowed = "textbackslash textasciitilde textasciicircum textless textgreater Delta leq ldots"
     assert set(re.findall(r"\\([a-zA-Z]+)", caption[1])) <= set(allowed.split())
 
 
