@@ -282,7 +282,7 @@ def colour_bar(
     axis.set_major_locator(matplotlib.ticker.MaxNLocator(2 if lying else 4))
     plain = matplotlib.ticker.ScalarFormatter(useOffset=False)
     axis.set_major_formatter(plain)
-    ticks = plain.format_ticks(axis.get_majorticklocs())
+    ticks = plain.format_ticks(axis.get_majorticklocs().tolist())
     if not lying and any(len(words) > _LONGEST for words in ticks):
         axis.set_major_formatter(matplotlib.ticker.FuncFormatter(_thousandfold))
         sheet.text(left, top + length + 0.08, "× 0.001", align="left")
