@@ -27,6 +27,7 @@ MODULES = [
     "tssan.dataset",
     "tssan.network",
     "tssan.hcn",
+    "tssan.building",
     "tssan.describe",
     "tssan.recipe",
     "tssan.tables",

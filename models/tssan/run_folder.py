@@ -45,6 +45,14 @@ def refuse_to_overwrite(out: Path, resume: bool) -> None:
         )
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; --out must be a folder")
+    # What a training leaves that was stopped in its first epoch may be written over, nothing else.
+    begun = (RECIPE, METRICS, EVALUATIONS, ".")
+    foreign = sorted(path.name for path in out.glob("*") if not path.name.startswith(begun))
+    if foreign and not resume:
+        raise DataError(
+            f"{out} holds {foreign[0]}, which no training begun there wrote; "
+            "expected a new or empty folder"
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -33,6 +34,9 @@ from tssan_viz.cli import (
 )
 from tssan_viz.cli.common import err_console
 
+# A disk that is full or may not be written on is the user's to mend, wherever a command meets it.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 app = typer.Typer(
     name="tssan-viz",
     help="See what a self-attention network for skeleton actions attends to, "
@@ -42,32 +46,35 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
-app.command()(demo.demo)
-app.command()(prepare.prepare)
-app.command()(describe.describe)
-app.command()(train.train)
-app.command()(evaluate.evaluate)
-app.command()(reproduce.reproduce)
-app.command("export-network")(export_network.export_network)
-app.command()(record.record)
-app.command()(sites.sites)
-app.command()(info.info)
-app.command()(verify.verify)
-app.command()(query.query)
-app.command()(nearest.nearest)
-app.command()(nearest.index)
-app.command()(upkeep.merge)
-app.command()(upkeep.compact)
-app.command()(upkeep.rm)
-app.command()(exchange.export)
-app.command("import")(exchange.import_)
-app.command(context_settings={"allow_extra_args": True})(compare.compare)
-app.command()(view.view)
-app.add_typer(figure.app, name="figure")
-app.command()(explain.explain)
-app.command()(faithfulness.faithfulness)
-app.command()(benchmark.benchmark)
-app.command()(serve.serve)
+# Commands in the order in which a newcomer meets them, under the headings of --help.
+DATA, RECORDINGS = "Data and networks", "Recordings"
+QUESTIONS, PICTURES = "Questions", "Pictures"
+app.command(rich_help_panel=DATA)(demo.demo)
+app.command(rich_help_panel=DATA)(prepare.prepare)
+app.command(rich_help_panel=DATA)(describe.describe)
+app.command(rich_help_panel=DATA)(train.train)
+app.command(rich_help_panel=DATA)(evaluate.evaluate)
+app.command(rich_help_panel=DATA)(reproduce.reproduce)
+app.command("export-network", rich_help_panel=DATA)(export_network.export_network)
+app.command(rich_help_panel=RECORDINGS)(record.record)
+app.command(rich_help_panel=RECORDINGS)(sites.sites)
+app.command(rich_help_panel=RECORDINGS)(info.info)
+app.command(rich_help_panel=RECORDINGS)(verify.verify)
+app.command(rich_help_panel=RECORDINGS)(upkeep.merge)
+app.command(rich_help_panel=RECORDINGS)(upkeep.compact)
+app.command(rich_help_panel=RECORDINGS)(upkeep.rm)
+app.command(rich_help_panel=RECORDINGS)(exchange.export)
+app.command("import", rich_help_panel=RECORDINGS)(exchange.import_)
+app.command(rich_help_panel=QUESTIONS, context_settings={"allow_extra_args": True})(compare.compare)
+app.command(rich_help_panel=QUESTIONS)(query.query)
+app.command(rich_help_panel=QUESTIONS)(nearest.nearest)
+app.command(rich_help_panel=QUESTIONS)(nearest.index)
+app.command(rich_help_panel=QUESTIONS)(explain.explain)
+app.command(rich_help_panel=QUESTIONS)(faithfulness.faithfulness)
+app.command(rich_help_panel=QUESTIONS)(benchmark.benchmark)
+app.command(rich_help_panel=PICTURES)(view.view)
+app.add_typer(figure.app, name="figure", rich_help_panel=PICTURES)
+app.command(rich_help_panel=PICTURES)(serve.serve)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -89,5 +96,9 @@ def main() -> None:
             message = Text.assemble(("error: ", "bold red"), str(error))
             # Paths and commands in it are there to be copied, so no line is broken for a file.
             err_console.print(message, soft_wrap=not err_console.is_terminal)
+            raise SystemExit(2) from None
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            where = f" {error.filename}" if error.filename else ""
+            err_console.print(f"error: cannot write{where}: {error.strerror}", soft_wrap=True)
             raise SystemExit(2) from None
         raise
