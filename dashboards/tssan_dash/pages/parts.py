@@ -138,17 +138,17 @@ def shaded_table(
             )
         )
 
-    name: dict[str, object] = {
+    named: dict[str, object] = {
         "fontWeight": 500,
         "fontSize": 13,
         "padding": "2px 8px",
         "whiteSpace": "nowrap",
     }
-    above: dict[str, object] = name
+    above = named
     if max(map(len, columns), default=0) > 4:
         # Names of classes: broken, so that all columns are of one width.
         above = {
-            **name,
+            **named,
             "whiteSpace": "normal",
             "overflowWrap": "anywhere",
             "fontSize": 12,
@@ -158,12 +158,12 @@ def shaded_table(
             "verticalAlign": "bottom",
         }
     head = html.Tr(
-        [html.Th(corner, scope="col", style={**name, "textAlign": "left"})]
+        [html.Th(corner, scope="col", style={**named, "textAlign": "left"})]
         + [html.Th(c, scope="col", style=above) for c in columns]
     )
     body = [
         html.Tr(
-            [html.Th(r, scope="row", style={**name, "textAlign": "left"})]
+            [html.Th(r, scope="row", style={**named, "textAlign": "left"})]
             + [cell(i, j) for j in range(n)]
         )
         for i, r in enumerate(rows)
@@ -173,7 +173,7 @@ def shaded_table(
         id=id,
         style={"borderCollapse": "separate", "borderSpacing": 3},
     )
-    return scrolling(table, name=id.replace("-", " "), height=760)
+    return scrolling(table, name=name or id.replace("-", " "), height=760)
 
 
 def head_grid(
