@@ -66,7 +66,10 @@ let found = false;
 const look = () => {
   if (found || !drawn()) return;
   found = true;
-  ended((at) => { window.painted = at; });
+  ended((at) => {
+    window.painted = at;
+    console.info("painted");
+  });
 };
 window.requestAnimationFrame = (callback) => request((time) => {
   callback(time);
@@ -183,8 +186,9 @@ def look(browser: Browser, path: Path, measured: Measured, hovers: int) -> None:
     page = context.new_page()
     page.set_default_timeout(600_000)
     page.add_init_script(_WATCH)
-    page.goto(path.as_uri(), wait_until="commit")
-    page.wait_for_function("() => window.painted", polling=200)
+    # Told by a message of the page's: a function that waits in it would run before the paint.
+    with page.expect_console_message(lambda message: message.text == "painted"):
+        page.goto(path.as_uri(), wait_until="commit")
     measured.paint.append(page.evaluate("window.painted") / 1000)
     ours = page.locator("canvas").count() > 0
     box = page.locator("canvas" if ours else "#vis svg").first.bounding_box()

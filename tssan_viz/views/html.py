@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 _START = """
 (async () => {
   const text = (id) => document.getElementById(id).textContent;
-  const letters = atob(text("module"));
-  const packed = new Uint8Array(letters.length);
-  for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
+  const bytes = (letters) => Uint8Array.from(atob(letters), (letter) => letter.charCodeAt(0));
+  const packed = (Uint8Array.fromBase64 ?? bytes)(text("module"));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const script = document.createElement("script");
   script.textContent = await new Response(stream).text();

@@ -2,7 +2,7 @@
 
 let table = null;
 
-/** The value of each of the 65,536 float16 bit patterns; looking up beats computing by far. */
+/** The value of each of the 65,536 float16 bit patterns, for browsers from before 2025. */
 export function halfTable() {
   if (table) return table;
   table = new Float32Array(65536);
@@ -55,6 +55,7 @@ export function decode(meta, data) {
   if (bytes.byteOffset % size) bytes = bytes.slice();
   if (size === 1) return bytes;
   if (size === 4) return new Float32Array(bytes.buffer, bytes.byteOffset, count);
+  if (globalThis.Float16Array) return new Float32Array(new Float16Array(bytes.buffer, bytes.byteOffset, count));
   const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, count);
   const half = halfTable();
   const values = new Float32Array(count);
