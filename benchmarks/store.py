@@ -454,6 +454,19 @@ def peak_of_a_scan(folder: Path) -> tuple[float, float]:
     return after - before, before
 
 
+def write_again(files: Path, folder: Path) -> float:
+    """Return how long the bytes of some files take to be written elsewhere, not waited for."""
+    took = 0.0
+    for n, path in enumerate(sorted(path for path in files.rglob("*") if path.is_file())):
+        data = path.read_bytes()
+        begun = time.perf_counter()
+        folder.mkdir(exist_ok=True)
+        (folder / str(n)).write_bytes(data)
+        took += time.perf_counter() - begun
+    shutil.rmtree(folder, ignore_errors=True)
+    return took
+
+
 def kept(folder: Path, raw: Npy, label: np.ndarray, rounds: int = 3) -> None:
     """Print what the sums that comparisons keep cost beside means, and what they answer in.
 
@@ -464,6 +477,7 @@ def kept(folder: Path, raw: Npy, label: np.ndarray, rounds: int = 3) -> None:
     everything = store.select()
     made: list[float] = []
     means: dict[str, list[float]] = {"one core": [], "all cores": []}
+    written: list[float] = []
     for n in range(rounds + 1):
         shutil.rmtree(folder / "store" / "cells", ignore_errors=True)
         begun = time.perf_counter()
@@ -475,9 +489,10 @@ def kept(folder: Path, raw: Npy, label: np.ndarray, rounds: int = 3) -> None:
             begun = time.perf_counter()
             work()
             times.append(time.perf_counter() - begun)
+        times.append(write_again(folder / "store" / "cells", folder / "written"))
         # The first time reads what nobody has read yet.
         if n:
-            for one, several in zip(times, (made, *means.values()), strict=True):
+            for one, several in zip(times, (made, *means.values(), written), strict=True):
                 several.append(one)
     size = on_disk(folder / "store" / "cells")
     print(f"cells of everything {np.median(made):.2f} s on all cores ({size / 1e6:.0f} MB written)")
@@ -487,6 +502,12 @@ def kept(folder: Path, raw: Npy, label: np.ndarray, rounds: int = 3) -> None:
             f"  class means of all layers from raw .npy on {cores} {np.median(those):.2f} s: "
             f"{middle:.2f} [{low:.2f}, {high:.2f}] ×"
         )
+    both = np.array(written) + means["one core"]
+    low, middle, high = np.quantile(np.array(made) / both, [0.25, 0.5, 0.75])
+    print(
+        f"  the same on one core and the cells' files written once more, "
+        f"{np.median(written):.2f} s of it: {middle:.2f} [{low:.2f}, {high:.2f}] ×"
+    )
 
     def ask(work: Callable[..., object]) -> float:
         return 1e3 * warm(
