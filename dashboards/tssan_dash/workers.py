@@ -70,7 +70,8 @@ def _application(served: dict[str, Any]) -> Flask:
     from tssan_dash.recordings import of_server
 
     server = create_app(**served).server
-    threading.Thread(target=of_server(server).read_ahead, daemon=True).start()
+    # Waited for at the end: Lance takes the process down where Python goes before its answer comes.
+    threading.Thread(target=of_server(server).read_ahead).start()
     return server
 
 

@@ -89,7 +89,9 @@ def test_training_without_steps_and_evidence_without_tests_teach_the_command(
     wait_text(page, "#training-charts", "--record")
     for here in ("training", "evidence"):
         page.click(f"#link-{here}")
-        command = page.locator("main .mantine-Code-root").filter(has_text="--data DIR")
+        # Until the page is there, the last one's command stands in its place.
+        asked = "tssan-viz train" if here == "training" else "tssan-viz faithfulness"
+        command = page.locator("main .mantine-Code-root").filter(has_text=asked)
         words = shlex.split(command.inner_text())
         # Every option is one there is; only what the words stand for is not there.
         with monkeypatch.context() as patch:
