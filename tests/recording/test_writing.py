@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.recording.support import Model
-from tssan_viz.recording import RecordingError, record
+from tssan_viz.recording import RecordingError, record, writing
 from tssan_viz.store import open_store
 
 
@@ -182,6 +184,50 @@ def test_a_signal_leaves_what_was_whole_in_the_store(tmp_path, number):
     assert len(rows) >= 19
     assert f"{len(rows)} rows of r are safe" in error or "are not" not in error
     assert sorted(map(int, rows["sample"])) == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("when_full", ["block", "sample"])
+def test_ctrl_c_at_any_call_does_not_hang_the_recording(when_full):
+    """A signal is seen where a function begins or has returned, that of a lock included."""
+    files = {writing.__file__, threading.__file__, queue.__file__}
+
+    def interrupted(place):
+        left = place
+
+        def trace(frame, event, _):
+            nonlocal left
+            if frame.f_code.co_filename not in files:
+                return None
+            if event in ("call", "return"):
+                left -= 1
+                if left == 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        def run():
+            queued = {"when_full": when_full, "queue_bytes": BYTES_OF_A_CALL}
+            try:
+                with record(model, lambda *_: time.sleep(0.001), **queued) as recorder:
+                    for i in range(4):
+                        recorder.samples(sample=[f"{i}"])
+                        sys.settrace(trace)
+                        model(torch.randn(1, 6, 8))
+                        recorder.flush()
+                        sys.settrace(None)
+            except KeyboardInterrupt:
+                pass
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), f"hangs when interrupted at place {place}"
+        return left <= 0
+
+    model, places = Model(), 0
+    while interrupted(places + 1):
+        places += 1
+    assert places > 20
 
 
 def test_a_handler_of_somebody_elses_is_left_alone():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,27 @@ class Batch:
         yield from self.predictions or ()
 
 
+class _Bell:
+    """Rung once by one thread, waited for by another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        self._lock.release()
+
+    def wait(self) -> None:
+        self._lock.acquire()
+
+
 class Writing:
     """Hands batches to a sink in a thread of its own, in the order in which they came.
+
+    Ctrl-C may come at any byte code of the thread that calls the model, and `threading.Condition`,
+    `Event`, `Thread.start` and `queue.Queue` can then keep a lock for ever, as their ``__enter__``
+    is Python: the recording would hang at its end. So that thread takes plain locks by ``with``
+    alone, puts into a `SimpleQueue`, both of which are one step to a signal, and waits on bells.
 
     Parameters
     ----------
@@ -99,11 +119,11 @@ class Writing:
         self._queue_bytes = queue_bytes
         self._when_full = when_full
 
-        self._queue: deque[Batch | threading.Event] = deque()
+        self._queue: SimpleQueue[Batch | _Bell | None] = SimpleQueue()  # None: the end
         self._waiting_bytes = 0
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closing = False
+        self._lock = threading.Lock()
+        self._waiting: list[_Bell] = []  # rung when there is more room
+        self._ended: _Bell | None = None  # once there is a thread
         self._begun = False
         self._error: BaseException | None = None
         self._broken = False
@@ -127,11 +147,16 @@ class Writing:
             There was no room and the policy is ``error``.
         """
         size = batch.nbytes
-        with self._changed:
-            if self._broken:
-                self.rows_lost += batch.rows
-                return True
-            if not self._has_room(size):
+        while True:
+            with self._lock:
+                if self._broken:
+                    self.rows_lost += batch.rows
+                    return True
+                if self._has_room(size):
+                    self._start()
+                    self._queue.put(batch)
+                    self._waiting_bytes += size
+                    return True
                 if self._when_full == "sample":
                     self.rows_dropped += batch.rows
                     return False
@@ -143,31 +168,22 @@ class Writing:
                         "than the model. Record less often (every=, only=), give a larger "
                         "queue_bytes=, or let when_full= be 'block' or 'sample'"
                     )
-                start = time.perf_counter()
-                self._changed.wait_for(lambda: self._broken or self._has_room(size))
-                self.seconds_waiting += time.perf_counter() - start
-            self._queue.append(batch)
-            self._waiting_bytes += size
-            self._start()
-            self._changed.notify_all()
-        return True
+                room = _Bell()
+                self._waiting.append(room)
+            self._wait_for(room)
 
     def lose(self, rows: int) -> None:
         """Count rows that never got here."""
-        with self._changed:
+        with self._lock:
             self.rows_lost += rows
 
     def wait(self) -> None:
         """Return when all that was put has been handed to the sink."""
-        if self._thread is None:
+        if self._ended is None:
             return
-        done = threading.Event()
-        with self._changed:
-            self._queue.append(done)
-            self._changed.notify_all()
-        start = time.perf_counter()
-        done.wait()
-        self.seconds_waiting += time.perf_counter() - start
+        done = _Bell()
+        self._queue.put(done)
+        self._wait_for(done)
 
     def flush(self) -> None:
         """Return when all that was put is safe."""
@@ -178,7 +194,7 @@ class Writing:
 
     def raise_error(self) -> None:
         """Raise what the sink raised since the last call."""
-        with self._changed:
+        with self._lock:
             error, self._error = self._error, None
         if error is not None:
             raise error
@@ -191,13 +207,11 @@ class Writing:
         try:
             self.wait()
         finally:
-            with self._changed:
-                self._closing = True
-                self._changed.notify_all()
-            if self._thread is not None:
-                self._thread.join()
-                self._thread = None
-            with self._changed:
+            if self._ended is not None:
+                self._queue.put(None)
+                self._ended.wait()
+                self._ended = None
+            with self._lock:
                 late, self._error = self._error, None
             before_end()
             if self._begun:
@@ -224,14 +238,14 @@ class Writing:
     def means(self) -> dict[str, np.ndarray]:
         """Return each site's measures (h, measure), the mean over rows since the last call."""
         self.wait()
-        with self._changed:
+        with self._lock:
             sums, self._sums = self._sums, {}
         return {name: total / count for name, (total, count) in sums.items()}
 
     def mean_maps(self) -> dict[str, np.ndarray]:
         """Return the mean maps (h, q, s) of the sites in `averaged`, since the last call."""
         self.wait()
-        with self._changed:
+        with self._lock:
             sums, self._map_sums = self._map_sums, {}
         return {name: total / count for name, (total, count) in sums.items()}
 
@@ -240,32 +254,43 @@ class Writing:
     def _has_room(self, size: int) -> bool:
         return not self._waiting_bytes or self._waiting_bytes + size <= self._queue_bytes
 
-    def _start(self) -> None:
-        if self._thread is None:
-            # A daemon, so that a sink that hangs cannot keep the interpreter from ending.
-            self._thread = threading.Thread(target=self._run, name="attention-writer", daemon=True)
-            self._thread.start()
+    def _wait_for(self, bell: _Bell) -> None:
+        start = time.perf_counter()
+        bell.wait()
+        self.seconds_waiting += time.perf_counter() - start
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                if not self._queue:
-                    return
-                item = self._queue.popleft()
-            if isinstance(item, threading.Event):
-                item.set()
+    def _start(self) -> None:
+        if self._ended is None:
+            self._ended = ended = _Bell()
+            # The interpreter does not wait for such a thread, so that a sink that hangs cannot keep
+            # it from ending.
+            try:
+                _thread.start_new_thread(self._run, (ended,))
+            except RuntimeError:  # no more threads
+                self._ended = None
+                raise
+
+    def _run(self, ended: _Bell) -> None:
+        try:
+            self._take()
+        finally:
+            ended.ring()
+
+    def _take(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, _Bell):
+                item.ring()
                 continue
             size, rows = item.nbytes, item.rows
             start = time.perf_counter()
             try:
                 if self._broken:
-                    with self._changed:
+                    with self._lock:
                         self.rows_lost += rows
                 else:
                     self._write(item)
             except BaseException as error:
-                with self._changed:
+                with self._lock:
                     self._error = self._error or error
                     if not _may_retry(error):
                         self._broken = True
@@ -273,9 +298,11 @@ class Writing:
             finally:
                 self.seconds_writing += time.perf_counter() - start
                 del item
-                with self._changed:
+                with self._lock:
                     self._waiting_bytes -= size
-                    self._changed.notify_all()
+                    waiting, self._waiting = self._waiting, []
+                for bell in waiting:
+                    bell.ring()
 
     def _write(self, batch: Batch) -> None:
         announcement = batch.announcement
@@ -335,7 +362,7 @@ class Writing:
             for i, measure in enumerate(MEASURES)
         }
         self._stored_samples.update(fresh)
-        with self._changed:
+        with self._lock:
             for name, values in measures.items():
                 total, count = self._sums.get(name, (np.zeros(values.shape[1:]), 0))
                 self._sums[name] = (total + values.sum(0), count + len(values))
