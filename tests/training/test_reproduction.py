@@ -97,6 +97,15 @@ def test_a_table_is_run_printed_and_not_run_again(
     assert code == 2
     assert "precision 32 there, bf16 now" in " ".join(err.split())
 
+    # Where the table cannot be written it is printed all the same, and told in words.
+    (out / "table3-xview.csv").unlink()
+    (out / "table3-xview.csv").mkdir()
+    code, printed, err = answer(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "SAN-V3 + FF" in printed
+    assert "cannot write" in err
+    assert not list(out.glob(".table3*")), "nothing half-written stays"
+
 
 def test_another_protocol_than_the_tables_is_said_beside_the_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

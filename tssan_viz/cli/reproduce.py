@@ -59,7 +59,7 @@ def reproduce(
     """
     from tssan import reproduction
     from tssan.dataset import SkeletonDataset
-    from tssan.run_folder import Interrupted
+    from tssan.run_folder import Interrupted, cannot_write, write_text
 
     found = reproduction.find_table(table)
     chosen = reproduction.find_rows(found, [one.strip() for one in rows.split(",")] if rows else [])
@@ -96,8 +96,6 @@ def reproduce(
         err_console.print(f"[bold yellow]interrupted:[/] {stop}", highlight=False)
         err_console.print("the same command goes on where this one stopped")
         raise typer.Exit(130) from None
-    path = folder / f"{found.name}-{name}.csv"
-    lines.to_csv(path, index=False)
     console.print()
     _say(f"{found.name}  {found.title} · {dataset.name} {name}")
     _print_lines(lines)
@@ -109,6 +107,11 @@ def reproduce(
         _say(f"the paper's numbers are for {found.dataset}, ours for {dataset.name}")
     if set_:
         _say(f"the recipes were run with other values: {', '.join(set_)}")
+    path = folder / f"{found.name}-{name}.csv"
+    try:
+        write_text(path, lines.to_csv(index=False))
+    except OSError as error:
+        raise cannot_write(path, error) from error
     _say(f"written to {path}")
     if lines["failed"].any():
         raise typer.Exit(1)
