@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tssan_viz.views import module_path
+from tssan_viz.views.schema import head_module_path
 
 HERE = Path(__file__).parent
 SOURCES = module_path().parent.parent / "js"
@@ -35,23 +36,31 @@ def test_the_bundle_is_what_the_sources_give(tmp_path: Path) -> None:
             "esbuild is not installed: run `npm install --no-package-lock` in tssan_viz/views/js"
         )
     script = json.loads((SOURCES / "package.json").read_text())["scripts"]["build"]
-    built = tmp_path / "views.mjs"
-    command = re.sub(r"--outfile=\S+", f"--outfile={built}", script).split()
+    command = re.sub(r"--outdir=\S+", f"--outdir={tmp_path}", script).split()
     command[0] = str(SOURCES / "node_modules" / ".bin" / command[0])
     subprocess.run(command, cwd=SOURCES, check=True, capture_output=True)
-    assert built.read_text() == module_path().read_text(), (
-        "run `npm run build` in tssan_viz/views/js"
-    )
+    for path in (module_path(), head_module_path()):
+        assert (tmp_path / path.name).read_text() == path.read_text(), (
+            "run `npm run build` in tssan_viz/views/js"
+        )
 
 
-def test_the_module_is_one_file_that_asks_for_no_other() -> None:
-    text = module_path().read_text()
+@pytest.mark.parametrize("path", [module_path(), head_module_path()], ids=lambda path: path.name)
+def test_a_module_is_one_file_that_asks_for_no_other(path: Path) -> None:
+    text = path.read_text()
     assert not re.search(r"https?://", text)
     assert not re.search(
         r"\bimport\s*[({\"'*]|\bfetch\(|XMLHttpRequest|\beval\(|innerHTML|new Function", text
     )
-    packed = base64.b64encode(gzip.compress(text.encode()))
-    assert len(packed) < 40_000, "a page has 60 KB beside its data, and this is most of them"
+
+
+def test_pages_have_room_for_their_script() -> None:
+    most = 40_000  # a page has 60 KB beside its data, and this is most of them
+    assert len(base64.b64encode(gzip.compress(module_path().read_bytes()))) < most
+    plain = head_module_path().read_text()
+    assert len(plain.encode()) < most
+    # It stands in the page as it is: nothing of it may end the element or begin a comment there.
+    assert not re.search(r"</script|<script|<!--", plain, re.IGNORECASE)
 
 
 def test_no_lock_file_names_a_registry() -> None:

@@ -13,27 +13,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tssan_viz.errors import UserError
-from tssan_viz.views.payload import Payload, SampleView, module_path, sample_payload
+from tssan_viz.views.payload import Payload, SampleView, sample_payload
+from tssan_viz.views.schema import head_module_path, module_path
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
 
-# The module comes packed, as inert text. Its own hash lets it run as an inline script, which is
-# there sooner than an import, and while the browser still reads the payload that stands below.
-_START = """
-(async () => {
-  const text = (id) => document.getElementById(id).textContent;
+_SHOW = """
+tssan.mount(
+  document.getElementById("view"), JSON.parse(document.getElementById("payload").textContent)
+);
+"""
+
+# The module of all views comes packed, as inert text. Its own hash lets it run as an inline script,
+# which is there sooner than an import, and while the browser still reads the payload below.
+_UNPACK = f"""
+(async () => {{
+  const letters = document.getElementById("module").textContent;
   const bytes = (letters) => Uint8Array.from(atob(letters), (letter) => letter.charCodeAt(0));
-  const packed = (Uint8Array.fromBase64 ?? bytes)(text("module"));
+  const packed = (Uint8Array.fromBase64 ?? bytes)(letters);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const script = document.createElement("script");
   script.textContent = await new Response(stream).text();
   document.head.append(script);
-  if (document.readyState === "loading") {
+  if (document.readyState === "loading") {{
     await new Promise((go) => document.addEventListener("DOMContentLoaded", go));
-  }
-  tssan.mount(document.getElementById("view"), JSON.parse(text("payload")));
-})();
+  }}
+  {_SHOW.strip()}
+}})();
 """
 
 _PAGE = """<!doctype html>
@@ -58,10 +65,8 @@ h1 {{ font: inherit; position: absolute; width: 1px; height: 1px; margin: 0; cli
 <body>
 <h1>{title}</h1>
 <main id="view"></main>
-<script type="text/plain" id="module">{module}</script>
-<script>{start}</script>
-<script type="application/json" id="payload">{payload}</script>
-</body>
+{before}<script type="application/json" id="payload">{payload}</script>
+{after}</body>
 </html>
 """
 
@@ -89,26 +94,35 @@ def page(payload: Payload, state: dict[str, Any] | None = None, *, title: str | 
     values: dict[str, Any] = {"manifest": manifest, **(state or {})}
     for name, buffer in payload.buffers.items():
         values[name] = base64.b64encode(buffer).decode("ascii")
-    script = classic_script()
+    if manifest["view"] == "head":
+        # Its own code is no larger than the packed module, and runs without being unpacked.
+        runs = [classic_script(head_module_path()) + _SHOW]
+        before, after = "", f"<script>{runs[0]}</script>\n"
+    else:
+        runs = [_UNPACK, classic_script(module_path())]
+        packed = base64.b64encode(gzip.compress(runs[1].encode(), mtime=0)).decode("ascii")
+        before = f'<script type="text/plain" id="module">{packed}</script>\n'
+        before += f"<script>{_UNPACK}</script>\n"
+        after = ""
     policy = (
-        f"default-src 'none'; script-src {_allowed(_START)} {_allowed(script)}; "
+        f"default-src 'none'; script-src {' '.join(map(_allowed, runs))}; "
         "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     )
     return _PAGE.format(
         policy=html.escape(policy, quote=True).replace("&#x27;", "'"),
         title=html.escape(title),
-        module=base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode("ascii"),
+        before=before,
         payload=json_for_script(values),
-        start=_START,
+        after=after,
     )
 
 
-def classic_script() -> str:
-    """Return the module as a script without imports and exports, which sets ``tssan.mount``."""
-    text = module_path().read_text(encoding="utf-8").rstrip()
+def classic_script(module: Path) -> str:
+    """Return a module as a script without imports and exports, which sets ``tssan.mount``."""
+    text = module.read_text(encoding="utf-8").rstrip()
     found = re.search(r"export\{([^}]*)\};$", text)
     if found is None:
-        raise RuntimeError(f"{module_path()} does not end in its exports")
+        raise RuntimeError(f"{module} does not end in its exports")
     exported = [part.split(" as ") for part in found[1].split(",")]
     names = {pair[-1]: pair[0] for pair in exported}
     return (
@@ -153,7 +167,7 @@ def save_html(
     -------
     pathlib.Path
         The file written: 2.7 bytes per attention value, per coordinate of the poses and, where
-        they were recorded, of queries and keys, and the packed module's 25 KB.
+        they were recorded, of queries and keys, and 35 KB of script.
 
     Raises
     ------

@@ -30,3 +30,8 @@ class Payload:
 def module_path() -> Path:
     """Return the path of the ES module that draws every view (``export default { render }``)."""
     return Path(__file__).parent / "static" / "tssan-views.mjs"
+
+
+def head_module_path() -> Path:
+    """Return the path of the part of the module that draws the head view (``export { mount }``)."""
+    return module_path().with_name("tssan-head.mjs")

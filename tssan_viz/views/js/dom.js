@@ -29,7 +29,10 @@ export function oncePerFrame(draw) {
       draw();
     });
   };
-  schedule.cancel = () => cancelAnimationFrame(request);
+  schedule.cancel = () => {
+    cancelAnimationFrame(request);
+    request = 0;
+  };
   return schedule;
 }
 

@@ -241,6 +241,9 @@ export function headView(root, manifest, tensors, given, onState) {
   ];
   applyTheme();
   accept(given);
+  // At once: the browser's next frame is the first that shows anything, and would only wait for this.
+  repaint.cancel();
+  draw();
 
   return {
     update: accept,
