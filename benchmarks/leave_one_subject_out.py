@@ -50,7 +50,8 @@ def left_out_accuracies(
     Raises
     ------
     DataError
-        The protocol does not divide by subject, or the folder holds runs of another recipe.
+        The protocol does not divide by subject, or the folder holds runs of another recipe or
+        precision.
     """
     protocol = dataset.protocol(recipe.protocol)
     if protocol.by != "subject":
@@ -69,6 +70,12 @@ def left_out_accuracies(
             run = load_run(folder)
             if run.recipe != without:
                 raise DataError(f"{folder} holds a run of another recipe; give another --out")
+            # Means over seeds must not mix what bf16 and what full precision reach.
+            if run.results["precision"] != precision:
+                raise DataError(
+                    f"{folder} holds a run with --precision {run.results['precision']}, and this "
+                    f"is one with {precision}; give the same, or another --out"
+                )
         else:
             run = train(
                 without,

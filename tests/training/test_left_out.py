@@ -52,6 +52,8 @@ def test_each_training_subject_is_left_out_once_and_no_test_subject_is_read(
     other = override(ONE_EPOCH, ["network.width=32"])
     with pytest.raises(DataError, match="another recipe"):
         module.left_out_accuracies(other, toys, tmp_path, seed=0, precision="32")
+    with pytest.raises(DataError, match="a run with --precision 32, and this is one with bf16"):
+        module.left_out_accuracies(ONE_EPOCH, toys, tmp_path, seed=0, precision="bf16")
 
 
 def test_only_subjects_can_be_left_out(
