@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
@@ -18,6 +19,12 @@ IN_CI = os.environ.get("CI", "").lower() == "true"
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
+
+# What a busy machine does slowly is not wrong. In CI the examples are the same each time.
+settings.register_profile(
+    "patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -96,6 +103,7 @@ def stays_on_this_machine(url: str) -> bool:
 def page(browser: Browser) -> Iterator[Page]:
     """A page whose test fails on a script error or a request that leaves the machine."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(90_000)
     page = context.new_page()
     strangers: list[str] = []
     faults: list[str] = []

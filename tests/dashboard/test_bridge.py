@@ -11,6 +11,7 @@ from flask import Response
 from tssan_dash.bridge import View
 
 from tests.dashboard.conftest import listening
+from tests.dashboard.test_pages import PATIENCE_SECONDS, comes_to
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -120,7 +121,7 @@ def address() -> Iterator[str]:
 def expect_text(page: Page, selector: str, text: str) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator(selector)).to_have_text(text)
+    expect(page.locator(selector)).to_have_text(text, timeout=1000 * PATIENCE_SECONDS)
 
 
 def test_state_goes_both_ways_without_a_new_mount(page: Page, address: str) -> None:
@@ -140,7 +141,7 @@ def test_new_data_mounts_anew_with_the_state_of_now(page: Page, address: str) ->
     page.click("#view button")
     page.click("#change")
     expect_text(page, "#view output", "2 second 1 red 64 0")
-    assert page.evaluate("window.ended") == [1]
+    comes_to(page, lambda: page.evaluate("window.ended"), [1])
 
 
 def test_a_view_waits_until_it_is_said_what_to_show(page: Page, address: str) -> None:
@@ -158,7 +159,7 @@ def test_one_address_is_fetched_once(page: Page, address: str) -> None:
     expect_text(page, "#view output", "1 first 0 red 8 16")
     page.click("#fill")
     expect_text(page, "#other output", "2 other 5  64 0")
-    assert asked.count(f"{address}/numbers") == 1
+    comes_to(page, lambda: asked.count(f"{address}/numbers"), 1)
 
 
 def test_a_failure_is_said_as_text(browser: Browser, address: str) -> None:

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from tests.dashboard.test_pages import (
     FAINT_WORDS,
-    query_of,
+    PATIENCE_SECONDS,
+    comes_to,
     until,
     visiting,
     wait_drawn,
@@ -46,8 +47,8 @@ def test_the_overview_has_the_stores_numbers_and_a_cell_leads_to_its_head(
     assert f"{samples['correct'].astype(float).mean():.1%}" in words
     assert f"\n{len(samples)}\n" in words.replace("\n\n", "\n")
     mean = two_runs.measures("wide").groupby(["layer", "head"])["entropy"].mean()
-    cells = page.locator("#overview-heads td a").all_inner_texts()
-    assert cells == [f"{value:.2f}" for value in mean]
+    cells = page.locator("#overview-heads td a")
+    comes_to(page, cells.all_inner_texts, [f"{value:.2f}" for value in mean])
     page.locator("#overview-heads td a").nth(5).click()
     wait_drawn(page, "compare-maps")
     until(
@@ -73,13 +74,13 @@ def test_the_class_goes_along_from_page_to_page(page: Page, dashboard: str) -> N
     page.goto(dashboard)
     page.get_by_role("link", name="Explore reading").click()
     wait_drawn(page, "explore-head")
-    assert page.locator("#explore-class").input_value() == "reading (A011)"
+    comes_to(page, page.locator("#explore-class").input_value, "reading (A011)")
     page.click("#link-compare")
     wait_drawn(page, "compare-maps")
-    assert query_of(page)["class"] == "reading"
+    wait_query(page, **{"class": "reading"})
     page.click("#link-explore")
     wait_drawn(page, "explore-head")
-    assert page.locator("#explore-class").input_value() == "reading (A011)"
+    comes_to(page, page.locator("#explore-class").input_value, "reading (A011)")
 
 
 def test_training_without_steps_and_evidence_without_tests_teach_the_command(
@@ -119,7 +120,9 @@ def test_a_step_that_is_recorded_meanwhile_appears_by_itself(page: Page, tmp_pat
             row["train_loss"] = 1.25
             values = {site.name: np.full((1, 4), 0.5, np.float32) for site in sites}
             writer.add({name: [value] for name, value in row.items()}, maps, {"entropy": values})
-        page.locator("#training-charts .js-plotly-plot").first.wait_for(timeout=20_000)
+        page.locator("#training-charts .js-plotly-plot").first.wait_for(
+            timeout=1000 * PATIENCE_SECONDS
+        )
         wait_text(page, "#training-charts", "Entropy")
         wait_text(page, "#training-charts", "Loss")
         wait_drawn(page, "training-evolution")
@@ -142,8 +145,8 @@ def test_what_was_kept_of_heads_is_shown(page: Page, tmp_path: Path) -> None:
     with visiting(page, create_app(store)) as address:
         page.goto(f"{address}/evidence")
         wait_text(page, "main", "Heads taken out, reading")
-        cells = page.locator("#evidence-heads-0 td").all_inner_texts()
-        assert cells == ["1.100", "1.200", "2.100", "2.200"]
+        cells = page.locator("#evidence-heads-0 td")
+        comes_to(page, cells.all_inner_texts, ["1.100", "1.200", "2.100", "2.200"])
 
 
 def test_new_pages_can_be_read_and_fit_a_phone(page: Page, dashboard: str) -> None:
@@ -158,8 +161,9 @@ def test_new_pages_can_be_read_and_fit_a_phone(page: Page, dashboard: str) -> No
         ):
             page.goto(dashboard + path)
             page.locator(there).wait_for()
-            assert page.evaluate(FAINT_WORDS) == [], (scheme, path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            where = f"{path} in {scheme}"
+            comes_to(page, lambda w=where: (w, page.evaluate(FAINT_WORDS)), (where, []))
+            until(page, "document.documentElement.scrollWidth <= 390")
 
 
 @settings(

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 
 from tests.dashboard.test_pages import (
     SAMPLE,
+    comes_to,
     open_page,
     until,
     visiting,
@@ -258,7 +259,7 @@ def test_subjects_are_beside_each_other_and_another_head_is_in_the_address(
 ) -> None:
     page.goto(f"{dashboard}/subjects")
     page.locator("#subjects-grid table").wait_for(timeout=60_000)
-    assert page.locator("#subjects-subjects-maps [role=img]").count() == 4 * 7
+    comes_to(page, page.locator("#subjects-subjects-maps [role=img]").count, 4 * 7)
     wait_drawn(page, "subjects-large")
     page.locator("#subjects-decoding .js-plotly-plot").wait_for(timeout=60_000)
     choose_option(page, "subjects-class", "wear", "put on jacket")
@@ -325,7 +326,7 @@ def test_heads_that_are_needed_stand_beside_what_their_maps_tell(
         wait_text(page, "main", f"rank correlation {told.goes_with_decodability:+.2f}")
         lines = page.locator("main tr").filter(has_text="Attending to all frames alike")
         together = told.together.set_index("edit").loc["uniform"]
-        assert f"{together['loss']:+.3f}" in lines.inner_text()
+        comes_to(page, lambda: f"{together['loss']:+.3f}" in lines.inner_text(), True)
         with page.expect_download() as download:
             page.click("#evidence-save-heads")
         table = pd.read_csv(download.value.path())

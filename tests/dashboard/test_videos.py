@@ -14,6 +14,7 @@ from tssan_dash.filtering import Question, find
 from tssan_dash.pages.videos import asked_in
 
 from tests.dashboard.test_pages import (
+    comes_to,
     open_page,
     query_of,
     until,
@@ -131,10 +132,11 @@ def test_another_view_shows_the_same_video_and_is_in_the_address(
     wait_drawn(page, "explore-head")
     assert not [url for url in asked if "buffer" in url], "the maps were there already"
     drawn = page.locator("#explore-head").inner_text()
+    assert drawn
     open_page(page, page.url)
     wait_drawn(page, "explore-head")
-    assert page.locator("#explore-head").inner_text() == drawn
-    assert page.locator("#explore-maps-frame").is_visible() == (view in ("model", "player"))
+    comes_to(page, page.locator("#explore-head").inner_text, drawn)
+    comes_to(page, page.locator("#explore-maps-frame").is_visible, view in ("model", "player"))
 
 
 def rows(**given: Any) -> list[str]:
@@ -217,10 +219,10 @@ def test_the_table_travels_a_hundred_rows_at_a_time(page: Page, tmp_path: Path) 
         page.on("response", look)
         open_page(page, f"{address}/explore")
         page.wait_for_selector("#explore-grid .ag-row")
-        assert blocks == [(100, 256)]
+        comes_to(page, lambda: blocks, [(100, 256)])
         page.evaluate("dash_ag_grid.getApi('explore-grid').ensureIndexVisible(230)")
         page.wait_for_selector("#explore-grid [row-index='230'] [col-id=sample]:not(:empty)")
-        assert set(blocks) == {(100, 256), (56, 256)}
+        comes_to(page, lambda: set(blocks), {(100, 256), (56, 256)})
 
 
 def test_one_click_leads_from_the_overview_to_the_confused_videos(
@@ -232,14 +234,14 @@ def test_one_click_leads_from_the_overview_to_the_confused_videos(
     page.get_by_role("link", name=f"{len(confused)} videos confused").click()
     wait_drawn(page, "explore-head")
     wait_query(page, confused="1")
-    assert query_of(page)["sample"] in confused
-    assert page.locator("#explore-verdict").inner_text().startswith("taken for")
+    comes_to(page, lambda: query_of(page).get("sample") in confused, True)
+    wait_text(page, "#explore-verdict", "taken for")
 
 
 def test_another_video_takes_its_place_on_the_page(page: Page, dashboard: str) -> None:
     open_page(page, f"{dashboard}/explore?sample=S001C001P002R001A014&locked=key-3&layer=9")
     page.wait_for_selector(CELL)
-    assert page.locator("#explore-complaints [role=alert]").count() == 1
+    comes_to(page, page.locator("#explore-complaints [role=alert]").count, 1)
     page.evaluate("document.querySelector('#explore-grid .ag-root').id = 'the-same'")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -250,7 +252,7 @@ def test_another_video_takes_its_place_on_the_page(page: Page, dashboard: str) -
     assert page.locator("#the-same").count() == 1, "the table was drawn anew"
     assert [url for url in asked if "_dash-update-component" in url][1:] == []
     assert "locked" not in query_of(page)
-    assert page.locator("#explore-complaints [role=alert]").count() == 0
+    comes_to(page, page.locator("#explore-complaints [role=alert]").count, 0)
     # The table marks the video that is shown, and the other pages are asked about its class.
     page.click("#explore-next")
     following = page.locator(CELL).nth(2).inner_text()
@@ -261,13 +263,14 @@ def test_another_video_takes_its_place_on_the_page(page: Page, dashboard: str) -
             ?.textContent.includes(sample)""",
         following,
     )
-    assert "class=drink+water" in str(page.locator("#link-compare").get_attribute("href"))
+    link = page.locator("#link-compare")
+    comes_to(page, lambda: "class=drink+water" in str(link.get_attribute("href")), True)
     # Dash knows of the first address only; the arrow leads back to it nevertheless.
     page.go_back()
     wait_text(page, "#explore-head", sample)
     page.go_back()
     wait_text(page, "#explore-head", "S001C001P002R001A014")
-    assert page.locator("#explore-video").input_value() == "S001C001P002R001A014"
+    comes_to(page, page.locator("#explore-video").input_value, "S001C001P002R001A014")
 
 
 def test_back_to_the_address_that_dash_knows_draws_its_video(page: Page, dashboard: str) -> None:
