@@ -82,11 +82,18 @@ function printPoses(g, scene, side, colour) {
   const { layout, skeleton, frames } = scene;
   if (skeleton.shape[2] !== frames[side]) return;
   const every = layout.poseEvery(side);
-  for (let frame = 0; frame < frames[side]; frame += every) paintPose(g, scene, side, frame, rgb(colour));
+  const shades = shadesOf(colour);
+  for (let frame = 0; frame < frames[side]; frame += every) paintPose(g, scene, side, frame, shades);
 }
 
-/** The pose of a frame; ink is thinned by opacity, so that it fits whatever lies under it. */
-function paintPose(g, { layout, skeleton, segment, persons, manifest, state, fit }, side, frame, ink) {
+/** Ink is thinned by opacity, so that it fits whatever lies under it. */
+function shadesOf(colour) {
+  const [full, paler, faint, faintest] = [1, 0.6, 0.42, 0.3].map((part) => `rgba(${rgb(colour)}, ${part})`);
+  return { full: { ink: full, paler }, faint: { ink: faint, paler: faintest } };
+}
+
+/** The pose of a frame: in full who is chosen, faintly the others. */
+function paintPose(g, { layout, skeleton, segment, persons, manifest, state, fit }, side, frame, shades) {
   const box = layout.poseBox(side, frame);
   const how = {
     x: box.x + box.width / 2,
@@ -94,9 +101,8 @@ function paintPose(g, { layout, skeleton, segment, persons, manifest, state, fit
     scale: poseScale(fit, { width: layout.poseRoom(side), height: box.height }),
     line: Math.min(2.4, Math.max(1.1, box.height / 44)),
   };
-  const shade = (part) => `rgba(${ink}, ${part})`;
-  const full = { ...how, ink: shade(1), paler: shade(0.6) };
-  const faint = { ...how, line: how.line * 0.7, ink: shade(0.42), paler: shade(0.3) };
+  const full = { ...how, ...shades.full };
+  const faint = { ...how, line: how.line * 0.7, ...shades.faint };
   const chosen = (m) => manifest.fused || m === state.person - 1;
   for (const person of [...persons].sort((a, b) => chosen(a) - chosen(b))) {
     drawPose(g, skeleton, fit, { person, segment, frame }, chosen(person) ? full : faint);
@@ -234,7 +240,7 @@ function paintChosen(g, scene, { side, frame }) {
   g.fillStyle = ink.accent;
   const edge = layout.edge(side, frame);
   g.fillRect(edge.x, edge.y, edge.width, edge.height);
-  if (skeleton?.shape[2] === frames[side]) paintPose(g, scene, side, frame, rgb(ink.accent));
+  if (skeleton?.shape[2] === frames[side]) paintPose(g, scene, side, frame, shadesOf(ink.accent));
   name(g, scene, side, frame);
 }
 
@@ -264,6 +270,7 @@ function name(g, { layout, ink, labels }, side, frame) {
 
 /** What of a name is drawn beside the lines; the whole is read under them. */
 export function short(text) {
+  if (text.length <= 8) return text;
   const letters = [...text];
   // Patches ("row 3 column 5") and joints ("left arm 2") are told apart by their ends.
   return letters.length > 8 ? `${letters.slice(0, 4).join("")}…${letters.slice(-3).join("")}` : text;

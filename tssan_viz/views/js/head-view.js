@@ -111,7 +111,7 @@ export function headView(root, manifest, tensors, given, onState) {
     layout = layOut(width, frames, state.orientation, fit && poseRatio(fit));
     scene = {
       manifest, state, skeleton, frames, segment, on, weights, even, persons, fit, layout, plane: queries * keys,
-      least: state.threshold * strongestOf(weights, on, queries * keys),
+      least: state.threshold && state.threshold * strongestOf(weights, on, queries * keys),
       missing: countMissing(weights, on, queries * keys),
       labels: { query: frameLabels(manifest, segment, queries), key: frameLabels(manifest, segment, keys) },
       ink: inks(root),
@@ -231,6 +231,9 @@ export function headView(root, manifest, tensors, given, onState) {
     root.dataset.theme = themeNow();
     redraw();
   };
+  // Theme and state first: the width is asked of what then stays as it is.
+  applyTheme();
+  accept(given);
   const endings = [
     watchTheme(applyTheme),
     watchWidth(stage, (now) => {
@@ -239,8 +242,6 @@ export function headView(root, manifest, tensors, given, onState) {
     }),
     repaint.cancel,
   ];
-  applyTheme();
-  accept(given);
   // At once: the browser's next frame is the first that shows anything, and would only wait for this.
   repaint.cancel();
   draw();

@@ -112,10 +112,13 @@ export function drawPose(g, skeleton, fit, which, how) {
   const start =
     ((which.person * segments + which.segment) * frames + which.frame) * joints * coordinates;
   const centre = fit.centre[which.frame];
-  const x = (joint) => how.x + (poses[start + joint * coordinates] - centre) * how.scale;
-  const y = (joint) =>
-    how.y + (poses[start + joint * coordinates + 1] - fit.middle) * how.scale * fit.sign;
-  const seen = (joint) => Number.isFinite(x(joint)) && Number.isFinite(y(joint));
+  const x = [];
+  const y = [];
+  for (let v = 0; v < joints; v++) {
+    x.push(how.x + (poses[start + v * coordinates] - centre) * how.scale);
+    y.push(how.y + (poses[start + v * coordinates + 1] - fit.middle) * how.scale * fit.sign);
+  }
+  const seen = (joint) => Number.isFinite(x[joint]) && Number.isFinite(y[joint]);
   g.save();
   g.lineWidth = how.line;
   g.lineCap = g.lineJoin = "round";
@@ -124,15 +127,15 @@ export function drawPose(g, skeleton, fit, which, how) {
     g.beginPath();
     for (const [outer, inner] of groups[side]) {
       if (!seen(outer) || !seen(inner)) continue;
-      g.moveTo(x(outer), y(outer));
-      g.lineTo(x(inner), y(inner));
+      g.moveTo(x[outer], y[outer]);
+      g.lineTo(x[inner], y[inner]);
     }
     g.stroke();
   }
   if (head !== null && head !== undefined && seen(head)) {
     g.fillStyle = how.ink;
     g.beginPath();
-    g.arc(x(head), y(head), Math.max(1.8, how.scale * fit.height * 0.045), 0, 2 * Math.PI);
+    g.arc(x[head], y[head], Math.max(1.8, how.scale * fit.height * 0.045), 0, 2 * Math.PI);
     g.fill();
   }
   g.restore();
