@@ -4,7 +4,9 @@ Both pages are written from one store by the public functions (`save_html` with 
 at 32 and 300 frames, `to_bertviz` and `bertviz.head_view` with labels only) and are opened in turn
 from the disk in the same Chromium. BertViz takes three scripts from the network; here they come
 from this disk, and neither their bytes nor their way count. The first paint is the end of the
-frame in which the lines are there, counted from the start of the navigation; a hover is the real
+frame in which the lines are there, counted from the start of the navigation, which begins a second
+after the window was opened: until then Chromium loads the pages of which its own toolbar is made,
+and they take from either page the processor that it is to be measured with. A hover is the real
 pointer moved to the next frame, until the end of the frame that the browser makes of it. Shown are
 medians of the repetitions with 95 % bootstrap intervals, and medians of the ratios within a
 repetition, of which the lower end counts against a bar. With software rendering: read the ratios.
@@ -50,6 +52,7 @@ SCRIPTS = {
 }
 JOINTS = 25
 HOVER_MS, PAINT_S = 16, 1.0
+WINDOW_MS = 1000  # what a new window is given to load what it is made of
 
 # A frame ends when a message posted from one of its animation callbacks arrives. Whether the lines
 # are there is asked after every callback, as a view may draw them in one of its own.
@@ -186,6 +189,7 @@ def look(browser: Browser, path: Path, measured: Measured, hovers: int) -> None:
     page = context.new_page()
     page.set_default_timeout(600_000)
     page.add_init_script(_WATCH)
+    page.wait_for_timeout(WINDOW_MS)
     # Told by a message of the page's: a function that waits in it would run before the paint.
     with page.expect_console_message(lambda message: message.text == "painted"):
         page.goto(path.as_uri(), wait_until="commit")
