@@ -9,8 +9,12 @@ a time as the recorder does. Every format acknowledges at the same points, whene
 what was appended until then is on the disk (files and folders fsynced, and counted). The last block
 has the other extreme, each 64 videos acknowledged for themselves.
 
-Formats take turns within each round, so that a ratio to raw .npy is of neighbours in time; medians,
-with the quartiles of the ratios in brackets. Reads are warm. Class means are summed in float64 on
+Formats take turns within each round, so that a ratio to raw .npy is of neighbours in time (in
+appending, a turn is all that one acknowledgement is for); medians, with the quartiles of the ratios
+in brackets. Before each timed piece that writes, on all sides alike, a file of 800 MB is written
+and deleted, untimed: virtual machines may give memory that lies free for a second back to their
+host, and faulting it in again takes 2 s per GB, of which a machine with memory of its own knows
+nothing. Reads are warm. Class means are summed in float64 on
 all sides: the store's by `Selection.mean`, all others by `add_up` below, which looks float16 up in
 a table (NumPy's own cast takes three times as long). Ratios hold where times do not.
 """
@@ -71,6 +75,8 @@ def generated(rng: np.random.Generator, rows: int) -> np.ndarray:
     return softmax(scores * sharpness)
 
 
+LENT_BYTES = 800_000_000
+
 # So many values stay in the processor's cache between being decoded and added.
 CACHED_VALUES = 1 << 15
 with np.errstate(invalid="ignore"):  # Some of the codes are signalling NaN.
@@ -112,6 +118,16 @@ def synced(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def borrow_memory(folder: Path) -> None:
+    """See that memory for what is written next is at hand, not given back to a host."""
+    path = folder / "borrowed"
+    block = bytes(range(256)) * 4096
+    with path.open("wb", buffering=0) as file:
+        for _ in range(LENT_BYTES // len(block)):
+            file.write(block)
+    path.unlink()
 
 
 class Npy:
@@ -372,30 +388,35 @@ class Table:
 
 
 def append(
-    formats: dict[str, Npy], pool: np.ndarray, videos: int, *, each: bool
+    formats: dict[str, Npy], pool: np.ndarray, videos: int, folder: Path, *, each: bool
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Write the same maps in each format; return the times between acknowledgements, and fsyncs."""
     times: dict[str, list[float]] = {name: [] for name in formats}
     fsyncs = dict.fromkeys(formats, 0)
-    spent = dict.fromkeys(formats, 0.0)
-    for start in range(0, videos, BATCH):
-        maps = np.roll(pool, start, axis=0)[: SEGMENTS * min(BATCH, videos - start)]
-        due = each or start + BATCH >= videos
-        # The store says when: by size or by time.
+    start = 0
+    while start < videos:
+        # The store, which is first, says when: by size or by time.
+        end = start + BATCH if each else videos
         for name in sorted(formats, key=lambda name: name != "store"):
+            borrow_memory(folder)
+            spent = 0.0
+            acknowledged = False
             with Fsyncs() as counted:
-                begun = time.perf_counter()
-                acknowledged = formats[name].append(start, maps)
-                if name == "store":
-                    due = due or acknowledged
-                if due and not acknowledged:
+                for at in range(start, end, BATCH):
+                    maps = np.roll(pool, at, axis=0)[: SEGMENTS * min(BATCH, videos - at)]
+                    begun = time.perf_counter()
+                    acknowledged = formats[name].append(at, maps)
+                    spent += time.perf_counter() - begun
+                    if acknowledged:
+                        end = at + BATCH
+                        break
+                if not acknowledged:
+                    begun = time.perf_counter()
                     formats[name].acknowledge()
-                spent[name] += time.perf_counter() - begun
+                    spent += time.perf_counter() - begun
+            times[name].append(spent)
             fsyncs[name] += counted.calls
-        if due:
-            for name in formats:
-                times[name].append(spent[name])
-                spent[name] = 0.0
+        start = end
     return times, {name: round(fsyncs[name] / len(times[name])) for name in formats}
 
 
@@ -480,15 +501,18 @@ def kept(folder: Path, raw: Npy, label: np.ndarray, rounds: int = 3) -> None:
     written: list[float] = []
     for n in range(rounds + 1):
         shutil.rmtree(folder / "store" / "cells", ignore_errors=True)
+        borrow_memory(folder)
         begun = time.perf_counter()
         cells = KeptCells.of(everything, person=1, metric="cosine", notes=[])
         assert cells is not None
         cells.prepare(everything.layers)
         times = [time.perf_counter() - begun]
         for work in (lambda: raw.means(label, slice(None)), lambda: raw.means_of_layers(label)):
+            borrow_memory(folder)
             begun = time.perf_counter()
             work()
             times.append(time.perf_counter() - begun)
+        borrow_memory(folder)
         times.append(write_again(folder / "store" / "cells", folder / "written"))
         # The first time reads what nobody has read yet.
         if n:
@@ -604,7 +628,7 @@ def main() -> None:
         folder = Path(name)
         formats = {name: FORMATS[name](folder / name) for name in names}
         table = Table(names)
-        times, fsyncs = append(formats, pool, videos, each=False)
+        times, fsyncs = append(formats, pool, videos, folder, each=False)
         table.line("append, acknowledged as recorded", times)
         print(f"{'  fsyncs each time':<34}" + "".join(f"{fsyncs[name]:>22}" for name in names))
         begun = time.perf_counter()
@@ -640,7 +664,7 @@ def main() -> None:
         print(f"memory: a scan of a layer adds {added:.0f} MB to {before:.0f} MB")
         each = {name: FORMATS[name](folder / f"each-{name}") for name in names}
         table = Table(names)
-        times, fsyncs = append(each, pool, min(videos, 1024), each=True)
+        times, fsyncs = append(each, pool, min(videos, 1024), folder, each=True)
         table.line("append, each 64 acknowledged", times)
         print(f"{'  fsyncs each time':<34}" + "".join(f"{fsyncs[name]:>22}" for name in names))
         for opened in each.values():

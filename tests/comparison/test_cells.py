@@ -97,6 +97,8 @@ def test_reading_in_small_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch
         lay_out(rows), sides_of(lay_out(rows), 0), reader(maps), "cosine", heads=3, size=(6, 6)
     )
     monkeypatch.setattr(cells_module, "_CHUNK_VALUES", 3 * 36 * 7)
+    monkeypatch.setattr(cells_module, "_SORTED_VALUES", 36 * 17)
+    monkeypatch.setattr(cells_module, "_CACHED_VALUES", 36 * 5)
     parts = sum_units(
         lay_out(rows), sides_of(lay_out(rows), 0), reader(maps), "cosine", heads=3, size=(6, 6)
     )

@@ -5,6 +5,7 @@ Axis letters: n rows of the store, r cells, h heads, k segments, d length of a u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tssan_viz.comparison.similarity import unit_vectors
+from tssan_viz.comparison.similarity import vectors_and_norms
 from tssan_viz.store.schema import decode_pieces
 
 # Values that are read at once: about 32 MB of float32.
 _CHUNK_VALUES = 1 << 23
 # Values that are worked on at once stay in the processor's cache.
 _CACHED_VALUES = 1 << 17
+# Values of a head that are sorted by view at once: 16 MB as they are stored. Not fewer where there
+# are more heads: sums are the same to the last bit, however heads are shared out.
+_SORTED_VALUES = 1 << 23
 
 PLAIN = "plain"
 """What stands for a metric where the maps are summed as they are."""
@@ -106,13 +110,13 @@ def lay_out(rows: pd.DataFrame) -> Layout:
     names, number = {}, {}
     for column in ("subject", "label", "segment", "replication", "camera"):
         values = rows[column].to_numpy(np.float64, na_value=-1.0).astype(np.int64)
-        names[column], number[column] = _numbered(values)
+        names[column], number[column] = numbered(values)
 
     def within(pile: NDArray[np.intp], column: str) -> NDArray[np.intp]:
-        return _numbered(pile * len(names[column]) + number[column])[1]
+        return numbered(pile * len(names[column]) + number[column])[1]
 
     n_labels = len(names["label"])
-    cells, cell = _numbered(number["subject"] * n_labels + number["label"])
+    cells, cell = numbered(number["subject"] * n_labels + number["label"])
     trial = within(within(cell, "segment"), "replication")
     return Layout(
         subjects=tuple(names["subject"].tolist()),
@@ -127,8 +131,8 @@ def lay_out(rows: pd.DataFrame) -> Layout:
     )
 
 
-def _numbered(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-    """Return what occurs, in order, and which of it each is: `np.unique` with its inverse.
+def numbered(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return what occurs (u,), in order, and which of it each of (n,) is: `np.unique`'s inverse.
 
     Numbers that lie as close together as those of subjects and cells need no sorting.
     """
@@ -240,16 +244,16 @@ def sum_units(
     pile = layout.cell * k + layout.segment
     plain_pile = group * k + layout.segment
     # A group that divides a view divides its sum. Views of a pile lie together.
-    _, first, part_of = np.unique(
-        plain_pile * (int(layout.view.max(initial=0)) + 1) + layout.view,
-        return_index=True,
-        return_inverse=True,
-    )
+    found, part_of = numbered(plain_pile * (int(layout.view.max(initial=0)) + 1) + layout.view)
+    first = np.empty(len(found), np.intp)
+    first[part_of[::-1]] = np.arange(n)[::-1]
     views = np.zeros((heads, len(first), length), dtype=np.float32)
     usable = np.ones((heads, n), dtype=bool)
-    for part, maps in _pieces(read, heads, size):
-        vectors, usable[:, part] = _vectors(maps, metric)
-        _add(views, part_of[part], vectors)
+    start = 0
+    for block in _blocks(read, heads, size, n):
+        rows = slice(start, start + block.shape[1])
+        _add_sorted(views, usable[:, rows], block, part_of[rows], metric)
+        start = rows.stop
     shape = (r * k, len(first))
     units = _summed(views, pile[first], _view_weights(layout, usable, first, part_of), shape)
     sums = views
@@ -302,13 +306,68 @@ def vector_length(metric: str, size: tuple[int, int]) -> int:
     return size[0] ** 2 if metric == "cka" else size[0] * size[1]
 
 
-def _vectors(
-    maps: NDArray[np.floating], metric: str
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    if metric != PLAIN:
-        return unit_vectors(maps, metric)
-    flat = np.asarray(maps, dtype=np.float32).reshape(*maps.shape[:-2], -1)
-    return flat, np.ones(flat.shape[:-1], dtype=bool)
+def _blocks(
+    read: ReadMaps | ReadPieces, heads: int, size: tuple[int, int], n: int
+) -> Iterator[NDArray[np.floating]]:
+    """Go through the maps of n rows as they are stored, so many rows (h, rows, q, s) at a time.
+
+    All share one piece of memory.
+    """
+    together = max(1, min(n, _SORTED_VALUES // math.prod(size)))
+    block, filled = np.empty((heads, 0, *size), np.float16), 0
+    for maps in read(max(1, min(together, _CHUNK_VALUES // (heads * math.prod(size))))):
+        by_head = maps.swapaxes(0, 1) if isinstance(maps, np.ndarray) else maps
+        if not block.size:
+            block = np.empty((heads, together, *size), by_head[0].dtype)
+        taken = 0
+        while taken < len(by_head[0]):
+            now = min(together - filled, len(by_head[0]) - taken)
+            for there, those in zip(block, by_head, strict=True):
+                there[filled : filled + now] = those[taken : taken + now]
+            filled, taken = filled + now, taken + now
+            if filled == together:
+                yield block
+                filled = 0
+    if filled:
+        yield block[:, :filled]
+
+
+def _add_sorted(
+    sums: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    block: NDArray[np.floating],
+    part: NDArray[np.intp],
+    metric: str,
+) -> None:
+    """Add the unit vectors of maps (h, n, q, s) to the sums (h, parts, d) of their parts (n,).
+
+    Maps of one part are added while its sum is in the processor's cache, and are divided by their
+    norm as they are added.
+    """
+    from scipy.sparse import csr_array
+
+    order = np.argsort(part, kind="stable")
+    together = max(1, _CACHED_VALUES // math.prod(block.shape[2:]))
+    few = np.empty((together, *block.shape[2:]), block.dtype)
+    for start in range(0, len(order), together):
+        rows = order[start : start + together]
+        of_row = part[rows]
+        begins = np.flatnonzero(np.diff(of_row, prepend=-1))
+        parts = of_row[begins]
+        to_part = np.append(begins, len(rows)).astype(np.int32)
+        column = np.arange(len(rows), dtype=np.int32)
+        # "clip" saves the copy that "raise" makes; all are there.
+        gathered = (
+            [np.take(those, rows, axis=0, out=few[: len(rows)], mode="clip")] for those in block
+        )
+        for there, ok, (maps,) in zip(sums, usable, decode_pieces(gathered, together), strict=True):
+            if metric == PLAIN:
+                vectors, weights = maps, np.ones(len(rows), np.float32)
+            else:
+                vectors, norms, ok[rows] = vectors_and_norms(maps, metric)
+                weights = ok[rows] / norms
+            share = csr_array((weights, column, to_part), shape=(len(parts), len(rows)))
+            there[parts] += share @ vectors.reshape(len(rows), -1)
 
 
 def cell_mean_maps(layout: Layout, read: ReadMaps, *, size: tuple[int, int]) -> NDArray[np.float64]:

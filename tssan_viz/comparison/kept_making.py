@@ -23,6 +23,7 @@ from tssan_viz.comparison.cells import (
     Layout,
     ReadPieces,
     lay_out,
+    numbered,
     sum_units,
     vector_length,
 )
@@ -40,8 +41,12 @@ _SHARED_OUT = 1 << 23
 
 def places(cells: NDArray[np.integer], among: NDArray[np.integer]) -> NDArray[np.intp]:
     """Return where pairs (n, 2) stand among others, −1 for those that do not."""
-    at = {cell: i for i, cell in enumerate(map(tuple, among.tolist()))}
-    return np.array([at.get(cell, -1) for cell in map(tuple, cells.tolist())], np.intp)
+    first = numbered(np.concatenate([among[:, 0], cells[:, 0]]))[1]
+    names, second = numbered(np.concatenate([among[:, 1], cells[:, 1]]))
+    found, number = numbered(first * len(names) + second)
+    at = np.full(len(found), -1, np.intp)
+    at[number[: len(among)]] = np.arange(len(among))
+    return at[number[len(among) :]]
 
 
 @dataclass(frozen=True, eq=False)

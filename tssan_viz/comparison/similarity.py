@@ -85,6 +85,36 @@ def unit_vectors(
     UserError
         Unknown metric, values that are not finite, or Hellinger on maps with negative values.
     """
+    vectors, norm, usable = vectors_and_norms(maps, metric)
+    units = vectors / norm[..., None]
+    units[~usable] = 0.0
+    return units, usable
+
+
+def vectors_and_norms(
+    maps: NDArray[np.floating], metric: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return what `unit_vectors` divides, for sums that divide as they add.
+
+    Parameters
+    ----------
+    maps, metric
+        As there.
+
+    Returns
+    -------
+    vectors : (..., d) float32
+        May be the maps themselves.
+    norms : (...) float32
+        1 where the map has no direction.
+    usable : (...) bool
+        Where it has one.
+
+    Raises
+    ------
+    UserError
+        As there.
+    """
     check_metric(metric)
     a = np.asarray(maps, dtype=np.float32)
     *lead, q, s = a.shape
@@ -115,9 +145,7 @@ def unit_vectors(
     usable = left > _NOTHING_LEFT * size
     norm = left.copy() if metric in ("cosine", "pearson") else _norm(vectors)
     norm[~usable] = 1.0
-    units = vectors / norm[..., None]
-    units[~usable] = 0.0
-    return units, usable
+    return vectors, norm, usable
 
 
 def _norm(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
