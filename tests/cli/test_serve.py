@@ -63,7 +63,7 @@ def test_it_serves_this_machine_prints_where_and_ends_quietly(small_store: Atten
             with pytest.raises(OSError, match="refused"):
                 socket.create_connection((other, int(found[1])), timeout=5)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0

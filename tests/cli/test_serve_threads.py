@@ -58,7 +58,7 @@ def test_waitress_answers_several_at_once_and_ends_quietly(tmp_path: Path) -> No
         assert found == [(200, True)] * len(pages)
     finally:
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert output.splitlines() == ["ended"]
     assert "Traceback" not in errors

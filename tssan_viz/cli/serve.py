@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import secrets
+import signal
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -13,6 +15,8 @@ from tssan_viz.cli.common import StoreArgument, console, open_store
 from tssan_viz.errors import UserError
 
 if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
     from tssan_viz.store import AttentionStore
 
 # What the extra `dash` brings.
@@ -95,11 +99,19 @@ def serve(
         return
     server = make_server(create_app(opened, local=local, token=token), host, port)
     _say(opened, host, server.port, token)
+    _answer_until_ctrl_c(server)
+
+
+def _answer_until_ctrl_c(server: BaseWSGIServer) -> None:
+    # Raised between two steps of the server, Ctrl-C would close a connection under who answers it.
+    def end(*_: object) -> None:
+        _thread.start_new_thread(server.shutdown, ())
+
+    before = signal.signal(signal.SIGINT, end)
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        console.print()
+        server.serve_forever(poll_interval=0.1)
     finally:
+        signal.signal(signal.SIGINT, before)
         server.server_close()
 
 
