@@ -135,7 +135,7 @@ class Waiting(nn.Module):
     def forward(self, x, began=None, wait=None):
         if began is not None:
             began.set()
-            assert wait.wait(30)
+            assert wait.wait(300)
         return self.inside(x)
 
 
@@ -144,7 +144,7 @@ def call_in_two_threads(model, recorder):
     with recorder:
         other = threading.Thread(target=model, args=(x(), began, wait))
         other.start()
-        assert began.wait(30)
+        assert began.wait(300)
         model(x())
         wait.set()
         other.join()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -24,8 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.recording.support import CATALOGUE, Model
 from tssan_viz.recording import record
 
-store, rank, port, watched = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "watched"
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+store, rank, met, watched = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "watched"
+dist.init_process_group("gloo", init_method=f"file://{met}", rank=rank, world_size=2)
 torch.manual_seed(0)
 model = DistributedDataParallel(Model(dropout=0.2))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -53,12 +52,10 @@ dist.destroy_process_group()
 
 
 def train_together(store: Path, how: str) -> list[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    met = store.with_name(f"{store.name}-{how}-met")  # a port might be taken meanwhile
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), str(store), f"{rank}", f"{port}", how],
+            [sys.executable, "-c", textwrap.dedent(SCRIPT), str(store), f"{rank}", str(met), how],
             cwd=Path(__file__).parents[2],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -67,7 +64,7 @@ def train_together(store: Path, how: str) -> list[str]:
         )
         for rank in range(2)
     ]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], [err for _, err in outputs]
     return [out.splitlines()[-1] for out, _ in outputs]
 
