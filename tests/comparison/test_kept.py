@@ -421,7 +421,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", _COMPARE, str(tmp_path)], stdout=subprocess.PIPE)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=120)[0] for process in processes]
+    said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert said[0] == said[1]
     assert len(files(store)) == 3 * 6
@@ -435,7 +435,7 @@ from tssan_viz import compare_class, open_store
 from tssan_viz.store import AttentionStore
 read = AttentionStore.read_pieces
 def slowly(*given, **more):
-    time.sleep(60)
+    time.sleep(600)
     return read(*given, **more)
 AttentionStore.read_pieces = slowly
 def progress(what, done, total):
