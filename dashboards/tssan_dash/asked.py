@@ -209,6 +209,43 @@ def asked_in(
     return read(store, store.checked_run(query.get("run")), query)
 
 
+def readable(
+    read: Callable[[AttentionStore, str, Mapping[str, str]], T],
+    store: AttentionStore,
+    run: str,
+    query: Mapping[str, str],
+) -> tuple[T, set[str]]:
+    """Read of an address what can be read of it, for the controls to show beside the complaint.
+
+    Returns
+    -------
+    asked
+        What `read` makes of the parameters that can be read.
+    left_out
+        The names of the others.
+
+    Raises
+    ------
+    UserError
+        Not even nothing can be asked of the run.
+    """
+    try:
+        return read(store, run, query), set()
+    except UserError as error:
+        fault = error
+    kept: dict[str, str] = {}
+    for name, value in query.items():
+        try:
+            read(store, run, kept | {name: value})
+        except UserError:
+            continue
+        kept[name] = value
+    try:
+        return read(store, run, kept), set(query) - set(kept)
+    except UserError:
+        raise fault from None
+
+
 def whole_number(
     query: Mapping[str, str], name: str, there: Sequence[int], first: int, whose: str
 ) -> int:

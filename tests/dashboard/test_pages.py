@@ -286,7 +286,7 @@ def test_what_is_not_there_is_said_in_words(
     ("path", "words", "control", "name"),
     [
         ("/compare?class=put+on+jackett&with=reading", "put on jackett", "compare-class", "class"),
-        ("/compare?class=reading&with=wavin", "wavin", "compare-with", "with"),
+        ("/compare?class=reading&with=jackett", "jackett", "compare-with", "with"),
         ("/subjects?class=put+on+jackett", "put on jackett", "subjects-class", "class"),
     ],
 )

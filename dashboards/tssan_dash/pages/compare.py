@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dash
@@ -9,7 +10,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.asked import Asked, asked_in
+from tssan_dash.asked import Asked, asked_in, readable
 from tssan_dash.comparing import FILES, compare_job, export_job
 from tssan_dash.pages import background, files, go_to, in_words
 from tssan_dash.pages.compare_answer import answer_of, known_already, shown
@@ -37,7 +38,7 @@ def register(app: Dash, recordings: Recordings) -> None:
     )
     def choose(*given: Any) -> dict[str, Any]:
         *values, question = given
-        old = question["query"]
+        old = question["shown"]
         wish = {name: _said(value) for name, value in zip(FORM, values, strict=True)}
         wish = {name: value for name, value in wish.items() if value and value != "classes"}
         if wish == {name: value for name, value in old.items() if name in FORM}:
@@ -111,13 +112,17 @@ def layout(**query: Any) -> Any:
         return missing
     if not (recordings.classes(run) or "by" in given):
         given |= first_groups(recordings, run)
-    asked = Asked.of(recordings.store, run, given)
-    kept = asked.query()
+    asked, wrong = readable(Asked.of, recordings.store, run, given)
+    if "class" in wrong:
+        asked = replace(asked, class_name=None)
+    on_the_form = asked.query()
     if len(recordings.runs()) == 1:
-        del kept["run"]
+        del on_the_form["run"]
     question = {
         "run": run,
-        "query": kept,
+        # What cannot be read stays in the question, whose answer is then the complaint.
+        "query": on_the_form | {name: given[name] for name in wrong},
+        "shown": on_the_form,
         "place": {name: given[name] for name in ("layer", "head") if name in given},
     }
     return dmc.Stack(

@@ -98,7 +98,7 @@ def form(recordings: Recordings, asked: Asked) -> dmc.Paper:
                         searchable=True,
                         allowDeselect=asked.by is not None,
                         clearable=asked.by is not None,
-                        placeholder="all classes",
+                        placeholder="all classes" if asked.by else "choose a class",
                         nothingFoundMessage="No class of this name was recorded",
                         w=wide,
                     ),

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from tssan_dash.asked import asked_in
+from tssan_dash.asked import asked_in, readable
 from tssan_dash.bridge import View
 from tssan_dash.head_findings import HeadFindings, findings_job
 from tssan_dash.pages import (
@@ -74,7 +74,7 @@ def register(app: Dash, recordings: Recordings) -> None:
     def choose(
         layer: str | None, head: str | None, name: str | None, question: dict[str, Any]
     ) -> dict[str, Any]:
-        old = question["query"]
+        old = question["shown"]
         wish = {"layer": layer, "head": head, "class": name}
         wish = {key: value for key, value in wish.items() if value}
         if wish == {key: old[key] for key in wish if key in old} and ("class" in old) == bool(name):
@@ -129,17 +129,19 @@ def layout(**query: Any) -> Any:
     missing = too_little_said(recordings, run)
     if missing is not None:
         return missing
-    asked = SubjectsAsked.of(recordings.store, run, given)
-    kept = asked.query()
+    asked, wrong = readable(SubjectsAsked.of, recordings.store, run, given)
+    shown = asked.query()
     if len(recordings.runs()) == 1:
-        del kept["run"]
+        del shown["run"]
+    # What cannot be read stays in the question, whose answer is then the complaint.
+    question = {"query": shown | {name: given[name] for name in wrong}, "shown": shown}
     store = recordings.store
     return dmc.Stack(
         [
             _form(recordings, asked),
-            background.frame("subjects", {"query": kept}, "Averaging maps …", height="20rem"),
+            background.frame("subjects", question, "Averaging maps …", height="20rem"),
             background.frame(
-                "subjects-heads", {"query": kept}, "Telling person from action …", height="16rem"
+                "subjects-heads", question, "Telling person from action …", height="16rem"
             ),
             files.section_of_files(
                 "subjects",
