@@ -177,11 +177,20 @@ def _analyse(
         notes.append(f"the {len(shown)} strongest of {len(result.table)} lines are shown")
     smallest = getattr(result, "smallest_p", None)
     if smallest is not None and smallest == smallest:
-        notes.append(f"smallest possible p {format_p(smallest)}")
+        notes.append(f"{_drawn(result)}; smallest possible p {format_p(smallest)}")
     title = ANALYSES[name]
     if name == "permanova":
         title = title.replace("classes", {"class": "classes", "camera": "cameras"}[result.factor])
     return Analysis(name, title, shown, result, notes)
+
+
+def _drawn(result: Any) -> str:
+    """Say what the p-values of a result come from."""
+    exchanged = getattr(result, "exchange", None)
+    what = f"exchanges of {exchanged}" if exchanged else "permutations"
+    if getattr(result, "enumerated", False):
+        return f"all {what}"
+    return f"{result.n_permutations:,} random {what} (seed {result.seed})"
 
 
 # What is shown of each table, and what its columns are called there; results have all.
