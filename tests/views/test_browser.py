@@ -400,7 +400,15 @@ def test_heat_maps_of_heads_stand_in_even_rows(shown, store) -> None:
     for width, columns in ((1400, 4), (800, 2), (400, 1)):
         page.set_viewport_size({"width": width, "height": 900})
         drawn(page)
-        page.wait_for_timeout(100)
+        page.wait_for_function(
+            """columns => {
+                const maps = [...document.querySelectorAll("canvas")].slice(0, 4);
+                const places = maps.map((map) => Math.round(map.getBoundingClientRect().x));
+                return new Set(places).size === columns
+                    && document.documentElement.scrollWidth <= innerWidth;
+            }""",
+            arg=columns,
+        )
         boxes = [canvas.bounding_box() for canvas in page.locator("canvas").all()[:4]]
         assert len({round(box["x"]) for box in boxes}) == columns
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width

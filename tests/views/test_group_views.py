@@ -72,8 +72,7 @@ def test_the_compare_view_outlines_and_changes_head(page, groups, tmp_path: Path
     page.wait_for_timeout(200)
     before = page.evaluate(picture)
     page.get_by_label("head").select_option("3")
-    page.wait_for_timeout(200)
-    assert page.evaluate(picture) != before
+    page.wait_for_function(f"before => ({picture})() !== before", arg=before)
     assert page.locator("figure").count() == 3
     with pytest.raises(traitlets.TraitError):
         widget.head = 9
@@ -95,7 +94,14 @@ def test_the_compare_view_shows_subjects_one_by_one(page, groups, tmp_path: Path
     marks = page.get_by_text(f"▾ even attention, {1 / 8:.3f}")
     assert marks.count() == 2, "on the scale of the means and on that of the single maps"
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(300)
+    page.wait_for_function(
+        """() => {
+            const places = [...document.querySelectorAll("figure canvas")].map(
+                (canvas) => Math.round(canvas.getBoundingClientRect().x));
+            return new Set(places.slice(0, 3)).size === 1
+                && document.documentElement.scrollWidth <= 390;
+        }"""
+    )
     boxes = [canvas.bounding_box() for canvas in page.locator("figure canvas").all()]
     assert len({round(box["x"]) for box in boxes[:3]}) == 1
     assert len({round(box["x"]) for box in boxes[3:]}) == 2, "many small ones stand in two columns"
