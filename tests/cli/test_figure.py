@@ -157,3 +157,30 @@ if shutil.which("pdflatex"):  # no skip: there is none in continuous integration
             check=False,
         )
         assert done.returncode == 0, done.stdout
+
+
+def test_difference_takes_its_two_classes_either_way(run, tmp_path):
+    of = ("--permutations", 20, "-o")
+    assert run("difference", "--class", "A014", "--with", "A011", *of, "1.pdf")[0] == 0
+    assert run("difference", "--class", "A014", "--class", "A011", *of, "2.pdf")[0] == 0
+    assert (tmp_path / "1.pdf").read_bytes() == (tmp_path / "2.pdf").read_bytes()
+    code, _, err = run(
+        "difference", "--class", "A014", "--class", "A011", "--with", "A023", *of, "3.pdf"
+    )
+    assert code == 2
+    assert "of two classes, and 3 are named: A014, A011, A023" in err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("figure1", "--class", "A014", "--class=A011"),
+        ("heads", "--layer", "1", "--layer", "2"),
+        ("subjects", "--head", "1", "--head", "2"),
+        ("confusion", "-o", "1.pdf", "--out", "2.pdf"),
+    ],
+)
+def test_an_option_of_one_value_given_twice_is_refused(run, given):
+    code, _, err = run(*given)
+    assert code == 2
+    assert "given 2 times, and one is meant" in err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import subprocess
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,8 +13,10 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
+from PIL import Image
+from pypdf import PdfReader
 from scipy.cluster.hierarchy import cophenet
 
 from tests.stores import _softmax, make_catalogue, make_sites, make_store
@@ -82,8 +87,8 @@ def panels(figure):
 
 
 def drawn_map(axes):
-    (mesh,) = (one for one in axes.collections if isinstance(one, QuadMesh))
-    return np.asarray(mesh.get_array())
+    (image,) = axes.images
+    return np.asarray(image.get_array())
 
 
 def drawn_texts(figure, monkeypatch):
@@ -286,18 +291,17 @@ def test_one_scale_goes_from_the_least_that_is_shown_and_marks_even_attention(
     small_store, steps_store, kind
 ):
     figure = evolution(steps_store) if kind == "evolution" else KINDS[kind](small_store)
-    meshes = [
-        mesh
+    images = [
+        image
         for label, axes in panels(figure).items()
-        for mesh in axes.collections
+        for image in axes.images
         if label.startswith(("head", "layer", "subject", "mean", "step"))
-        and isinstance(mesh, QuadMesh)
     ]
-    shown = np.concatenate([np.asarray(mesh.get_array()).ravel() for mesh in meshes])
-    for mesh in meshes:
-        assert mesh.norm.vmin == shown.min()
-        assert mesh.norm.vmax == pytest.approx(np.quantile(shown, 0.995))
-    even = 1 / meshes[0].get_array().shape[1]
+    shown = np.concatenate([np.asarray(image.get_array()).ravel() for image in images])
+    for image in images:
+        assert image.norm.vmin == shown.min()
+        assert image.norm.vmax == pytest.approx(np.quantile(shown, 0.995))
+    even = 1 / images[0].get_array().shape[1]
     bar = next(axes for axes in figure.axes if axes.get_label() == "colour scale")
     assert any(line.get_ydata()[0] == pytest.approx(even) for line in bar.lines)
     assert f"▸ even attention, {even:.3g}" in figure.caption
@@ -455,3 +459,26 @@ def test_heads_that_do_not_fit_a_column_are_refused(tmp_path):
     store = make_store(tmp_path / "store", heads=8, layers=1, subjects=2, frames=4)
     with pytest.raises(UserError, match="8 heads do not fit beside each other"):
         figures.figure5(store, venue="cvpr", columns=1)
+
+
+# ---- maps as images
+
+
+@pytest.mark.parametrize("kind", ["heads", "model", "subjects", "difference", "rollout"])
+def test_maps_are_images_of_one_pixel_per_cell(small_store, tmp_path, kind):
+    figure = KINDS[kind](small_store)
+    maps = [image for axes in figure.axes for image in axes.images]
+    path = figures.save_figure(figure, tmp_path / "drawn.svg")
+    drawn = path.read_text()
+    assert len(drawn) < 150_000
+    assert drawn.count("<path") + drawn.count("<use") < 500
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(code))).size
+        for code in re.findall(r'xlink:href="data:image/png;base64,([^"]+)"', drawn)
+    ]
+    assert sorted(sizes) == sorted(image.get_array().shape[::-1] for image in maps)
+    assert drawn.count("image-rendering:crisp-edges;image-rendering:pixelated") == len(maps)
+    assert "<text" in drawn
+    pdf = figures.save_figure(figure, tmp_path / "drawn.pdf")
+    found = [image.image.size for page in PdfReader(pdf).pages for image in page.images]
+    assert sorted(found) == sorted(sizes)

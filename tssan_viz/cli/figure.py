@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +80,25 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Of the permutations.")]
 MetricOption = Annotated[str, typer.Option("--metric", help="cosine, pearson, hellinger or cka.")]
 
 
+def refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
+    """Refuse an option that takes one value and is given twice: the first would go unheard.
+
+    Raises
+    ------
+    UserError
+        Such an option is there.
+    """
+    from tssan_viz.errors import UserError
+
+    given = Counter(command.make_parser(ctx).parse_args(list(args))[2])
+    for option, times in given.items():
+        if times > 1 and option.nargs == 1 and not option.multiple and not option.is_flag:
+            raise UserError(
+                f"{option.opts[0]} is given {times} times, and one is meant; "
+                f"`{ctx.command_path} {command.name} --help` says which options take several"
+            )
+
+
 class _Kinds(TyperGroup):
     """The kinds of figures; one that does not exist is answered with the nearest."""
 
@@ -91,7 +111,10 @@ class _Kinds(TyperGroup):
             # The nearest comes first.
             order = [*near, *(kind for kind in kinds if kind not in near)]
             raise UserError(f"there is no figure {args[0]!r}; there is {', '.join(order)}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            refuse_repeated(command, ctx, rest)
+        return name, command, rest
 
 
 app = typer.Typer(
@@ -320,8 +343,12 @@ def model(
 @app.command()
 def difference(
     class_name: Annotated[
-        str,
-        typer.Option("--class", help="The class: name, code, alias or label.", show_default=False),
+        list[str],
+        typer.Option(
+            "--class",
+            help="The class: name, code, alias or label. A second --class says what --with says.",
+            show_default=False,
+        ),
     ],
     other: Annotated[
         str | None,
@@ -346,8 +373,15 @@ def difference(
     For example `tssan-viz figure difference --class "put on jacket" --with "take off jacket"`.
     The test permutes what may be exchanged between subjects, corrected over all cells and heads.
     """
+    named = [*class_name, *([] if other is None else [other])]
+    if len(named) > 2:
+        from tssan_viz.errors import UserError
+
+        raise UserError(
+            f"a difference is of two classes, and {len(named)} are named: {', '.join(named)}"
+        )
     _print("difference", out, csv, store, lambda source: _kind("difference")(
-        source, class_name, other, layer=layer, head=head or None, permutations=permutations,
+        source, *named, layer=layer, head=head or None, permutations=permutations,
         seed=seed, alpha=alpha, subject=subject or None, person=person, run=run, venue=venue,
         columns=columns,
     ))  # fmt: skip

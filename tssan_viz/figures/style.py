@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib import font_manager
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter
 
@@ -283,6 +286,32 @@ def _escaped_label(label: Formatter, value: float, position: int | None) -> str:
     return latex_escaped(label(value, position))
 
 
+def _as_cells(figure: Figure) -> list[tuple[AxesImage, QuadMesh]]:
+    """Hide a figure's maps behind their cells as shapes: a single .pgf can hold no image."""
+    found = [(axes, image) for axes in figure.axes for image in axes.images if image.get_visible()]
+    cells = []
+    for axes, image in found:
+        values = image.get_array()
+        if values is None or values.ndim != 2:  # colours as they are
+            continue
+        left, right, bottom, top = image.get_extent()
+        first, last = (top, bottom) if image.origin == "upper" else (bottom, top)
+        mesh = axes.pcolormesh(
+            np.linspace(left, right, values.shape[1] + 1),
+            np.linspace(first, last, values.shape[0] + 1),
+            values,
+            norm=image.norm,  # type: ignore[arg-type]  # images take any Norm
+            cmap=image.get_cmap(),
+            # Without an edge of its own colour, viewers show hairlines between the cells.
+            edgecolors="face",
+            linewidth=0.4,
+            zorder=image.get_zorder(),
+        )
+        image.set_visible(False)
+        cells.append((image, mesh))
+    return cells
+
+
 def _as_pgf(figure: Figure) -> str:
     """Return the figure as PGF, in which all text is text and none of it markup."""
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
@@ -301,6 +330,7 @@ def _as_pgf(figure: Figure) -> str:
             "lualatex and pdflatex was found (Debian: texlive-xetex). A .pdf needs nothing"
         )
     written = io.StringIO()
+    cells = _as_cells(figure)
     try:
         for text, words in zip(texts, before, strict=True):
             text.set_text(latex_escaped(words))
@@ -316,6 +346,9 @@ def _as_pgf(figure: Figure) -> str:
             "as well"
         ) from error
     finally:
+        for image, mesh in cells:
+            image.set_visible(True)
+            mesh.remove()
         for axis, label in named:
             axis.set_major_formatter(label)
         for text, words in zip(texts, before, strict=True):
