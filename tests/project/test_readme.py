@@ -134,18 +134,18 @@ def serve_answers(words: list[str], folder: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(120):
+        for _ in range(480):
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as reply:
                     assert reply.status == 200
                     return
             except OSError:
                 assert server.poll() is None, "the server ended by itself"
                 time.sleep(0.25)
-        pytest.fail("the server did not answer within 30 seconds")
+        pytest.fail("the server did not answer within two minutes")
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=120)
 
 
 def test_python_after_the_demo(demo: tuple[Path, str, float]) -> None:
