@@ -51,6 +51,13 @@ export function blend(colour, paper, alpha) {
   return colour.map((value, i) => Math.round(value * alpha + paper[i] * (1 - alpha)));
 }
 
+const SECOND = [213, 94, 0];
+
+/** What a person is drawn in, as [r, g, b]: who is not the first is told apart where both touch. */
+export function personColour(colour, person) {
+  return person ? blend(SECOND, rgb(colour), 0.75) : rgb(colour);
+}
+
 // Pure black: with anything lighter there are greys on which neither ink reaches a contrast of 4.5.
 const DARK = "#000000";
 const LIGHT = "#ffffff";

@@ -26,6 +26,11 @@ export function explore(root, manifest, tensors, given, onState) {
     onState(difference);
   };
   const below = element("div", { className: "beside" });
+  // Rows of thumbnails that are few and long need more of the width than a map or a skeleton.
+  const [rows, across] = [manifest.layers.length, manifest.heads.length];
+  const share = Math.min(1.6, Math.max(1, 0.8 + across / rows / 5));
+  below.style.setProperty("--columns", `${share}fr 1fr${shared.poses ? " 1fr" : ""}`);
+  root.style.containerType = "inline-size";
   for (const [name, title, show] of parts) {
     const inner = element("div", { className: "tssan-view" });
     const part = element("section", { className: `part ${name}`, attributes: { "aria-label": title } });

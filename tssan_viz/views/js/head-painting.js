@@ -2,7 +2,7 @@
 // frames) is printed once and copied from then on; only what belongs to the frame pointed at is drawn anew.
 
 import { aboveEven } from "./attention.js";
-import { blend, headColour, hex, inkOn, rgb } from "./colours.js";
+import { blend, headColour, hex, inkOn, personColour, rgb } from "./colours.js";
 import { element } from "./dom.js";
 import { drawPose, poseScale } from "./pose.js";
 
@@ -88,8 +88,11 @@ function printPoses(g, scene, side, colour) {
 
 /** Ink is thinned by opacity, so that it fits whatever lies under it. */
 function shadesOf(colour) {
-  const [full, paler, faint, faintest] = [1, 0.6, 0.42, 0.3].map((part) => `rgba(${rgb(colour)}, ${part})`);
-  return { full: { ink: full, paler }, faint: { ink: faint, paler: faintest } };
+  return [0, 1].map((person) => {
+    const ink = personColour(colour, person);
+    const [full, paler, faint, faintest] = [1, 0.6, 0.42, 0.3].map((part) => `rgba(${ink}, ${part})`);
+    return { full: { ink: full, paler }, faint: { ink: faint, paler: faintest } };
+  });
 }
 
 /** The pose of a frame: in full who is chosen, faintly the others. */
@@ -101,11 +104,13 @@ function paintPose(g, { layout, skeleton, segment, persons, manifest, state, fit
     scale: poseScale(fit, { width: layout.poseRoom(side), height: box.height }),
     line: Math.min(2.4, Math.max(1.1, box.height / 44)),
   };
-  const full = { ...how, ...shades.full };
-  const faint = { ...how, line: how.line * 0.7, ...shades.faint };
   const chosen = (m) => manifest.fused || m === state.person - 1;
-  for (const person of [...persons].sort((a, b) => chosen(a) - chosen(b))) {
-    drawPose(g, skeleton, fit, { person, segment, frame }, chosen(person) ? full : faint);
+  const order = [...persons].sort((a, b) => chosen(a) - chosen(b));
+  for (const person of order) {
+    const shade = shades[person && 1][chosen(person) ? "full" : "faint"];
+    // Wider below: who stands behind another is seen on both sides of each limb.
+    const line = person === order[persons.length - 1] ? how.line : how.line * 1.8;
+    drawPose(g, skeleton, fit, { person, segment, frame }, { ...how, ...shade, line });
   }
 }
 
@@ -304,10 +309,12 @@ export function filmstrip(scene, { focus, other, mean }, best, weightText) {
             x: x + CELL.width / 2, y: CELL.label + CELL.height / 2, line: 1.6,
             scale: poseScale(fit, { width: CELL.width, height: CELL.height - 6 }),
           };
-          for (const person of persons) {
-            const own = manifest.fused || person === state.person - 1;
-            const shade = (part) => `rgba(${rgb(colour)}, ${own ? part : 0.45 * part})`;
-            drawPose(g, skeleton, fit, { person, segment, frame }, { ...how, ink: shade(1), paler: shade(0.6) });
+          const own = (m) => manifest.fused || m === state.person - 1;
+          for (const person of [...persons].sort((a, b) => own(a) - own(b))) {
+            const shade = (part) => `rgba(${personColour(colour, person)}, ${own(person) ? part : 0.45 * part})`;
+            const under = persons.length > 1 && (manifest.fused ? !person : !own(person));
+            const line = under ? how.line * 1.8 : how.line;
+            drawPose(g, skeleton, fit, { person, segment, frame }, { ...how, line, ink: shade(1), paler: shade(0.6) });
           }
         }
         g.font = `${share === null ? "700 " : ""}11px ${ink.font}`;

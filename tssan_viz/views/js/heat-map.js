@@ -2,6 +2,7 @@
 
 import { countMissing, meanMap } from "./attention.js";
 import { VIRIDIS, pixels } from "./colour-maps.js";
+import { personColour } from "./colours.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
 import { short } from "./head-painting.js";
@@ -109,9 +110,14 @@ export function heatMap(root, manifest, tensors, given, onState) {
     const persons = personsIn(manifest, skeleton, segment);
     const fit = fitPoses(poses, shape, segment, persons, yDown, 1);
     const room = { width: 24, height: 30 };
-    const how = { scale: poseScale(fit, room), line: 1, ink: ink.ink, paler: ink.muted };
+    const how = { scale: poseScale(fit, room), line: 1 };
+    const shades = [0, 1].map((m) => ({
+      ink: `rgb(${personColour(ink.ink, m)})`, paler: `rgb(${personColour(ink.muted, m)})`,
+    }));
     const one = (frame, px, py) => {
-      for (const person of persons) drawPose(g, skeleton, fit, { person, segment, frame }, { ...how, x: px, y: py });
+      for (const person of persons) {
+        drawPose(g, skeleton, fit, { person, segment, frame }, { ...how, ...shades[person && 1], x: px, y: py });
+      }
     };
     const across = Math.max(1, Math.ceil((keys * 26) / wide));
     for (let i = 0; i < keys; i += across) one(i, x + ((i + 0.5) * wide) / keys, y + tall + 20);

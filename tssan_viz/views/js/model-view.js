@@ -16,8 +16,8 @@ const TOP = 20;
 const SCALE = 36;
 
 /** How large the thumbnails are: the same for all, so that heads of all layers stand in columns. */
-export function cellSize(width, heads) {
-  return Math.max(14, Math.min(84, Math.floor((width - LEFT) / heads) - GAP));
+export function cellSize(width, heads, layers) {
+  return Math.max(14, Math.min(Math.max(84, 480 / layers), Math.floor((width - LEFT) / heads) - GAP));
 }
 
 /** Show the model view in `root`; see `headView` for the arguments. */
@@ -77,7 +77,7 @@ export function modelView(root, manifest, tensors, given, onState) {
 
   function draw(width) {
     thumbnails();
-    cell = cellSize(width, heads);
+    cell = cellSize(width, heads, manifest.layers.length);
     const g = sizeCanvas(
       canvas, LEFT + heads * (cell + GAP), TOP + manifest.layers.length * (cell + GAP) + SCALE,
     );

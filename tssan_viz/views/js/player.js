@@ -2,7 +2,7 @@
 
 import { aboveEven, largest, meanOverHeads, weightsPerFrame, weightText } from "./attention.js";
 import { VIRIDIS } from "./colour-maps.js";
-import { blend, hex, rgb } from "./colours.js";
+import { blend, hex, personColour, rgb } from "./colours.js";
 import { element, sizeCanvas } from "./dom.js";
 import { paintedIn } from "./frame.js";
 import { readSkeleton } from "./pose.js";
@@ -101,8 +101,8 @@ export function player(root, manifest, tensors, given, onState) {
   }
 
   function draw(width) {
-    const wide = Math.min(width, 560);
-    const tall = Math.round(Math.min(wide * 0.8, 360));
+    const wide = width;
+    const tall = Math.round(Math.min(wide * 0.8, wide > 560 ? 480 : 360));
     const joints = between || (manifest.joints_lost && state.lit === "joints");
     const top = joints ? SCALE : 0;
     light.value = state.lit;
@@ -174,9 +174,13 @@ export function player(root, manifest, tensors, given, onState) {
     const sign = skeleton.yDown ? 1 : -1;
     const bones = [];
     const dots = [];
-    const colour = lights ? rgb(ink.muted) : blend(rgb(ink.accent), rgb(ink.ink), lit);
     for (const m of who) {
       const start = ((m * segments + segment) * frames + state.frame) * joints * coordinates;
+      const colour = lights
+        ? personColour(ink.muted, m)
+        : blend(personColour(ink.accent, m), personColour(ink.ink, m), lit);
+      // Thinner in front: where two stand at one place, both are seen.
+      const line = (3.5 + 2.5 * lit) * (m ? 0.7 : 1);
       const at = (joint) => {
         const raw = [0, 1, 2].map((c) => (c < coordinates ? poses[start + joint * coordinates + c] - middle[c] : 0));
         const [x, y, z] = turned(raw, yaw, pitch);
@@ -186,12 +190,12 @@ export function player(root, manifest, tensors, given, onState) {
       for (const side in groups) {
         for (const [a, b] of groups[side]) {
           const [p, q] = [at(a), at(b)];
-          if ([...p, ...q].every(Number.isFinite)) bones.push({ p, q, z: (p[2] + q[2]) / 2, left: side === "left" });
+          if ([...p, ...q].every(Number.isFinite)) bones.push({ p, q, z: (p[2] + q[2]) / 2, left: side === "left", colour, line });
         }
       }
       if (skeleton.head !== null && skeleton.head !== undefined) {
         const p = at(skeleton.head);
-        if (p.every(Number.isFinite)) bones.push({ p, z: p[2] });
+        if (p.every(Number.isFinite)) bones.push({ p, z: p[2], colour, line });
       }
       const values = lights?.values.get(m);
       for (let joint = 0; values && joint < joints; joint++) {
@@ -201,17 +205,17 @@ export function player(root, manifest, tensors, given, onState) {
     }
     bones.sort((one, two) => one.z - two.z);
     g.lineCap = "round";
-    for (const { p, q, z, left } of bones) {
+    for (const { p, q, z, left, colour, line } of bones) {
       const strength = (left ? 0.62 : 1) * (0.65 + (0.35 * (z / radius + 1)) / 2);
       g.strokeStyle = g.fillStyle = hex(blend(colour, rgb(ink.paper), strength));
-      g.lineWidth = 3.5 + 2.5 * lit;
+      g.lineWidth = line;
       g.beginPath();
       if (q) {
         g.moveTo(p[0], p[1]);
         g.lineTo(q[0], q[1]);
         g.stroke();
       } else {
-        g.arc(p[0], p[1], 7 + 2 * lit, 0, 2 * Math.PI);
+        g.arc(p[0], p[1], 2 * line, 0, 2 * Math.PI);
         g.fill();
       }
     }
