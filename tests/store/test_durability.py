@@ -102,16 +102,16 @@ def test_an_end_between_any_two_writes_leaves_whole_rows(tmp_path, monkeypatch, 
         "a", sites=SITES, catalogue=make_catalogue(("put on jacket", "reading"))
     )
     appends = 0
-    whole = tables.DurableTable.append
+    whole = tables.DurableTable.begin_append
 
-    def append(self, table):
+    def begin_append(self, table):
         nonlocal appends
         if appends == step:
             raise Death
         appends += 1
-        whole(self, table)
+        return whole(self, table)
 
-    monkeypatch.setattr(tables.DurableTable, "append", append)
+    monkeypatch.setattr(tables.DurableTable, "begin_append", begin_append)
 
     def go_on():
         for n in range(4, 10):
@@ -136,22 +136,29 @@ def test_an_end_between_any_two_writes_leaves_whole_rows(tmp_path, monkeypatch, 
     assert lance.dataset(f"{path}/measures").count_rows() == 12 * 4
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", ["nothing", "writing", "waiting for the disk"])
 @pytest.mark.parametrize("step", range(4))
 def test_an_interrupt_from_the_keyboard_doubles_nothing(tmp_path, monkeypatch, step, after):
     path = tmp_path / "store"
     record(path, "a", 4, 4)
     appends = 0
-    whole = tables.DurableTable.append
+    whole = tables.DurableTable.begin_append
 
-    def append(self, table):
+    def begin_append(self, table):
         nonlocal appends
         appends += 1
-        if appends == step + 1 and not after:
+        is_due = appends == step + 1
+        if is_due and after == "nothing":
             raise KeyboardInterrupt
-        whole(self, table)
-        if appends == step + 1:
+        finish = whole(self, table)
+        if is_due and after == "writing":
             raise KeyboardInterrupt
+
+        def interrupted():
+            finish()
+            raise KeyboardInterrupt
+
+        return interrupted if is_due else finish
 
     def go_on():
         store = open_store(path)
@@ -163,7 +170,7 @@ def test_an_interrupt_from_the_keyboard_doubles_nothing(tmp_path, monkeypatch, s
             writer.add({"sample": ["v4"], "label": [0]}, maps, {"peak": peaks})
             writer.flush()
 
-    monkeypatch.setattr(tables.DurableTable, "append", append)
+    monkeypatch.setattr(tables.DurableTable, "begin_append", begin_append)
     with pytest.raises(KeyboardInterrupt):
         go_on()
     monkeypatch.undo()

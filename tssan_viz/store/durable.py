@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,8 +54,12 @@ class FolderSync:
 
     def sync(self) -> None:
         """Return when the dataset's files, and the folders that lead to them, are on the disk."""
+        self.begin()()
+
+    def begin(self) -> Callable[[], None]:
+        """Begin with what is there now; return what waits until it is on the disk."""
         if isinstance(self._dataset, BucketPath):
-            return
+            return lambda: None
         fresh: list[Path] = []
         folders: list[Path] = []
         seen: dict[str, set[str]] = {}
@@ -74,9 +78,14 @@ class FolderSync:
         if first:
             folders += [self._dataset, *_up_to_the_store(self._dataset)]
         # At once: a journal writes what comes together in one go.
-        list(_SYNCING.map(self._sync_if_there, fresh))
-        list(_SYNCING.map(sync_file, folders))
-        self._synced = seen
+        files = _SYNCING.map(self._sync_if_there, fresh)
+
+        def wait() -> None:
+            list(files)
+            list(_SYNCING.map(sync_file, folders))
+            self._synced = seen
+
+        return wait
 
     @staticmethod
     def _sync_if_there(path: Path) -> None:

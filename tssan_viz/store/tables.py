@@ -354,6 +354,13 @@ class DurableTable:
 
     def append(self, table: pa.Table) -> None:
         """Append, and return when the lines are on the disk."""
+        self.begin_append(table)()
+
+    def begin_append(self, table: pa.Table) -> Callable[[], None]:
+        """Append; return what waits until the lines are on the disk.
+
+        It is to be called before anything else is done with the table, and raises as `append`.
+        """
         try:
             with self._turn():
                 dataset = retry(lambda: self._append(table))
@@ -366,11 +373,23 @@ class DurableTable:
         try:
             # Their numbers grow: of thousands of fragments only the new ones are looked at.
             self._enter_digests(dataset, behind=self._newest_fragment)
-            self.sync()
+            wait = self._folder.begin()
         except OSError as error:
-            # What the system could not write it may have dropped from its cache: asking again
-            # would be answered with a success that means nothing.
             raise self._failure(table, error, may_retry=False) from error
+
+        def finish() -> None:
+            try:
+                wait()
+            except OSError as error:
+                # What the system could not write it may have dropped from its cache: asking again
+                # would be answered with a success that means nothing.
+                raise self._failure(table, error, may_retry=False) from error
+            self._tidy(dataset)
+
+        return finish
+
+    def _tidy(self, dataset: lance.LanceDataset) -> None:
+        """Merge small files and drop old versions when it is time for it."""
         self._commits += 1
         if self._commits % _SMALL_FILES == 0 and self._small_files(dataset) > _SMALL_FILES // 2:
             self.compact()

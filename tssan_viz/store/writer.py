@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tssan_viz.errors import UserError
 from tssan_viz.site import counted_heads
 from tssan_viz.store.catalogue import Catalogue
-from tssan_viz.store.codes import checked_code, code_of, column_type, encode
+from tssan_viz.store.codes import checked_code, code_dtype, code_of, column_type, encode
 from tssan_viz.store.durable import RunLock, nobody_writes, sync_file, turn, write_atomically
 from tssan_viz.store.incoming import Incoming
 from tssan_viz.store.places import BucketPath, Place, reason, unreachable
@@ -191,6 +191,9 @@ class RunWriter:
         self._closed = False
         self._failure: StoreWriteError | None = None
         self._unfinished = False
+        # What is to be committed next is copied to where the last commit's was: memory that was
+        # never touched takes longer to be given than to be filled.
+        self._blocks: dict[tuple[int, int], list[np.ndarray]] = {}
         self._forget_pending()
 
     def __enter__(self) -> RunWriter:
@@ -408,6 +411,7 @@ class RunWriter:
         self._pending_measures: list[pa.Table] = []
         self._pending_samples: list[pa.Table] = []
         self._pending_bytes = 0
+        self._filled = dict.fromkeys(self._blocks, 0)
 
     def add(
         self,
@@ -500,11 +504,17 @@ class RunWriter:
         size = shape[0] * shape[1]
         columns: dict[str, pa.Array] = {"row_id": pa.array(ids)}
         checksums = []
+        room = iter(self._room(shape, len(ids)))
         for number, site in self._sites_of(shape):
             code = code_of(self.code, site.kind)
             for h, column in enumerate(map_columns(number, site.numbers)):
                 # A copy in any case: the caller may use its buffer again before the commit.
-                lines = encode(values[site.name][:, h], code)
+                lines = next(room)
+                maps = values[site.name][:, h]
+                if code == "float16":
+                    lines.reshape(maps.shape)[...] = maps
+                else:
+                    lines[...] = encode(maps, code)
                 checksums.append(list(map(zlib.crc32, lines)))
                 columns[column] = pa.FixedSizeListArray.from_arrays(
                     pa.array(lines.reshape(-1)), size
@@ -514,6 +524,23 @@ class RunWriter:
             pa.array(sums.reshape(-1)), sums.shape[1]
         )
         return pa.table(columns), sums
+
+    def _room(self, shape: tuple[int, int], count: int) -> list[np.ndarray]:
+        """Return where lines of each column of a shape go: where those of the last commit were."""
+        start = self._filled.get(shape, 0)
+        columns = self._blocks.get(shape)
+        if columns is None or start + count > len(columns[0]):
+            size = shape[0] * shape[1]
+            kinds = [
+                code_dtype(code_of(self.code, site.kind))
+                for _, site in self._sites_of(shape)
+                for _ in site.numbers
+            ]
+            lines = count + COMMIT_BYTES // (size * sum(kind.itemsize for kind in kinds))
+            columns = [np.empty((lines, size), kind) for kind in kinds]
+            self._blocks[shape], start = columns, 0
+        self._filled[shape] = start + count
+        return [column[start : start + count] for column in columns]
 
     def _measure_table(
         self, ids: np.ndarray, measures: Mapping[str, Mapping[str, np.ndarray]]
@@ -632,13 +659,19 @@ class RunWriter:
         if self._pending_samples:
             self._samples.append(pa.concat_tables(self._pending_samples))
             self._pending_samples = []
-        for shape, pending in self._pending_maps.items():
-            if pending:
-                self._maps[shape].append(pa.concat_tables(pending))
-        if self._pending_measures:
-            table = pa.concat_tables(self._pending_measures, promote_options="default")
-            self._prepare_measures(table.schema)
-            self._measures.append(table)
+        begun = []
+        try:
+            for shape, pending in self._pending_maps.items():
+                if pending:
+                    begun.append(self._maps[shape].begin_append(pa.concat_tables(pending)))
+            # While the disk is busy with the maps.
+            if self._pending_measures:
+                table = pa.concat_tables(self._pending_measures, promote_options="default")
+                self._prepare_measures(table.schema)
+                self._measures.append(table)
+        finally:
+            for finish in begun:
+                finish()
         if self._pending_rows:
             table = pa.concat_tables(self._pending_rows, promote_options="default")
             further = [name for name in table.column_names if name not in ROW_COLUMNS]
