@@ -72,6 +72,9 @@ def view(
     tssan-viz view S001C001P008R001A014.skeleton --run runs/ntu60 -o view.html
 
     tssan-viz view S001C001P008R001A014.skeleton --run runs/ntu60 --kind query-key -o view.html
+
+    The player lights joints by what `tssan-viz explain` found out, which a store keeps: of a file,
+    which has none, it lights what the maps are between (`tssan-viz record` first to have both).
     """
     from tssan_viz.errors import UserError
 
