@@ -91,6 +91,8 @@ def main() -> None:
     """Run the command line; what is wrong with the input is said in words and exits with 2."""
     try:
         app(standalone_mode=True)
+    except KeyboardInterrupt:  # before the command has begun, or after it has ended
+        raise SystemExit(130) from None
     except Exception as error:
         if isinstance(error, _user_errors()):
             message = Text.assemble(("error: ", "bold red"), str(error))
