@@ -204,6 +204,19 @@ def test_difference_outlines_the_cells_that_survive_and_no_others(tmp_path):
         assert len(outline.get_segments()) == edges
     assert "max-T" in figure.caption
     assert "seed 0" in figure.caption
+    number, cells = int(found.significant.sum()), found.significant.size
+    said = f"{number} of {cells} cells differ and are outlined"
+    assert said in figure.caption
+    assert any(f"{said} (max-T, 0.05)" in text.get_text() for text in figure.texts)
+    # Of a head in which nothing differs, nothing is said to be outlined.
+    quiet = figures.difference(found, names=("a", "b"), head=2)
+    assert not found.significant[1].any()
+    assert "outlined" not in quiet.caption
+    assert "No cell differs at 0.05" in quiet.caption
+    assert "rows are queries, columns keys" in quiet.caption
+    assert any("no cell differs (max-T, 0.05)" in text.get_text() for text in quiet.texts)
+    labels = {axes.get_xlabel() for axes in quiet.axes} | {axes.get_ylabel() for axes in quiet.axes}
+    assert {"query frame", "key frame"} <= labels
 
 
 def test_evolution_shows_the_steps_and_the_entropy_of_rows(steps_store):

@@ -63,6 +63,8 @@ def difference(
 ) -> PaperFigure:
     """Draw the mean maps of two groups and their difference, significant cells outlined.
 
+    Picture and caption say how many cells those are, of the maps that are drawn.
+
     Parameters
     ----------
     source
@@ -132,8 +134,9 @@ def difference(
         figure = _draw(found, shown, weight, names, width)
     figure.table = _table(found, shown, names)
     heads = ", ".join(str(found.heads[n]) for n in shown)
+    outcome = _outcome(found, shown)
     test = (
-        f"Outlined cells differ at {found.alpha:g}, corrected for all cells of all "
+        f"{outcome[0].upper()}{outcome[1:]} at {found.alpha:g}, corrected for all cells of all "
         f"{len(found.heads)} maps (max-T; {found.exchange}; "
         f"{found.n_assignments if found.enumerated else found.n_permutations} "
         f"{'assignments, all of them' if found.enumerated else f'permutations, seed {found.seed}'}"
@@ -144,11 +147,22 @@ def difference(
     layers = ", ".join(str(n) for n in dict.fromkeys(found.layers[n] for n in shown))
     figure.caption = (
         f"Mean attention of {names[0]} (A) and of {names[1]} (B) and their difference, layer "
-        f"{layers}, heads {heads}; each subject weighs the same{weight.said()}. {test}. "
+        f"{layers}, heads {heads}; rows are queries, columns keys; each subject weighs the same"
+        f"{weight.said()}. {test}. "
         f"n = {found.n_subjects} subjects.{said}"
     )
     figure.notes = tuple(dict.fromkeys([*notes, *found.notes, *note]))
     return figure
+
+
+def _outcome(found: DifferenceMaps, shown: list[int]) -> str:
+    """Return how many cells of the maps that are drawn differ, and are therefore outlined."""
+    cells = found.significant[shown]
+    number = int(cells.sum())
+    if not number:
+        return "no cell differs"
+    verb = "differs and is outlined" if number == 1 else "differ and are outlined"
+    return f"{number} of {cells.size} cells {verb}"
 
 
 def _shown(found: DifferenceMaps, head: int | Sequence[int] | None) -> tuple[list[int], list[str]]:
@@ -205,12 +219,13 @@ def _draw(
                 outline(axes, found.significant[n])
             if last and column == 0:
                 axes.set_xlabel("key frame", labelpad=1)
+                axes.set_ylabel("query frame", labelpad=1)
         sheet.text(MARGIN + 0.07, y + side / 2, name, rotation=90)
     bar = left + len(shown) * (side + GAP) + 0.06
     colour_bar(sheet, weight, bar, top, 2 * row - GAP, "attention weight")
     colour_bar(sheet, signed, bar, top + 2 * row, max(side, 0.5), "difference")
     if found.tested:
-        words = f"{found.n_subjects} subjects; outlined: p ≤ {found.alpha:g}, max-T over all maps"
+        words = f"{found.n_subjects} subjects; {_outcome(found, shown)} (max-T, {found.alpha:g})"
     else:
         words = f"{found.n_subjects} subjects; not tested"
     foot(sheet, words + weight.said())
