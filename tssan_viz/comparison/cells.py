@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -198,6 +199,24 @@ class Cells:
         )
 
 
+class Memory:
+    """Large arrays that come and go, in memory that stays.
+
+    Pages that are new to a process cost about as much as what is computed in them.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, NDArray[np.uint8]] = {}
+
+    def array(self, what: str, shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray:
+        """Return an array that holds anything; that of the same `what` before it is overwritten."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        kept = self._kept.get(what)
+        if kept is None or len(kept) < size:
+            kept = self._kept[what] = np.empty(size, np.uint8)
+        return kept[:size].view(dtype).reshape(shape)
+
+
 def sides_of(layout: Layout, label: int) -> tuple[NDArray[np.intp], int]:
     """Return the group (n,) of each row, by subject and class or not, and how many there are."""
     subjects = len(layout.subjects)
@@ -213,6 +232,7 @@ def sum_units(
     *,
     heads: int,
     size: tuple[int, int],
+    memory: Memory | None = None,
 ) -> Cells:
     """Make the cells of one layer: for each class and subject the mean of its unit vectors.
 
@@ -232,11 +252,14 @@ def sum_units(
         One of `tssan_viz.comparison.similarity.METRICS`, or `PLAIN` for the maps as they are.
     heads, size
         Of the maps: h and (q, s).
+    memory
+        What is used again by the next call with it, which overwrites the answer of this one.
 
     Returns
     -------
     Cells
     """
+    memory = memory or Memory()
     n = len(layout.cell)
     group, g = groups
     length = vector_length(metric, size)
@@ -247,19 +270,21 @@ def sum_units(
     found, part_of = numbered(plain_pile * (int(layout.view.max(initial=0)) + 1) + layout.view)
     first = np.empty(len(found), np.intp)
     first[part_of[::-1]] = np.arange(n)[::-1]
-    views = np.zeros((heads, len(first), length), dtype=np.float32)
+    views = memory.array("views", (heads, len(first), length))
+    views.fill(0)
     usable = np.ones((heads, n), dtype=bool)
     start = 0
-    for block in _blocks(read, heads, size, n):
+    for block in _blocks(read, heads, size, n, memory):
         rows = slice(start, start + block.shape[1])
         _add_sorted(views, usable[:, rows], block, part_of[rows], metric)
         start = rows.stop
-    shape = (r * k, len(first))
-    units = _summed(views, pile[first], _view_weights(layout, usable, first, part_of), shape)
+    units = memory.array("units", (heads, r * k, length))
+    _sum_views(views, pile[first], _view_weights(layout, usable, first, part_of), units)
     sums = views
     if len(first) < g * k or (plain_pile[first[1:]] == plain_pile[first[:-1]]).any():
         ones = np.broadcast_to(np.float32(1), views.shape[:2])
-        sums = _summed(views, plain_pile[first], ones, (g * k, len(first)))
+        sums = memory.array("sums", (heads, g * k, length))
+        _sum_views(views, plain_pile[first], ones, sums)
     present = _count(pile, usable.T, r * k).T > 0
     counts = _count(plain_pile, usable.T, g * k).T
     return Cells(
@@ -285,20 +310,19 @@ def _view_weights(
     return weights.T
 
 
-def _summed(
+def _sum_views(
     vectors: NDArray[np.float32],
     pile: NDArray[np.intp],
     weights: NDArray[np.floating],
-    shape: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Sum vectors (h, v, d) of each pile, weighted by (h, v): (h, piles, d)."""
+    out: NDArray[np.float32],
+) -> None:
+    """Sum vectors (h, v, d) of each pile, weighted by (h, v), into `out` (h, piles, d)."""
     from scipy.sparse import csr_array
 
-    sums = np.empty((len(vectors), shape[0], vectors.shape[2]), np.float32)
-    for out, those, each in zip(sums, vectors, weights, strict=True):
+    shape = (out.shape[1], len(pile))
+    for there, those, each in zip(out, vectors, weights, strict=True):
         share = csr_array((each.astype(np.float32), (pile, np.arange(len(pile)))), shape=shape)
-        out[...] = share @ those
-    return sums
+        there[...] = share @ those
 
 
 def vector_length(metric: str, size: tuple[int, int]) -> int:
@@ -307,7 +331,7 @@ def vector_length(metric: str, size: tuple[int, int]) -> int:
 
 
 def _blocks(
-    read: ReadMaps | ReadPieces, heads: int, size: tuple[int, int], n: int
+    read: ReadMaps | ReadPieces, heads: int, size: tuple[int, int], n: int, memory: Memory
 ) -> Iterator[NDArray[np.floating]]:
     """Go through the maps of n rows as they are stored, so many rows (h, rows, q, s) at a time.
 
@@ -318,7 +342,7 @@ def _blocks(
     for maps in read(max(1, min(together, _CHUNK_VALUES // (heads * math.prod(size))))):
         by_head = maps.swapaxes(0, 1) if isinstance(maps, np.ndarray) else maps
         if not block.size:
-            block = np.empty((heads, together, *size), by_head[0].dtype)
+            block = memory.array("block", (heads, together, *size), by_head[0].dtype)
         taken = 0
         while taken < len(by_head[0]):
             now = min(together - filled, len(by_head[0]) - taken)

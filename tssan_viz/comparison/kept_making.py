@@ -21,6 +21,7 @@ from tssan_viz.comparison.cells import (
     PLAIN,
     Cells,
     Layout,
+    Memory,
     ReadPieces,
     lay_out,
     numbered,
@@ -258,6 +259,13 @@ def make_layers(
     alone = threadpool_limits(1)
     makings: list[_Making] = []
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cells")
+    own = threading.local()
+
+    def make(making: _Making, heads: range, read: ReadPieces) -> None:
+        if not hasattr(own, "memory"):
+            own.memory = Memory()
+        making.make(heads, read, own.memory)
+
     try:
         under_way: dict[Future[None], _Making] = {}
         for plan in plans:
@@ -265,7 +273,7 @@ def make_layers(
             makings.append(making)
             for heads in plan.shares(workers, len(plans)):
                 read = _reader(store, plan, heads, stop, counter)
-                under_way[pool.submit(making.make, heads, read)] = making
+                under_way[pool.submit(make, making, heads, read)] = making
         while under_way:
             finished, _ = wait(under_way, timeout=0.1, return_when=FIRST_COMPLETED)
             counter.report()
@@ -336,7 +344,7 @@ def _sums_elsewhere(store: AttentionStore, plan: Plan, heads: range) -> Cells:
     return _sums_of(plan, heads, read)
 
 
-def _sums_of(plan: Plan, heads: range, read: ReadPieces) -> Cells:
+def _sums_of(plan: Plan, heads: range, read: ReadPieces, memory: Memory | None = None) -> Cells:
     return sum_units(
         plan.layout,
         (plan.group, len(plan.fresh.groups)),
@@ -344,6 +352,7 @@ def _sums_of(plan: Plan, heads: range, read: ReadPieces) -> Cells:
         plan.metric,
         heads=len(heads),
         size=plan.size,
+        memory=memory,
     )
 
 
@@ -406,9 +415,9 @@ class _Making:
             compared=plan.metric != PLAIN,
         )
 
-    def make(self, heads: range, read: ReadPieces) -> None:
+    def make(self, heads: range, read: ReadPieces, memory: Memory) -> None:
         """Make some heads from their maps and the version before, and write them."""
-        self.put(heads, _sums_of(self.plan, heads, read))
+        self.put(heads, _sums_of(self.plan, heads, read, memory))
 
     def put(self, heads: range, made: Cells) -> None:
         """Write some heads, joined with the version before."""
