@@ -26,8 +26,16 @@ from tssan_viz.comparison.difference import difference_maps
 from tssan_viz.comparison.variance import variance_shares
 from tssan_viz.errors import UserError
 from tssan_viz.figures import PaperFigure, save_with_numbers
-from tssan_viz.figures.sheet import BAR, MARGIN, Sheet, colour_bar, signed_scale, weight_scale
-from tssan_viz.figures.style import RC, VENUES, latex_escaped
+from tssan_viz.figures.sheet import (
+    BAR,
+    MARGIN,
+    Sheet,
+    colour_bar,
+    foot,
+    signed_scale,
+    weight_scale,
+)
+from tssan_viz.figures.style import FAINT, RC, VENUES, latex_escaped
 
 STEPS = (0, 100, 300, 600)
 
@@ -344,6 +352,57 @@ def test_small_numbers_stand_beside_their_scale_in_thousandths(monkeypatch):
         words = [text.get_text() for text, _ in drawn]
         assert ("× 0.001" in words) == shortened
         assert ("−2.5" in words) == shortened, words
+
+
+@pytest.mark.parametrize(("kind", "last"), [("heads", "0.0625"), ("filmstrip", "attention")])
+def test_a_footnote_is_told_whole_in_one_column(small_store, monkeypatch, kind, last):
+    narrow = KINDS[kind](small_store, venue="springer", columns=1)
+    wide = KINDS[kind](small_store, venue="neurips", columns=2)
+    foots = []
+    for figure in (narrow, wide):
+        drawn = drawn_texts(figure, monkeypatch)
+        assert_on_the_page(drawn, figure)
+        # A footnote is the figure's own text at its left edge, below every heading.
+        left = [
+            (box, text.get_text())
+            for text, box in drawn
+            if text.axes is None and text.get_color() == FAINT and text.get_ha() == "left"
+        ]
+        foots.append([words for _, words in sorted(left, key=lambda one: -one[0].y0)])
+        for box, words in left:
+            assert not any(overlap(box, its) for text, its in drawn if text.get_text() != words), (
+                words
+            )
+    assert len(foots[0]) > len(foots[1])
+    assert " ".join(foots[0]) == " ".join(foots[1])
+    assert foots[0][-1].endswith(last)
+
+
+def test_a_longer_footnote_moves_nothing_but_the_lower_edge():
+    boxes = []
+    for words in ("short", "long " * 60):
+        with matplotlib.rc_context(RC):
+            sheet = Sheet(2.0, 3.4)
+            sheet.title("title", 0.1)
+            axes = sheet.axes(0.5, 0.3, 1.0, 1.2, "panel")
+            foot(sheet, words.strip())
+        height = sheet.figure.get_figheight()
+        box = axes.get_position()
+        title = sheet.figure.texts[0].get_position()[1]
+        boxes.append([(1 - box.y1) * height, box.height * height, (1 - title) * height])
+    assert height > 2.3
+    np.testing.assert_allclose(boxes[0], boxes[1])
+    np.testing.assert_allclose(boxes[0], [0.3, 1.2, 0.1])
+
+
+def test_heads_are_counted_where_none_is_left_out(small_store):
+    assert "and all 4 heads)" in figures.filmstrip(small_store).caption
+    assert "and heads 1, 3)" in figures.filmstrip(small_store, head=[1, 3]).caption
+    only = small_store.select(head=[1, 2])
+    assert "and heads 1, 2)" in figures.filmstrip(only).caption
+    for source, words in ((small_store, "all 4 heads"), (only, "heads 1, 2")):
+        caption = figures.difference(source, "reading", permutations=20).caption
+        assert f"layer 2, {words}; rows are queries" in caption
 
 
 def overlap(a, b):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tssan_viz.comparison.difference import DifferenceMaps, difference_maps
 from tssan_viz.errors import UserError
-from tssan_viz.figures.means import ask, counted, provenance
+from tssan_viz.figures.means import ask, counted, named_heads, provenance
 from tssan_viz.figures.sheet import (
     BAR,
     FOOT,
@@ -95,6 +95,7 @@ def difference(
     """
     width = paper_width(venue, columns)
     said = ""
+    rows: Selection | None = None
     notes: tuple[str, ...] = ()
     if isinstance(source, DifferenceMaps):
         found = source
@@ -102,6 +103,7 @@ def difference(
         if class_name is None:
             raise UserError("name the class whose maps are compared: class_name= (--class)")
         asked = ask(source, subject=subject, person=person, run=run)
+        rows = asked.rows
         a = asked.rows.catalogue.resolve(class_name)
         of_a = asked.rows.select(class_name=a.label)
         if other is None:
@@ -129,11 +131,15 @@ def difference(
         )
         notes = asked.notes
     shown, note = _shown(found, head)
+    numbers = [found.heads[n] for n in shown]
+    if rows is not None and len(set(found.layers)) == 1:
+        heads = named_heads(numbers, rows, found.layers[0])
+    else:
+        heads = f"head{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
     with matplotlib.rc_context(RC):
         weight = weight_scale([*found.mean_a[shown], *found.mean_b[shown]])
         figure = _draw(found, shown, weight, names, width)
     figure.table = _table(found, shown, names)
-    heads = ", ".join(str(found.heads[n]) for n in shown)
     outcome = _outcome(found, shown)
     test = (
         f"{outcome[0].upper()}{outcome[1:]} at {found.alpha:g}, corrected for all cells of all "
@@ -147,7 +153,7 @@ def difference(
     layers = ", ".join(str(n) for n in dict.fromkeys(found.layers[n] for n in shown))
     figure.caption = (
         f"Mean attention of {names[0]} (A) and of {names[1]} (B) and their difference, layer "
-        f"{layers}, heads {heads}; rows are queries, columns keys; each subject weighs the same"
+        f"{layers}, {heads}; rows are queries, columns keys; each subject weighs the same"
         f"{weight.said()}. {test}. "
         f"n = {found.n_subjects} subjects.{said}"
     )

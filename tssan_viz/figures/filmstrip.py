@@ -11,6 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from tssan_viz.errors import UserError
 from tssan_viz.figures.data import Figure5Data, Video, figure5_data
+from tssan_viz.figures.means import named_heads
 from tssan_viz.figures.sheet import (
     BAR,
     FOOT,
@@ -108,8 +109,7 @@ def filmstrip(
             "are attended to; `tssan-viz figure heads` needs none"
         )
     received = [video.maps.mean(axis=(0, 1)) for video in data.videos]
-    heads = ", ".join(map(str, data.heads))
-    which = f"head{'s' * (len(data.heads) > 1)} {heads}"
+    which = named_heads(data.heads, chosen.select(run=data.run), data.layer)
     with matplotlib.rc_context(RC):
         figure = _draw(data, received, frames, width, which)
     figure.table = _table(data, received)

@@ -143,3 +143,13 @@ def provenance(rows: Selection) -> str:
     """Return which run, and with which seed it was trained or recorded."""
     seed = rows.store.info(rows.run).get("seed")
     return f"run {rows.run}" + (f", seed {seed}" if seed is not None else "")
+
+
+def named_heads(heads: Sequence[int], rows: Selection, layer: int) -> str:
+    """Return which heads of a layer are meant, "all 8 heads" where none was left out."""
+    sites = rows.store.sites(rows.run)
+    of_layer = sites[(sites["stream"] == rows.stream) & (sites["layer"] == layer)]
+    there = {number for numbers in of_layer["numbers"] for number in numbers}
+    if len(heads) > 1 and set(heads) == there:
+        return f"all {len(heads)} heads"
+    return f"head{'s' * (len(heads) > 1)} {', '.join(map(str, heads))}"

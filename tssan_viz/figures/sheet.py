@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ LOWER = 0.27
 BAR = 0.74
 _LONGEST = 6  # letters of a number that stand beside a colour scale
 FOOT = 0.20
+_LINE = 0.13  # between the lines of a footnote
 
 # Dots per inch at which texts are measured.
 _FINE = 600
@@ -383,13 +385,36 @@ def draw_pose(
 
 
 def foot(sheet: Sheet, text: str) -> None:
-    """Write what the figure shows along its lower edge."""
-    shown = sheet.figure.text(
-        MARGIN / sheet.width,
-        0.1 / sheet.height,
-        text,
-        color=FAINT,
-        ha="left",
-        va="center_baseline",
-    )
-    shorten(shown, sheet.width - 2 * MARGIN)
+    """Write what the figure shows along its lower edge, on as many lines as it takes.
+
+    It comes last: for every further line the picture grows at its lower edge.
+    """
+    width = sheet.width - 2 * MARGIN
+    lines: list[matplotlib.text.Text] = []
+    for word in re.split("(?<!▸) ", text):  # a mark stays with what it means
+        before = lines[-1].get_text() if lines else ""
+        if lines:
+            lines[-1].set_text(f"{before} {word}")
+            if measured(lines[-1]) <= width:
+                continue
+            lines[-1].set_text(before)
+        lines.append(
+            sheet.figure.text(MARGIN / sheet.width, 0, word, color=FAINT, ha="left",
+                              va="center_baseline")
+        )  # fmt: skip
+    _grow(sheet, _LINE * (len(lines) - 1))
+    for n, line in enumerate(reversed(lines)):
+        line.set_y((0.1 + n * _LINE) / sheet.height)
+        shorten(line, width)
+
+
+def _grow(sheet: Sheet, more: float) -> None:
+    """Add so many inches at the lower edge; everything stays as far from the upper one."""
+    before, sheet.height = sheet.height, sheet.height + more
+    part = before / sheet.height
+    for axes in sheet.figure.axes:
+        box = axes.get_position(original=True)
+        axes.set_position((box.x0, 1 - (1 - box.y0) * part, box.width, box.height * part))
+    for text in sheet.figure.texts:
+        text.set_y(1 - (1 - text.get_position()[1]) * part)
+    sheet.figure.set_size_inches(sheet.width, sheet.height)
