@@ -8,11 +8,13 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from pypdf import PdfReader
 
 from tests.stores import make_store
 from tssan_viz import figures
 from tssan_viz.cli import main
+from tssan_viz.errors import UserError
 
 
 @pytest.fixture
@@ -143,11 +145,25 @@ if shutil.which("pdflatex"):  # no skip: there is none in continuous integration
         names = (r"50 % & $x_1$ #{a} ~^\end", "穿外套 ▸ café", "c")
         store = make_store(tmp_path / "store", subjects=4, frames=6, heads=2, classes=names)
         monkeypatch.chdir(tmp_path)
-        for kind in ("confusion", "similarity"):
-            figures.save_figure(getattr(figures, kind)(store), tmp_path / f"{kind}.pgf")
+        for kind in ("confusion", "similarity", "model"):
+            figure = getattr(figures, kind)(store)
+            figures.save_figure(figure, tmp_path / f"{kind}.pgf")
+            files = {path: path.read_bytes() for path in tmp_path.glob(f"{kind}*")}
+            shapes = sorted(
+                image.get_array().shape[::-1] for axes in figure.axes for image in axes.images
+            )
+            # One pixel per cell, beside the file and named after it.
+            pictures = [Image.open(path) for path in files if path.suffix == ".png"]
+            assert sorted(picture.size for picture in pictures) == shapes
+            assert f"{{{kind}-img0.png}}" in files[tmp_path / f"{kind}.pgf"].decode()
+            figures.save_figure(figure, tmp_path / f"{kind}.pgf")
+            assert files == {path: path.read_bytes() for path in files}
+        with pytest.raises(UserError, match="finds no picture whose name holds '%'"):
+            figures.save_figure(figure, tmp_path / "50%.pgf")
+        assert not list(tmp_path.glob("*.part"))
         (tmp_path / "d.tex").write_text(
             r"\documentclass{article}\usepackage{pgf,lmodern}\def\mathdefault#1{#1}"
-            r"\begin{document}\input{confusion.pgf}\input{similarity.pgf}\end{document}"
+            r"\begin{document}\input{confusion.pgf}\input{similarity.pgf}\input{model.pgf}\end{document}"
         )
         done = subprocess.run(
             ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"],

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -14,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib import font_manager
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter
 
@@ -214,7 +212,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     figure
         What `tssan_viz.figures.figure5` returned.
     path
-        Where to. An older file is replaced only when the new one is complete.
+        Where to. An older file is replaced only when the new one is complete. The maps of a .pgf
+        lie beside it as .png files, which LaTeX needs as well.
 
     Raises
     ------
@@ -223,11 +222,11 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """
     target = writable_figure(path)
     kind = target.suffix[1:].lower()
-    buffer = io.BytesIO()
     if kind == "pgf":
-        buffer.write(_as_pgf(figure).encode())
-    else:
-        figure.savefig(buffer, format=kind, dpi=PNG_DPI)
+        _write_pgf(figure, target)
+        return target
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=PNG_DPI)
     _replace(target, buffer.getvalue())
     return target
 
@@ -286,34 +285,12 @@ def _escaped_label(label: Formatter, value: float, position: int | None) -> str:
     return latex_escaped(label(value, position))
 
 
-def _as_cells(figure: Figure) -> list[tuple[AxesImage, QuadMesh]]:
-    """Hide a figure's maps behind their cells as shapes: a single .pgf can hold no image."""
-    found = [(axes, image) for axes in figure.axes for image in axes.images if image.get_visible()]
-    cells = []
-    for axes, image in found:
-        values = image.get_array()
-        if values is None or values.ndim != 2:  # colours as they are
-            continue
-        left, right, bottom, top = image.get_extent()
-        first, last = (top, bottom) if image.origin == "upper" else (bottom, top)
-        mesh = axes.pcolormesh(
-            np.linspace(left, right, values.shape[1] + 1),
-            np.linspace(first, last, values.shape[0] + 1),
-            values,
-            norm=image.norm,  # type: ignore[arg-type]  # images take any Norm
-            cmap=image.get_cmap(),
-            # Without an edge of its own colour, viewers show hairlines between the cells.
-            edgecolors="face",
-            linewidth=0.4,
-            zorder=image.get_zorder(),
-        )
-        image.set_visible(False)
-        cells.append((image, mesh))
-    return cells
+def _write_pgf(figure: Figure, target: Path) -> None:
+    """Write the figure as PGF, in which all text is text and none of it markup.
 
-
-def _as_pgf(figure: Figure) -> str:
-    """Return the figure as PGF, in which all text is text and none of it markup."""
+    Maps lie beside it as pictures of one pixel per cell, ``<name>-img0.png`` and so on: as shapes,
+    those of one page exceed the memory of pdflatex.
+    """
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     before = [text.get_text() for text in texts]
     # Labels of ticks are written anew at each draw.
@@ -329,28 +306,27 @@ def _as_pgf(figure: Figure) -> str:
             "a .pgf needs LaTeX on this machine, which measures the text: none of xelatex, "
             "lualatex and pdflatex was found (Debian: texlive-xetex). A .pdf needs nothing"
         )
-    written = io.StringIO()
-    cells = _as_cells(figure)
+    if refused := sorted(set(target.stem) & set("%#{}\\~$&^ ")):
+        raise UserError(
+            f"{target}: LaTeX finds no picture whose name holds {refused[0]!r}; choose another name"
+        )
     try:
         for text, words in zip(texts, before, strict=True):
             text.set_text(latex_escaped(words))
         for axis, label in named:
             axis.set_major_formatter(FuncFormatter(partial(_escaped_label, label)))
-        with matplotlib.rc_context({"pgf.texsystem": engine, "pgf.rcfonts": False}):
+        with (
+            matplotlib.rc_context({"pgf.texsystem": engine, "pgf.rcfonts": False}),
+            # Pictures are named after the file that they are written for.
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            written = Path(folder) / target.name
             figure.savefig(written, format="pgf")
-    except ValueError as error:
-        if "raster" not in str(error):
-            raise
-        raise UserError(
-            "this figure holds pictures, which a .pgf cannot: choose .pdf, which LaTeX includes "
-            "as well"
-        ) from error
+            for picture in sorted(Path(folder).glob("*.png")):
+                _replace(target.with_name(picture.name), picture.read_bytes())
+            _replace(target, written.read_bytes())
     finally:
-        for image, mesh in cells:
-            image.set_visible(True)
-            mesh.remove()
         for axis, label in named:
             axis.set_major_formatter(label)
         for text, words in zip(texts, before, strict=True):
             text.set_text(words)
-    return written.getvalue()
