@@ -183,6 +183,13 @@ def test_figure1_draws_the_strongest_links_of_two_heads(small_store):
     assert len(set(figure.figure.findobj(lambda one: "links head" in str(one.get_label())))) == 2
 
 
+def test_figure1_says_when_there_are_fewer_frames_than_poses(small_store):
+    assert "16 poses are drawn of 100: the video has 16 sampled frames" in (
+        figures.figure1(small_store, frames=100).notes
+    )
+    assert not any("poses are drawn" in note for note in figures.figure1(small_store).notes)
+
+
 def test_filmstrip_shades_by_what_frames_receive(small_store):
     figure = figures.filmstrip(small_store, "reading", head=2)
     for sample, part in figure.table.groupby("sample"):

@@ -23,8 +23,8 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="Where to: a .pdf, .svg, .png or .pgf file (its maps beside it as .png); its caption goes "
-        "beside it as .txt, its numbers as .csv. Default: KIND.pdf.",
+        help="Where to: a .pdf, .svg, .png or .pgf file (its maps beside it as .png); its caption "
+        "goes beside it as .txt, its numbers as .csv. Default: KIND.pdf.",
         show_default=False,
     ),
 ]

@@ -131,6 +131,8 @@ def figure1(
     )
     # What is said of further videos does not concern this one.
     figure.notes = tuple(note for note in data.notes if "recorded of" not in note)
+    if frames > t:
+        figure.notes += (f"{t} poses are drawn of {frames}: the video has {t} sampled frames",)
     return figure
 
 
