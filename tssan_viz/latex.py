@@ -30,6 +30,8 @@ _SPECIAL = {
     "Δ": r"$\Delta$",
     "≤": r"$\leq$",
     "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "↓": r"$\downarrow$",
     "—": "---",
     "–": "--",
     "…": r"\ldots{}",

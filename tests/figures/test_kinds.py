@@ -503,6 +503,7 @@ def test_a_figure_is_as_wide_as_the_venues_columns(small_store, venue, widths):
 
 
 def test_characters_that_latex_takes_for_markup_are_escaped():
+    assert latex_escaped("query ↓ key →") == r"query $\downarrow$ key $\rightarrow$"
     assert latex_escaped("a_b $x$ 5 % {c} \\d ~^#&") == (
         r"a\_b \$x\$ 5 \% \{c\} \textbackslash{}d \textasciitilde{}\textasciicircum{}\#\&"
     )

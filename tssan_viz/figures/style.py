@@ -306,7 +306,7 @@ def _write_pgf(figure: Figure, target: Path) -> None:
             "a .pgf needs LaTeX on this machine, which measures the text: none of xelatex, "
             "lualatex and pdflatex was found (Debian: texlive-xetex). A .pdf needs nothing"
         )
-    if refused := sorted(set(target.stem) & set("%#{}\\~$&^ ")):
+    if refused := sorted(set(target.stem) & set("%#{}\\~$&^")):
         raise UserError(
             f"{target}: LaTeX finds no picture whose name holds {refused[0]!r}; choose another name"
         )
