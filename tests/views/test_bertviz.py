@@ -63,6 +63,20 @@ def test_bertvizs_own_page_is_drawn_without_a_network(
     assert asked == [path.as_uri()], "the page asked for nothing but itself"
 
 
+def test_a_token_may_look_like_markup(page, tmp_path: Path) -> None:
+    tokens = ["</script><script>alert(1)</script>", "<!--<script>", "cat"]
+    store = tssan_viz.open_store(str(tmp_path / "store"), create=True)
+    texts = {"cat": ([np.full((1, 2, 3, 3), 1 / 3, np.float32)], tokens)}
+    chosen = tssan_viz.record_attentions(store, texts, run="words")
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(tssan_viz.save_bertviz(chosen, tmp_path / "page.html").as_uri())
+    page.locator("#vis svg line").first.wait_for(state="attached")
+    shown = page.locator("#vis svg #left text").all_text_contents()
+    assert [text.strip() for text in shown] == tokens
+    assert errors == []
+
+
 def test_a_library_that_is_not_there_names_the_extra(
     small_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,15 +159,16 @@ def save_bertviz(
 def _offline(page: str, *, title: str) -> str:
     """Put into BertViz's page the scripts that it asks for."""
     body, asked = re.subn(r'<script src="https://[^"]*/require\.min\.js"></script>', "", page)
-    parts = re.fullmatch(r"(.*)<script[^>]*>(.*)</script>\s*", body, re.DOTALL)
+    parts = re.fullmatch(r"(.*?)<script[^>]*>(.*)</script>\s*", body, re.DOTALL)
     if asked != 1 or parts is None:
         raise UserError(
             f"BertViz {importlib.metadata.version('bertviz')} writes another page than is known "
             "here; pip install 'tssan-viz[bertviz]' gives one that is"
         )
     markup, own = parts.groups()
-    # What stands in the page's script as text must not end it.
-    scripts = [*(_library(*library) for library in _LIBRARIES), _LOADER, own.replace("</", "<\\/")]
+    # What stands in the page's script as text must neither end it nor open another.
+    own = re.sub(r"<(?=/|!--|script)", r"<\\", own, flags=re.IGNORECASE)
+    scripts = [*(_library(*library) for library in _LIBRARIES), _LOADER, own]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
