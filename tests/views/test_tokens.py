@@ -79,3 +79,8 @@ def test_words_go_through_a_store(page, attention, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'short'"):
         tssan_viz.record_attentions(store, texts, run="c", classes={"long": "one"})
     assert store.run_names() == ["words"]
+
+
+def test_a_text_without_tokens_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no token"):
+        tssan_viz.from_attentions([np.zeros((1, 2, 0, 0), np.float32)], [])

@@ -185,6 +185,8 @@ def _layers(attention: Sequence[Any], tokens: Sequence[str]) -> np.ndarray:
     queries, keys = layers[0].shape[-2:]
     if not len(tokens) == queries == keys:
         raise UserError(f"the maps are {queries} × {keys}, and {len(tokens)} tokens were given")
+    if not len(tokens):
+        raise UserError("there is no token: give the maps of at least one")
     return np.stack(layers)
 
 
