@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -534,6 +535,20 @@ class Selection:
         if not len(self):
             raise UserError(f"there is nothing to read: {self.empty_because}")
 
+    def _refuse_unlike_texts(self, group: np.ndarray) -> None:
+        """Raise UserError if rows of one group (n,) are texts of unlike lengths; −1 is in none."""
+        if "tokens" not in self._frame:
+            return
+        texts = self._frame["tokens"].to_numpy()
+        there = pd.notna(texts) & (group >= 0)
+        lengths = pd.Series([len(json.loads(text)) for text in texts[there]], dtype=np.int64)
+        if (lengths.groupby(group[there]).nunique() > 1).any():
+            raise UserError(
+                f"the texts have {lengths.min()} to {lengths.max()} tokens, and where the shorter "
+                "have ended their maps hold zeros: take means of single texts, or of texts of one "
+                "length"
+            )
+
     def maps(self) -> xarray.DataArray:
         """Return all maps as a labelled array that reads what is looked at, when it is.
 
@@ -627,7 +642,8 @@ class Selection:
         Raises
         ------
         UserError
-            There is no such column, the selection is empty, or its layers differ in size.
+            There is no such column, the selection is empty, its layers differ in size, or a mean is
+            of texts of unlike lengths (`tssan_viz.record_attentions`), whose maps are padded.
         """
         import xarray
 
@@ -646,6 +662,7 @@ class Selection:
         sums = np.zeros((int(np.prod(sizes)), *shape))
         counts = np.bincount(group[~missing], minlength=len(sums))
         group[missing] = -1
+        self._refuse_unlike_texts(group)
         rows = max(1, _MEAN_BYTES // (4 * int(np.prod(shape))))
         pieces = chain.from_iterable(
             read for _, read in self._ahead(self._frame, rows, self._read_pieces)

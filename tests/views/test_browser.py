@@ -14,6 +14,7 @@ import pytest
 
 import tssan_viz
 from tests.stores import make_store
+from tssan_viz.errors import UserError
 from tssan_viz.views import head_view_payload, heatmaps_payload, module_path
 from tssan_viz.views import page as page_of
 
@@ -553,6 +554,8 @@ def test_what_cannot_be_is_refused(store) -> None:
 
 
 def test_a_host_without_widgets_shows_the_page(page: Page, store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no state 'head'; did you mean 'heads'\?"):
+        tssan_viz.head_view(store.select(), head=3)
     widget = tssan_viz.head_view(store.select(), heads=[3])
     data, _ = widget._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data

@@ -62,6 +62,15 @@ def test_the_compare_view_is_given_the_analysis(groups) -> None:
     assert outlined[place].any(), "what was planted is found"
 
 
+def test_the_compare_view_names_classes_and_counts_all_assignments(groups) -> None:
+    few = [group.select(subject=[1, 2, 3, 4, 5, 6]) for group in groups]
+    manifest = tssan_viz.compare_view(*few, permutations=200).manifest
+    assert manifest["titles"][:2] == ["reading", "drink water"]
+    assert "64 assignments (all)" in manifest["test"]
+    with pytest.raises(UserError, match=r"no state 'heads'; did you mean 'head'\?"):
+        tssan_viz.compare_view(*few, permutations=200, heads=[1])
+
+
 def test_the_compare_view_outlines_and_changes_head(page, groups, tmp_path: Path) -> None:
     widget = tssan_viz.compare_view(*groups, permutations=200, names=("reading", "</script>"))
     assert (widget.layer, widget.head) == (2, 1)

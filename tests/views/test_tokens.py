@@ -65,6 +65,8 @@ def test_words_go_through_a_store(page, attention, tmp_path: Path) -> None:
         exact = np.stack([layer[0].numpy() for layer in layers]).astype(np.float16)
         assert (kept.reshape(payload.manifest["maps"]["shape"])[0, 0] == exact).all()
     assert chosen.mean("class_name").shape == (2, 2, 3, 6, 6)
+    with pytest.raises(UserError, match="4 to 6 tokens"):
+        chosen.mean()
     assert tssan_viz.to_bertviz(chosen, "short")["tokens"] == TOKENS[:4]
     path = tssan_viz.save_html(chosen, tmp_path / "short.html", "short")
     page.goto(path.as_uri())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from tssan_viz.views.groups import difference_payload, evolution_payload
 from tssan_viz.views.html import page, write_page
 from tssan_viz.views.payload import Payload, module_path
-from tssan_viz.views.widget import anywidget, traitlets
+from tssan_viz.views.widget import anywidget, refuse_unknown_state, traitlets
 
 if TYPE_CHECKING:
     from tssan_viz.selection import Selection
@@ -28,6 +28,7 @@ class _GroupView(anywidget.AnyWidget):
     parts = traitlets.Bytes(None, allow_none=True, read_only=True).tag(sync=True)
 
     def __init__(self, payload: Payload, **state: Any) -> None:
+        refuse_unknown_state(state, self.trait_names(), self._state_names)
         self.set_trait("manifest", payload.manifest)
         self.set_trait("maps", payload.buffers["maps"])
         self.set_trait("outlined", payload.buffers.get("outlined"))
@@ -110,7 +111,7 @@ def compare_view(
     a: Selection,
     b: Selection,
     *,
-    names: tuple[str, str] = ("first group", "second group"),
+    names: tuple[str, str] | None = None,
     permutations: int = 5000,
     seed: int = 0,
     by: Literal["subject", "class_name"] | None = None,
@@ -124,7 +125,7 @@ def compare_view(
         The groups, of one run; see `tssan_viz.comparison.difference.difference_maps`, which tests
         their difference with family-wise correction over all cells of all maps.
     names
-        What they are called.
+        What they are called; by default as the classes where each has its own.
     permutations, seed
         Of the test.
     by
@@ -140,12 +141,23 @@ def compare_view(
     from tssan_viz.comparison.difference import difference_maps
 
     difference = difference_maps(a, b, permutations=permutations, seed=seed)
+    names = names or _names(a, b)
     parts = (
         [] if by is None else [(name, x.mean(by)) for name, x in zip(names, (a, b), strict=True)]
     )
     payload = difference_payload(difference, names, parts=parts)
     layer, head = payload.manifest["places"][-1][0], payload.manifest["heads"][0]
     return CompareView(payload, **{"layer": layer, "head": head, **state})
+
+
+def _names(a: Selection, b: Selection) -> tuple[str, str]:
+    """Name two groups by their classes, where one of them has a class that the other has not."""
+    classes = [list(x.samples()["class_name"].dropna().unique()) for x in (a, b)]
+    of_a, of_b = classes
+    if set(of_a) & set(of_b) or not (of_a and of_b) or min(len(of_a), len(of_b)) > 1:
+        return "first group", "second group"
+    first, second = (one[0] if len(one) == 1 else f"{len(one)} other classes" for one in classes)
+    return first, second
 
 
 def evolution_view(selection: Selection, *, layer: int, head: int, **state: Any) -> EvolutionView:

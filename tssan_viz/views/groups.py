@@ -85,10 +85,12 @@ def difference_payload(
 def _test(difference: DifferenceMaps) -> str:
     """Say which test it was, of whom, and what it corrects for."""
     who = len(set(difference.subjects_a) | set(difference.subjects_b))
-    how = "all" if difference.enumerated else "random"
+    number, how = difference.n_permutations, "random"
+    if difference.enumerated:
+        number, how = difference.n_assignments, "all"
     return (
         f"Permutation test, {difference.exchange}: n = {who} subjects, "
-        f"{difference.n_permutations:,} assignments ({how}), max-T over all cells of all maps, "
+        f"{number:,} assignments ({how}), max-T over all cells of all maps, "
         f"two-sided, p ≤ {difference.alpha:g}, seed {difference.seed}."
     )
 

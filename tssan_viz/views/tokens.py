@@ -102,7 +102,8 @@ def record_attentions(
         Opened with ``create=True``, or one that is there.
     texts
         By a name for each text (or image): its attention, per layer (1, h, t, t) or (h, t, t), and
-        its t tokens. Shorter ones are padded with rows of zeros; views leave the padding out.
+        its t tokens. Shorter ones are padded with rows of zeros; views leave the padding out, and
+        means over texts of unlike lengths are refused.
     run
         The name of a run that the store does not hold.
     classes

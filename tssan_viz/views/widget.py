@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import os
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from tssan_viz.errors import UserError
 from tssan_viz.views.html import page, write_page
 from tssan_viz.views.payload import Payload, initial_state, module_path, sample_payload
 
@@ -24,6 +27,17 @@ if TYPE_CHECKING:
     from tssan_viz.selection import Selection
 
 _FRAME_HEIGHT = 640
+
+
+def refuse_unknown_state(
+    given: Iterable[str], known: Collection[str], states: Sequence[str]
+) -> None:
+    """Raise UserError for a name that is not known; the message names the nearest state."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, states, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"a view has no state {name!r}; {hint}There are {', '.join(states)}")
 
 
 class SampleView(anywidget.AnyWidget):
@@ -93,6 +107,7 @@ class SampleView(anywidget.AnyWidget):
     lit = traitlets.Enum(["frames", "joints"], "frames").tag(sync=True)
 
     def __init__(self, payload: Payload, **state: Any) -> None:
+        refuse_unknown_state(state, self.trait_names(), self._state_names)
         manifest = payload.manifest
         self.set_trait("manifest", manifest)
         for name in self._buffer_names:
