@@ -86,3 +86,15 @@ def test_words_go_through_a_store(page, attention, tmp_path: Path) -> None:
 def test_a_text_without_tokens_is_refused() -> None:
     with pytest.raises(UserError, match="there is no token"):
         tssan_viz.from_attentions([np.zeros((1, 2, 0, 0), np.float32)], [])
+
+
+def test_words_read_from_right_to_left_keep_their_weights(page, attention, tmp_path: Path) -> None:
+    words = ["שלום", "عالم", "the", "cat", "sat", "."]
+    view = tssan_viz.from_attentions(attention, words, locked={"side": "query", "frame": 3})
+    page.goto(view.save_html(tmp_path / "words.html").as_uri())
+    reading = page.locator(".part.head .reading")
+    reading.get_by_text("Query token cat, locked").wait_for()
+    said = reading.inner_text()
+    assert "\u2068שלום\u2069: 0." in said
+    assert "\u2068عالم\u2069: 0." in said
+    assert said.count("\u2068") == 2, "words read from left to right stand as they are"

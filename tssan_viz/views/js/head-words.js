@@ -32,14 +32,19 @@ export function words(scene, seen) {
     const query = focus.side === "query" ? focus.frame : pair.frame;
     const key = focus.side === "query" ? pair.frame : focus.frame;
     const each = on.map((h, i) => `head ${manifest.heads[h]} ${weightText(perHead[i][pair.frame])}`);
-    return [who, ` · query ${labels.query(query)} → key ${labels.key(key)}: ${heads} ${weightText(mean[pair.frame])} (${each.join(", ")})`];
+    return [who, ` · query ${apart(labels.query(query))} → key ${apart(labels.key(key))}: ${heads} ${weightText(mean[pair.frame])} (${each.join(", ")})`];
   }
   const best = largest(mean, 5);
   if (!best.length) return [who, ` has no weight that is a number (NaN) in layer ${state.layer}, ${heads}: nothing to draw.`];
   const does = focus.side === "query" ? `attends to key ${token}s` : `is attended by query ${token}s`;
-  const top = best.map((frame) => `${labels[other](frame)}: ${weightText(mean[frame])}`);
+  const top = best.map((frame) => `${apart(labels[other](frame))}: ${weightText(mean[frame])}`);
   const some = lines.weight.length < lines.above ? `; the ${lines.weight.length} strongest of ${lines.above} lines` : "";
   return [who, ` ${does} ${top.join(" · ")} — layer ${state.layer}, ${heads}; shade: above ${bound(scene)}${some}.`, left];
+}
+
+/** A word that is read from right to left does not turn round what stands beside it. */
+function apart(label) {
+  return /[\u0590-\u08ff]/.test(label) ? `\u2068${label}\u2069` : label;
 }
 
 function bound({ even }) {
