@@ -57,6 +57,7 @@ def test_the_file_s_ending_says_how(store, tmp_path, ending):
         ([QUESTION, "--format", "parquet"], "name one with --out"),
         ([QUESTION, "--format", "table", "-o", "x.csv"], "for the screen"),
         (["delete from rows"], "not changed through SQL"),
+        ([QUESTION, "-o", "nowhere/x.csv"], "there is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_is_said(store, arguments, message):

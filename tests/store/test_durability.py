@@ -531,3 +531,25 @@ def test_what_others_append_is_seen(tmp_path):
     assert store.select().maps().shape[0] == 10
     assert len(before) == 4
     assert before.maps().shape[0] == 4
+
+
+def test_a_row_whose_addition_was_interrupted_is_not_stored_in_part(tmp_path, monkeypatch):
+    store = open_store(tmp_path / "s", create=True)
+    maps = maps_of(0)
+    with store.writer("r", sites=SITES, catalogue=make_catalogue(("a", "b"))) as writer:
+        made = writer._measure_table
+
+        def interrupted(*of):
+            monkeypatch.setattr(writer, "_measure_table", made)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(writer, "_measure_table", interrupted)
+        line = {"sample": ["v0"], "label": [0]}
+        entropy = {"entropy": {site.name: np.ones((1, site.heads), np.float32) for site in SITES}}
+        with pytest.raises(KeyboardInterrupt):
+            writer.add(line, maps, entropy)
+        writer.flush()
+        assert writer.rows_acknowledged == 0
+        writer.add(line, maps, entropy)
+    found = verify(open_store(tmp_path / "s"))
+    assert (found.damaged, found.rows) == ([], 1)

@@ -254,6 +254,26 @@ def test_verify_counts_rows_maps_and_measures(store):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("rows", "0 rows are there, 12 were reported"), ("runs", "runs is missing")]
+)
+def test_verify_misses_a_table_that_is_gone(store, name, said):
+    shutil.rmtree(store.path / name)
+    found = verify(open_store(store.path))
+    assert any(said in line for line in found.damaged), found.damaged
+
+
+@pytest.mark.parametrize("name", ["rows", "measures"])
+def test_what_is_damaged_is_not_merged_with_the_rest(store, name):
+    damaged = data_of(store, name)[0]
+    flip(damaged)
+    make = {"subjects": 3, "cameras": (1,), "replications": (1,), "frames": 8}
+    with pytest.warns(UserWarning, match="could not be merged: .* is not what was written"):
+        make_store(store.path, **make, run="c", seed=2)
+    assert damaged in data_of(store, name), "merged, it would have a digest of its own"
+    assert any(damaged.name in line for line in verify(open_store(store.path)).damaged)
+
+
 def test_verify_sees_maps_of_another_row(store):
     path = store.path / "maps/a/8x8"
     lines = lance.dataset(path).to_table()

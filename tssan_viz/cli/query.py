@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,13 +69,23 @@ def query(
 
         if out is None:
             raise UserError("parquet is written to a file: name one with --out")
-        pq.write_table(table, out)
+        buffer = BytesIO()
+        pq.write_table(table, buffer)
+        _write(out, buffer.getvalue())
     else:
         text = _csv(table) if form is Output.csv else _json(table)
         if out is None:
             sys.stdout.write(text)
         else:
-            out.write_text(text, encoding="utf-8")
+            _write(out, text)
+
+
+def _write(out: Path, content: str | bytes) -> None:
+    from tssan_viz.store.durable import write_atomically
+
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent}")
+    write_atomically(out, content)
 
 
 def _by_ending(out: Path | None) -> Output:

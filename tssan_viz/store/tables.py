@@ -490,6 +490,14 @@ class DurableTable:
                 f"{self.path} could not be changed: {_in_words(error)}", may_retry=False
             ) from error
 
+    def _refuse_damaged(self) -> None:
+        """Raise OSError if a file is not what was written: merged, it would pass for whole."""
+        if not self._digest_data:
+            return  # Maps have checksums of their own, which merging leaves as they are.
+        for file in data_files(lance_dataset(self.path), self.path):
+            if digests.is_damaged(self.path, file):
+                raise OSError(f"{file.name} is not what was written; see tssan-viz verify")
+
     def compact(self) -> None:
         """Merge small files, and drop the versions that named them.
 
@@ -510,6 +518,7 @@ class DurableTable:
         try:
             # Lines appended meanwhile would come before the merged ones.
             with self._turn(alone=True):
+                self._refuse_damaged()
                 retry(merge)
                 if _torn(lance_dataset(self.path), self.path):
                     # The small files are all there still.

@@ -66,6 +66,8 @@ def verify(
     found = Verification()
     tables = {name: _check_files(store.path / name, found) for name in _TABLES}
     if tables["runs"] is None:
+        if any(tables[name] is not None for name in ("rows", "sites", "catalogue")):
+            found.damaged.append(f"{store.path / 'runs'} is missing: no run can be named")
         return found
     try:
         runs = store.run_names()
@@ -126,10 +128,10 @@ def _check_run(
     sites, code = store.stored_sites(run), store.stored_code(run)
     store.stored_catalogue(run)
     rows = _lines(tables["rows"], run, ["row_id", "sample", "checksum", "rank"])
-    if rows is None:
-        return
     measures = _lines(tables["measures"], run, ["row_id", "rank"])
     reports = _lines(tables["reports"], run, ["rank", "finished", "rows_stored"])
+    if rows is None:
+        rows = pa.table({"rank": pa.array([], pa.int16())})
     for rank in sorted(rows["rank"].unique().to_pylist()):
         mine = rows.filter(pc.equal(rows["rank"], rank))
         _check_maps(store, run, rank, sites, code, mine, found)

@@ -463,15 +463,25 @@ class RunWriter:
             }
         if not self._pending_rows:
             self._pending_since = time.monotonic()
-        checksums = []
-        for shape, pending in self._pending_maps.items():
-            lines, sums = self._map_table(shape, ids, values)
-            checksums.append(sums)
-            pending.append(lines)
-            self._pending_bytes += lines.nbytes
-        whole = [zlib.crc32(line) for line in np.concatenate(checksums, axis=1)]
-        self._pending_rows.append(table.append_column("checksum", pa.array(whole, pa.uint32())))
-        self._pending_measures.append(self._measure_table(ids, numbers))
+        made = {shape: self._map_table(shape, ids, values) for shape in self._pending_maps}
+        checksums = np.concatenate([sums for _, sums in made.values()], axis=1)
+        whole = [zlib.crc32(line) for line in checksums]
+        table = table.append_column("checksum", pa.array(whole, pa.uint32()))
+        parts = [
+            *((self._pending_maps[shape], lines) for shape, (lines, _) in made.items()),
+            (self._pending_measures, self._measure_table(ids, numbers)),
+            (self._pending_rows, table),
+        ]
+        before = [len(pending) for pending, _ in parts]
+        try:
+            for pending, lines in parts:
+                pending.append(lines)
+        except BaseException:
+            # Ctrl-C in between: a row comes with its maps and measures, or not at all.
+            for (pending, _), count in zip(parts, before, strict=True):
+                del pending[count:]
+            raise
+        self._pending_bytes += sum(maps.nbytes for maps, _ in made.values())
         self._session_rows.update(ids.tolist())
         overdue = time.monotonic() - self._pending_since >= COMMIT_SECONDS
         if self._pending_bytes >= COMMIT_BYTES or overdue:
